@@ -1,0 +1,195 @@
+"""What the routes ask of an engine, one protocol per noun.
+
+Bodies come as models, answers go as JSON objects ready to be serialised, streams as `Stdio` or
+iterators.  `ref` is a name, a full id or a unique id prefix.  Errors are `dockerapi.errors`.
+Times are nanoseconds since the epoch.  A method that returns an iterator or a waiter has checked its
+arguments before it returns, so that what is wrong still becomes a status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dockerapi.filters import Filters
+from dockerapi.framing import Stdio, StreamId
+from dockerapi.models.base import JSONObject
+from dockerapi.models.containers import ContainerCreate
+from dockerapi.models.execs import ExecCreate, ExecStart
+from dockerapi.models.system import AuthConfig
+
+
+@dataclass(frozen=True, slots=True)
+class AttachQuery:
+    """Query of attach.  `logs` replays what was written before; `stream` goes on live."""
+
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    stream: bool = False
+    logs: bool = False
+    detach_keys: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogsQuery:
+    """Query of logs; `tail` None = all, bounds None = none."""
+
+    stdout: bool = False
+    stderr: bool = False
+    follow: bool = False
+    since_ns: int | None = None
+    until_ns: int | None = None
+    timestamps: bool = False
+    tail: int | None = None
+    details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogStream:
+    """Log blocks, and whether they are a terminal's (sent raw)."""
+
+    tty: bool
+    blocks: AsyncIterator[tuple[StreamId, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """Query of the container list."""
+
+    all: bool = False
+    limit: int = 0
+    size: bool = False
+    filters: Filters | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventsQuery:
+    """Query of events."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    filters: Filters | None = None
+
+
+class Containers(Protocol):
+    """What `docker container` does."""
+
+    async def create(
+        self, body: ContainerCreate, *, name: str | None, platform: str | None
+    ) -> JSONObject:
+        """{Id, Warnings}."""
+        ...
+
+    async def list(self, query: ListQuery) -> bytes:
+        """The JSON array, serialised from kept rows."""
+        ...
+
+    async def inspect(self, ref: str, *, size: bool) -> JSONObject:
+        """The newest shape; the route takes away what an older version lacks."""
+        ...
+
+    async def start(self, ref: str) -> None: ...
+    async def stop(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None: ...
+    async def restart(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None: ...
+    async def kill(self, ref: str, *, signal: str) -> None:
+        """`signal` as the client sent it, "" = KILL."""
+        ...
+
+    async def pause(self, ref: str) -> None: ...
+    async def unpause(self, ref: str) -> None: ...
+    async def rename(self, ref: str, name: str) -> None: ...
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None: ...
+    async def resize(self, ref: str, height: int, width: int) -> None: ...
+
+    async def wait(self, ref: str, condition: str) -> Awaitable[JSONObject]:
+        """Registered when this returns; the awaitable gives {StatusCode[, Error]}."""
+        ...
+
+    async def attach(self, ref: str, query: AttachQuery) -> Stdio:
+        """Streams with the replay and detach keys applied."""
+        ...
+
+    async def logs(self, ref: str, query: LogsQuery) -> LogStream: ...
+
+
+class Execs(Protocol):
+    """What `docker exec` does."""
+
+    async def create(self, ref: str, body: ExecCreate) -> JSONObject:
+        """{Id}."""
+        ...
+
+    async def start(self, exec_id: str, body: ExecStart) -> Stdio | None:
+        """None when detached.  What goes wrong after the checks comes in-band on stderr."""
+        ...
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None: ...
+    async def inspect(self, exec_id: str) -> JSONObject: ...
+
+
+class Images(Protocol):
+    """What `docker image` does.  Progress messages are JSON objects."""
+
+    async def pull(
+        self, name: str, *, tag: str, platform: str, auth: AuthConfig | None
+    ) -> AsyncIterator[JSONObject]:
+        """`tag` may be a digest; "" means all tags.  Errors until the first message are statuses."""
+        ...
+
+    async def load(
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str
+    ) -> AsyncIterator[JSONObject]: ...
+
+    async def list(
+        self, *, all: bool, digests: bool, shared_size: bool, filters: Filters
+    ) -> Sequence[JSONObject]: ...
+
+    async def inspect(self, name: str) -> JSONObject: ...
+    async def history(self, name: str) -> Sequence[JSONObject]: ...
+    async def tag(self, name: str, *, repo: str, tag: str) -> None: ...
+    async def remove(self, name: str, *, force: bool, noprune: bool) -> Sequence[JSONObject]: ...
+
+
+class Networks(Protocol):
+    """What `docker network` does, as far as it is built."""
+
+    async def list(self, filters: Filters) -> Sequence[JSONObject]: ...
+    async def inspect(self, ref: str) -> JSONObject: ...
+
+
+class Volumes(Protocol):
+    """What `docker volume` does, as far as it is built."""
+
+    async def list(self, filters: Filters) -> JSONObject: ...
+    async def inspect(self, name: str) -> JSONObject: ...
+
+
+class System(Protocol):
+    """What `docker system`, `info`, `version`, `events`, `login` do."""
+
+    def version(self) -> JSONObject: ...
+    async def info(self) -> JSONObject: ...
+    async def auth(self, body: AuthConfig) -> JSONObject: ...
+
+    async def events(self, query: EventsQuery) -> AsyncIterator[bytes]:
+        """Serialised event objects without line end; past ones first."""
+        ...
+
+
+class Engine(Protocol):
+    """Everything the routes need."""
+
+    @property
+    def containers(self) -> Containers: ...
+    @property
+    def execs(self) -> Execs: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def networks(self) -> Networks: ...
+    @property
+    def volumes(self) -> Volumes: ...
+    @property
+    def system(self) -> System: ...

@@ -1,0 +1,111 @@
+"""Bytes of Docker's streams: multiplexed frames, JSON progress lines.  No I/O here.
+
+    frame    +--------+--------+--------+--------+-----------------------+---------
+             | stream |   0    |   0    |   0    | payload size, u32 BE  | payload
+             +--------+--------+--------+--------+-----------------------+---------
+    stream   0 stdin, 1 stdout, 2 stderr, 3 error of the daemon
+
+A TTY stream has no frames: it is the terminal's bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Protocol
+
+HEADER_SIZE = 8
+_HEADERS = tuple(bytes((stream, 0, 0, 0)) for stream in range(4))
+
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+RAW = "application/vnd.docker.raw-stream"
+
+
+class StreamId(enum.IntEnum):
+    """First byte of a frame."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+    SYSTEM = 3
+
+
+class Stdio(Protocol):
+    """The standard streams of one process, as attach and exec see them.
+
+    `output` ends when the process has ended and everything it wrote was delivered, or after `close`.
+    With `tty` every chunk is `StreamId.STDOUT` and sent unframed.
+    """
+
+    @property
+    def tty(self) -> bool:
+        """Whether the process runs on a terminal."""
+        ...
+
+    def output(self) -> AsyncIterator[tuple[StreamId, bytes]]:
+        """Chunks in the order they were read; to be iterated once."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send to stdin; returns when the host took it (back-pressure)."""
+        ...
+
+    async def close_input(self) -> None:
+        """The client has no more input.  The process sees EOF if its stdin is opened once only."""
+        ...
+
+    async def resize(self, height: int, width: int) -> None:
+        """New terminal size in characters; nothing happens without a TTY."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the process alone and end `output`.  May be called twice."""
+        ...
+
+
+def frame(stream: StreamId, payload: bytes) -> bytes:
+    """One multiplexed frame."""
+    return b"%b%b%b" % (_HEADERS[stream], len(payload).to_bytes(4, "big"), payload)
+
+
+class FrameParser:
+    """Takes bytes cut anywhere, gives whole frames: the client's side of the format."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[StreamId, bytes]]:
+        """Frames completed by `data`.  ValueError on an unknown stream number."""
+        self._pending += data
+        while len(self._pending) >= HEADER_SIZE:
+            size = int.from_bytes(self._pending[4:HEADER_SIZE], "big")
+            if len(self._pending) < HEADER_SIZE + size:
+                return
+            stream = StreamId(self._pending[0])
+            payload = bytes(self._pending[HEADER_SIZE : HEADER_SIZE + size])
+            del self._pending[: HEADER_SIZE + size]
+            yield stream, payload
+
+    @property
+    def incomplete(self) -> int:
+        """Bytes of an unfinished frame."""
+        return len(self._pending)
+
+
+def json_line(message: Mapping[str, Any]) -> bytes:
+    """One progress object; dockerd ends them with CR LF."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\r\n"
+
+
+def error_line(message: str, code: int | None = None) -> bytes:
+    """The last object of a progress stream that failed after its headers were sent."""
+    detail: dict[str, Any] = {"message": message}
+    if code is not None:
+        detail = {"code": code, **detail}
+    return json_line({"errorDetail": detail, "error": message})
+
+
+def error_body(message: str) -> bytes:
+    """The body of every error answer."""
+    return json.dumps({"message": message}, ensure_ascii=False).encode() + b"\n"

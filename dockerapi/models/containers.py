@@ -1,0 +1,250 @@
+"""Bodies of the container routes.  Field by field: v1.51 of the Engine API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from dockerapi.models.base import Body
+
+
+def _string_list(value: Any) -> Any:
+    """Cmd and Entrypoint may be one string."""
+    return [value] if isinstance(value, str) else value
+
+
+def _number(value: Any) -> Any:
+    return 0 if value == "" else value
+
+
+Strings = Annotated[list[str], BeforeValidator(_string_list)]
+Integer = Annotated[int, BeforeValidator(_number)]
+
+
+class HealthConfig(Body):
+    """Durations in nanoseconds; 0 = inherit."""
+
+    test: list[str] = Field(default_factory=list)
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+class PortBinding(Body):
+    """Where a port is published; HostPort may be "", "0", a number or a range."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class RestartPolicy(Body):
+    """Name: "", no, always, unless-stopped, on-failure."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+class LogConfig(Body):
+    """Driver and its options."""
+
+    type: str = ""
+    config: dict[str, str] = Field(default_factory=dict)
+
+
+class DeviceMapping(Body):
+    """--device."""
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+
+class Ulimit(Body):
+    """--ulimit; -1 = unlimited."""
+
+    name: str = ""
+    soft: int = 0
+    hard: int = 0
+
+
+class BindOptions(Body):
+    """Of a mount of type bind."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+
+
+class VolumeDriver(Body):
+    """Driver of a volume that the mount makes."""
+
+    name: str = ""
+    options: dict[str, str] = Field(default_factory=dict)
+
+
+class VolumeOptions(Body):
+    """Of a mount of type volume."""
+
+    no_copy: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    driver_config: VolumeDriver | None = None
+    subpath: str = ""
+
+
+class TmpfsOptions(Body):
+    """Of a mount of type tmpfs; size in bytes, mode as a number."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: list[list[str]] = Field(default_factory=list)
+
+
+class ImageOptions(Body):
+    """Of a mount of type image."""
+
+    subpath: str = ""
+
+
+class Mount(Body):
+    """One entry of HostConfig.Mounts."""
+
+    type: str = ""
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
+
+
+class HostConfig(Body):
+    """What the container asks of its host.  None = not given."""
+
+    binds: list[str] | None = None
+    container_id_file: str = ""
+    log_config: LogConfig = Field(default_factory=LogConfig)
+    network_mode: str = ""
+    port_bindings: dict[str, list[PortBinding] | None] = Field(default_factory=dict)
+    restart_policy: RestartPolicy = Field(default_factory=RestartPolicy)
+    auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: list[str] | None = None
+    mounts: list[Mount] | None = None
+    console_size: list[int] = Field(default_factory=lambda: [0, 0])
+    annotations: dict[str, str] | None = None
+    cap_add: list[str] | None = None
+    cap_drop: list[str] | None = None
+    cgroupns_mode: str = ""
+    dns: list[str] | None = None
+    dns_options: list[str] | None = None
+    dns_search: list[str] | None = None
+    extra_hosts: list[str] | None = None
+    group_add: list[str] | None = None
+    ipc_mode: str = ""
+    cgroup: str = ""
+    links: list[str] | None = None
+    oom_score_adj: int = 0
+    pid_mode: str = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: list[str] | None = None
+    storage_opt: dict[str, str] | None = None
+    tmpfs: dict[str, str] | None = None
+    uts_mode: str = ""
+    userns_mode: str = ""
+    shm_size: Integer | None = None
+    sysctls: dict[str, str] | None = None
+    runtime: str = ""
+    isolation: str = ""
+    masked_paths: list[str] | None = None
+    readonly_paths: list[str] | None = None
+    cpu_shares: Integer = 0
+    memory: Integer = 0
+    nano_cpus: Integer = 0
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    blkio_weight_device: list[dict[str, Any]] | None = None
+    blkio_device_read_bps: list[dict[str, Any]] | None = None
+    blkio_device_write_bps: list[dict[str, Any]] | None = None
+    blkio_device_read_iops: list[dict[str, Any]] | None = None
+    blkio_device_write_iops: list[dict[str, Any]] | None = None
+    cpu_period: Integer = 0
+    cpu_quota: Integer = 0
+    cpu_realtime_period: Integer = 0
+    cpu_realtime_runtime: Integer = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    devices: list[DeviceMapping] | None = None
+    device_cgroup_rules: list[str] | None = None
+    device_requests: list[dict[str, Any]] | None = None
+    kernel_memory: Integer = 0
+    kernel_memory_tcp: Integer = Field(0, alias="KernelMemoryTCP")
+    memory_reservation: Integer = 0
+    memory_swap: Integer = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    pids_limit: int | None = None
+    ulimits: list[Ulimit] | None = None
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = 0
+    io_maximum_bandwidth: int = 0
+    init: bool | None = None
+
+
+class EndpointSettings(Body):
+    """What a container asks of one network."""
+
+    ipam_config: dict[str, Any] | None = None
+    links: list[str] | None = None
+    aliases: list[str] | None = None
+    mac_address: str = ""
+    driver_opts: dict[str, str] | None = None
+    network_id: str = ""
+    gw_priority: int = 0
+
+
+class NetworkingConfig(Body):
+    """Networks by name, at create."""
+
+    endpoints_config: dict[str, EndpointSettings | None] = Field(default_factory=dict)
+
+
+class ContainerCreate(Body):
+    """POST /containers/create."""
+
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: dict[str, dict[str, Any]] | None = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: list[str] | None = None
+    cmd: Strings | None = None
+    healthcheck: HealthConfig | None = None
+    args_escaped: bool = False
+    image: str = ""
+    volumes: dict[str, Any] | None = None
+    working_dir: str = ""
+    entrypoint: Strings | None = None
+    network_disabled: bool = False
+    mac_address: str = ""
+    on_build: list[str] | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    shell: list[str] | None = None
+    host_config: HostConfig = Field(default_factory=HostConfig)
+    networking_config: NetworkingConfig = Field(default_factory=NetworkingConfig)

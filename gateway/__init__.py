@@ -1,0 +1,1 @@
+"""The daemon: Docker requests in, zones out."""

@@ -1,0 +1,119 @@
+"""What the gateway was told: defaults < TOML file < ZONEGATE_* < flags.
+
+Names are dockerd's where dockerd has the setting.  One frozen value; nothing reads the environment later.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dockerapi.errors import InvalidParameter
+
+
+class AddressPool(BaseModel):
+    """--default-address-pool base=CIDR,size=N: user networks take subnets of /size from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    size: Annotated[int, Field(ge=1, le=30)]
+
+    @field_validator("base")
+    @classmethod
+    def _is_network(cls, base: str) -> str:
+        return str(ipaddress.IPv4Network(base, strict=False))
+
+    @classmethod
+    def parse(cls, text: str) -> AddressPool:
+        """`base=10.99.0.0/16,size=24`."""
+        parts = dict(part.partition("=")[::2] for part in text.split(","))
+        return cls.model_validate(parts)
+
+
+class Settings(BaseModel):
+    """Everything that can be set.  `name` tells instances on one machine apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,10}$")] = "zonegate"
+    """Tag of this instance's zones, its nft table, cgroup parent, and default bridge."""
+    hosts: tuple[str, ...] = ("unix:///run/zonegate.sock",)
+    data_root: Path = Path("/var/lib/zonegate")
+    exec_root: Path = Path("/run/zonegate")
+    pidfile: Path | None = None
+    group: str = "docker"
+    backend: Literal["linux", "smartos"] = "linux"
+    log_level: Literal["debug", "info", "warn", "error", "fatal"] = "info"
+    labels: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    bridge: str = ""
+    """Name of the default network's bridge; "" = `NAME0`, none = no default network."""
+    bip: str = ""
+    """Address/prefix of the default bridge; "" = first free of the default pools."""
+    default_address_pools: tuple[AddressPool, ...] = (AddressPool(base="172.30.0.0/15", size=16),)
+    dns: tuple[str, ...] = ()
+    tls: bool = False
+    tlsverify: bool = False
+    tlscacert: Path | None = None
+    tlscert: Path | None = None
+    tlskey: Path | None = None
+    max_concurrent_downloads: Annotated[int, Field(ge=1)] = 3
+    shutdown_timeout: Annotated[int, Field(ge=0)] = 15
+    zone_defaults: dict[str, int | str] = Field(default_factory=dict)
+    """Limits put into every spec that the client left open, by vmadm property; empty on linux."""
+
+    @property
+    def bridge_name(self) -> str:
+        """Interface of the default network; "" where there is none."""
+        return "" if self.bridge == "none" else self.bridge or f"{self.name}0"
+
+
+def load(
+    *, file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> Settings:
+    """Settings from all sources; InvalidParameter names the setting and its source is its name there."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= _from_file(file)
+    values |= _from_environment(environment)
+    values |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InvalidParameter("invalid settings: " + "; ".join(lines)) from error
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidParameter(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidParameter(f"{path}: {error}") from error
+    return {key.replace("-", "_"): value for key, value in document.items()}
+
+
+_LISTS = {"hosts", "labels", "registry_mirrors", "insecure_registries", "dns"}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key in Settings.model_fields:
+        text = environment.get(f"ZONEGATE_{key.upper()}")
+        if text is None:
+            continue
+        if key == "default_address_pools":
+            values[key] = [AddressPool.parse(pool) for pool in text.split()]
+        elif key in _LISTS:
+            values[key] = text.replace(",", " ").split()
+        elif key != "zone_defaults":
+            values[key] = text
+    return values

@@ -1,0 +1,362 @@
+"""What a platform must do, by protocol: `Host` and its parts.
+
+    stopped --start--> running --exit--> stopped | restarting --(restart policy)--> running
+                       running <--pause/unpause--> paused
+    any --delete--> gone
+
+Each method does one whole thing: on return the zone is in that state.  Implementations serialise
+mutations of one zone themselves (one lock per UUID), keep all zones in memory and never start a
+process to list or get.  The host applies the restart policy.  Errors are `dockerapi.errors`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dockerapi.framing import Stdio, StreamId
+from gateway.zones.metadata import DockerMetadata, PublishedPort
+from gateway.zones.spec import Nic, ZoneSpec, ZoneState, ZoneUUID
+from imgsources.datasets import DatasetStore
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A zone as its host knows it; a new value at every change.
+
+    Times are nanoseconds since the epoch, 0 = never.  `exit_status` follows vmadm: the code, or the
+    negative number of the signal (-9).  `restart_count` counts the policy's restarts since the last
+    start by hand.  `error` is why the last start failed, in the runtime's words; `start_exit_code` then 126/127/128.
+    """
+
+    spec: ZoneSpec
+    metadata: DockerMetadata
+    state: ZoneState
+    created_ns: int
+    started_ns: int = 0
+    finished_ns: int = 0
+    pid: int = 0
+    exit_status: int = 0
+    restart_count: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    start_exit_code: int = 0
+    ports: tuple[PublishedPort, ...] = ()
+    """Published ports as taken on the host; empty unless running."""
+    manually_stopped: bool = False
+    root: str = ""
+    """Mount point of the root filesystem on the host, "" when it has none."""
+
+    @property
+    def uuid(self) -> ZoneUUID:
+        """Of the spec."""
+        return ZoneUUID(self.spec.uuid)
+
+    @property
+    def is_running(self) -> bool:
+        """Its first process lives (paused included)."""
+        return self.state in (ZoneState.RUNNING, ZoneState.PAUSED)
+
+
+class ZoneChange(enum.Enum):
+    """What happened to a zone."""
+
+    CREATED = "created"
+    STARTED = "started"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+    UPDATED = "updated"
+    PAUSED = "paused"
+    UNPAUSED = "unpaused"
+    OOM = "oom"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneEvent:
+    """One change, with the zone as it was right after (for DELETED: right before).
+
+    STOPPED with `zone.state` RESTARTING: the policy will start it again.
+    """
+
+    change: ZoneChange
+    zone: Zone
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachStreams:
+    """Which streams an attach takes."""
+
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What exec runs.  `user` "" = the zone's own user; `env` is added to the zone's."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    tty: bool = False
+    privileged: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = True
+    attach_stderr: bool = True
+    console_size: tuple[int, int] | None = None
+
+
+class ZoneProcess(Protocol):
+    """A process that exec started."""
+
+    @property
+    def pid(self) -> int:
+        """On the host; 0 before it runs and after it ended."""
+        ...
+
+    @property
+    def stdio(self) -> Stdio | None:
+        """None when detached."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit code as Docker shows it (128+n for a signal).  May be called by many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which log lines.  Times are nanoseconds since the epoch, None = no bound; `tail` None = all.
+
+    `tail` counts lines of both streams before the choice of stream, as dockerd does.
+    """
+
+    stdout: bool = True
+    stderr: bool = True
+    since_ns: int | None = None
+    until_ns: int | None = None
+    tail: int | None = None
+    follow: bool = False
+    timestamps: bool = False
+    prefix: str = ""
+    """Text before each line, after its timestamp (docker logs --details)."""
+
+
+class ZoneHost(Protocol):
+    """Zones on one platform.  Methods raise NotFound for an unknown UUID."""
+
+    def list(self) -> Sequence[Zone]:
+        """This instance's zones from memory, oldest first."""
+        ...
+
+    def get(self, uuid: ZoneUUID) -> Zone:
+        """From memory."""
+        ...
+
+    async def create(self, spec: ZoneSpec) -> Zone:
+        """A stopped zone with its own root cloned from `image_uuid`; all or nothing.
+
+        NotFound: no such dataset.  Conflict: the alias is taken.  InvalidParameter: the host cannot run this spec.
+        """
+        ...
+
+    async def start(self, uuid: ZoneUUID) -> Zone:
+        """Running, or already ended.  NotModified if it runs, Conflict if paused.
+
+        InvalidParameter with the runtime's text if the command cannot be started; the zone then keeps
+        `error` and `start_exit_code`.
+        """
+        ...
+
+    async def stop(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:
+        """Signal, wait, SIGKILL; no restart by policy.  None = the zone's own; timeout_s < 0 waits without end.
+
+        NotModified if it does not run.  Ends a pending policy restart.
+        """
+        ...
+
+    async def restart(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:
+        """Stop if it runs, then start, under one lock; `restart_count` is 0 afterwards."""
+        ...
+
+    async def kill(self, uuid: ZoneUUID, signal: str) -> None:
+        """Send a signal by name (SIGTERM); returns at once.  Conflict if not running.
+
+        SIGKILL and the zone's stop signal end the restart policy as dockerd has it.
+        """
+        ...
+
+    async def pause(self, uuid: ZoneUUID) -> Zone:
+        """Freeze all processes.  Conflict if stopped or paused; NotSupported where there is no freezer."""
+        ...
+
+    async def unpause(self, uuid: ZoneUUID) -> Zone:
+        """Thaw.  Conflict if not paused."""
+        ...
+
+    async def delete(self, uuid: ZoneUUID) -> None:
+        """Stopped first if it runs (SIGKILL); root, logs, nics, own volumes gone or on their way to it."""
+        ...
+
+    async def rename(self, uuid: ZoneUUID, alias: str) -> Zone:
+        """Conflict if the alias is taken."""
+        ...
+
+    async def attach(self, uuid: ZoneUUID, streams: AttachStreams) -> Stdio:
+        """Live streams, from now on; for a stopped zone from its next start on, nothing lost."""
+        ...
+
+    async def exec(self, uuid: ZoneUUID, process: Process) -> ZoneProcess:
+        """Run a further process.  Conflict unless running; InvalidParameter with the runtime's text
+        (see `StartFailure`) if it cannot be started."""
+        ...
+
+    async def resize(self, uuid: ZoneUUID, height: int, width: int) -> None:
+        """Terminal size of the zone's first process.  Conflict if not running."""
+        ...
+
+    def logs(self, uuid: ZoneUUID, query: LogQuery) -> AsyncIterator[tuple[StreamId, bytes]]:
+        """Blocks of whole log text, lines of one stream joined up to some 64 KiB, ready to be framed.
+
+        With `follow` ends when the zone stops (and is not restarting), is deleted, or `until_ns` passes.
+        """
+        ...
+
+    def events(self) -> AsyncIterator[ZoneEvent]:
+        """Every change from now on, in order; for one consumer, the engine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRequest:
+    """What a zone asks of a network: an address or None for any, a MAC or None."""
+
+    network: str
+    """Name or id."""
+    address: str | None = None
+    mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network of the host.  `id` is 64 hex, its first 32 the network_uuid of nics."""
+
+    id: str
+    name: str
+    driver: str
+    created_ns: int
+    subnet: str = ""
+    gateway: str = ""
+    nic_tag: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    internal: bool = False
+
+
+class NetworkHost(Protocol):
+    """Networks and address leases.  The predefined ones are bridge, host and none."""
+
+    def list(self) -> Sequence[Network]:
+        """From memory."""
+        ...
+
+    def get(self, ref: str) -> Network:
+        """By full id, name, or unique id prefix; NotFound(`network X not found`)."""
+        ...
+
+    def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
+        """A nic with a static address that is nobody else's, kept until `release`.
+
+        InvalidParameter/Conflict/Forbidden in dockerd's words.
+        """
+        ...
+
+    def release(self, uuid: ZoneUUID) -> None:
+        """Give back every lease of a zone; none is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume that outlives zones; `mountpoint` is its folder on the host."""
+
+    name: str
+    mountpoint: str
+    created_ns: int
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class VolumeHost(Protocol):
+    """Volumes of the driver `local`."""
+
+    def list(self) -> Sequence[Volume]:
+        """From memory."""
+        ...
+
+    def get(self, name: str) -> Volume:
+        """NotFound(`get X: no such volume`)."""
+        ...
+
+    async def create(self, name: str, *, labels: dict[str, str], options: dict[str, str]) -> Volume:
+        """The existing one where the name is known."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """NotFound if there is none.  Whether it is in use is the engine's to know."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What /info and `zonegate doctor` say of the platform."""
+
+    storage_driver: str
+    cgroup_driver: str
+    cgroup_version: str
+    runtimes: tuple[str, ...]
+    default_runtime: str
+    kernel_version: str
+    operating_system: str
+    os_version: str
+    architecture: str
+    ncpu: int
+    mem_total: int
+    """Bytes."""
+    root_dir: str
+    security_options: tuple[str, ...]
+    log_drivers: tuple[str, ...]
+    limits: dict[str, bool] = field(default_factory=dict)
+    """MemoryLimit, SwapLimit, PidsLimit, CpuCfsQuota ... as /info names them."""
+    warnings: tuple[str, ...] = ()
+    components: tuple[tuple[str, str], ...] = ()
+    """Name and version of the programs used: crun, conmon."""
+    status: tuple[tuple[str, str], ...] = ()
+    """Rows of the storage driver."""
+
+
+class Host(Protocol):
+    """One platform, opened."""
+
+    @property
+    def zones(self) -> ZoneHost: ...
+    @property
+    def datasets(self) -> DatasetStore: ...
+    @property
+    def networks(self) -> NetworkHost: ...
+    @property
+    def volumes(self) -> VolumeHost: ...
+    @property
+    def facts(self) -> HostFacts: ...
+
+    async def run(self) -> None:
+        """The host's background work (events, restarts, clean-up); ends when cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; zones run on."""
+        ...

@@ -1,0 +1,255 @@
+"""`docker:*` internal_metadata: what dockerinit, vmadm and vmadmd read, and two keys of our own.
+
+vmadm's metadata is flat, so lists and maps are JSON text.  `DockerMetadata` holds them parsed;
+`encode` and `decode` are inverse.  Facts per key: docs/zone-spec.md.
+
+Our own keys carry what vmadm and docker:* have no word for:
+`zonegate:runtime`  what a host must act on, in OCI words (`Runtime`)
+`zonegate:create`   Config, HostConfig and NetworkingConfig as `docker inspect` shows them; hosts leave it alone
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.zones.spec import Flat
+
+RUNTIME_KEY = "zonegate:runtime"
+CREATE_KEY = "zonegate:create"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rlimit(_Frozen):
+    """`type` is RLIMIT_NOFILE and so on."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+class Device(_Frozen):
+    """A host device made visible; `permissions` of r, w, m."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+class Tmpfs(_Frozen):
+    """A tmpfs mount; `options` as for mount(8): size=64m, mode=1777, noexec."""
+
+    target: str
+    options: tuple[str, ...] = ()
+
+
+class PublishedPort(_Frozen):
+    """A port of the zone to be reached on the host.
+
+    In a spec `host_port` may be 0 (choose one) and `host_port_end` above it (choose within the range).
+    In `Zone.ports` it is the port that was taken.
+    """
+
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    zone_port: int
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+class Resources(_Frozen):
+    """Limits in OCI units (bytes, microseconds); None = not asked for."""
+
+    memory: int | None = None
+    memory_reservation: int | None = None
+    memory_swap: int | None = None
+    """Memory plus swap in bytes; -1 = no limit."""
+    memory_swappiness: int | None = None
+    cpu_shares: int | None = None
+    cpu_quota: int | None = None
+    cpu_period: int | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids: int | None = None
+    blkio_weight: int | None = None
+    oom_kill_disable: bool = False
+
+
+class Runtime(_Frozen):
+    """What a host must act on beyond vmadm's words.
+
+    Namespace values: "" = its own, "host", or "zone:UUID" to join another zone's.
+    `seccomp`: "default", "unconfined", or the JSON text of a profile.
+    """
+
+    capabilities: tuple[str, ...] = ()
+    """CAP_ names; bounding, permitted and effective set of root."""
+    privileged: bool = False
+    no_new_privileges: bool = False
+    seccomp: str = "default"
+    apparmor: str = ""
+    rlimits: tuple[Rlimit, ...] = ()
+    sysctls: dict[str, str] = Field(default_factory=dict)
+    devices: tuple[Device, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shm_size: int = 67108864
+    """Bytes."""
+    mount_options: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Target of a filesystem -> further options of its bind: propagation, nocopy, nonrecursive."""
+    readonly_rootfs: bool = False
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """Further groups of the process, names or numbers (--group-add)."""
+    network: str = ""
+    pid: str = ""
+    ipc: str = ""
+    uts: str = ""
+    cgroup: str = ""
+    cgroup_parent: str = ""
+    init: bool = False
+    oom_score_adj: int = 0
+    stop_signal: str = ""
+    """Signal name; "" = SIGTERM."""
+    stop_timeout_s: int | None = None
+    """None = 10."""
+    stdin_once: bool = False
+    console_size: tuple[int, int] | None = None
+    """Height, width."""
+    published_ports: tuple[PublishedPort, ...] = ()
+    resources: Resources = Field(default_factory=Resources)
+    hosts_entries: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class DockerMetadata(_Frozen):
+    """The docker:* keys, parsed."""
+
+    id: str
+    """64 hex; the first 32 are the zone's UUID without dashes."""
+    image_name: str = ""
+    """What the client typed."""
+    image_id: str = ""
+    """Config digest, sha256:..."""
+    cmd: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    restart_policy: str = ""
+    """"" = no; always, on-failure, on-failure:N, unless-stopped."""
+    log_driver: str = "json-file"
+    log_config: dict[str, str] = Field(default_factory=dict)
+    extra_hosts: tuple[str, ...] = ()
+    """NAME:IP, split at the first colon."""
+    dns_search: tuple[str, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    publish_all_ports: bool = False
+    tcp_unpublished_ports: tuple[int, ...] = ()
+    udp_unpublished_ports: tuple[int, ...] = ()
+    runtime: Runtime = Field(default_factory=Runtime)
+    create: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """Entrypoint and command, as dockerinit joins them."""
+        return self.entrypoint + self.cmd
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+
+
+_STRINGS = {
+    "docker:id": "id",
+    "docker:imagename": "image_name",
+    "docker:imageid": "image_id",
+    "docker:workdir": "workdir",
+    "docker:user": "user",
+    "docker:logdriver": "log_driver",
+}
+_FLAGS = {
+    "docker:tty": "tty",
+    "docker:open_stdin": "open_stdin",
+    "docker:attach_stdin": "attach_stdin",
+    "docker:attach_stdout": "attach_stdout",
+    "docker:attach_stderr": "attach_stderr",
+    "docker:publish_all_ports": "publish_all_ports",
+}
+_LISTS = {
+    "docker:extraHosts": "extra_hosts",
+    "docker:dnssearch": "dns_search",
+    "docker:volumesfrom": "volumes_from",
+    "docker:tcp_unpublished_ports": "tcp_unpublished_ports",
+    "docker:udp_unpublished_ports": "udp_unpublished_ports",
+}
+# dockerinit reads these three whether they are empty or not.
+_REQUIRED_LISTS = {"docker:cmd": "cmd", "docker:entrypoint": "entrypoint", "docker:env": "env"}
+
+# vmadmd knows neither the word nor the meaning: it gets `always` and the marker tells us.
+_UNLESS_STOPPED_KEY = "zonegate:unless_stopped"
+
+
+def encode(metadata: DockerMetadata) -> dict[str, Flat]:
+    """The flat map for internal_metadata; empty optional keys are left out."""
+    flat: dict[str, Flat] = {"docker:noipmgmtd": True}
+    for key, name in _STRINGS.items():
+        if value := getattr(metadata, name):
+            flat[key] = value
+    for key, name in _FLAGS.items():
+        if getattr(metadata, name):
+            flat[key] = True
+    for key, name in _REQUIRED_LISTS.items():
+        flat[key] = _text(list(getattr(metadata, name)))
+    for key, name in _LISTS.items():
+        if values := getattr(metadata, name):
+            flat[key] = _text(list(values))
+    if metadata.log_config:
+        flat["docker:logconfig"] = _text(metadata.log_config)
+    if metadata.restart_policy == "unless-stopped":
+        flat["docker:restartpolicy"] = "always"
+        flat[_UNLESS_STOPPED_KEY] = True
+    elif metadata.restart_policy:
+        flat["docker:restartpolicy"] = metadata.restart_policy
+    flat[RUNTIME_KEY] = metadata.runtime.model_dump_json(exclude_defaults=True)
+    if metadata.create:
+        flat[CREATE_KEY] = _text(metadata.create)
+    return flat
+
+
+def decode(flat: Mapping[str, Flat]) -> DockerMetadata:
+    """Inverse of `encode`; keys of others are passed over.  ValueError on text that is no JSON."""
+    fields: dict[str, Any] = {}
+    for key, name in _STRINGS.items():
+        if key in flat:
+            fields[name] = str(flat[key])
+    for key, name in _FLAGS.items():
+        # dockerinit compares the text, so both a boolean and the word mean yes.
+        fields[name] = str(flat.get(key, "")).lower() == "true"
+    for key, name in (_REQUIRED_LISTS | _LISTS).items():
+        if key in flat:
+            fields[name] = tuple(json.loads(str(flat[key])))
+    if "docker:logconfig" in flat:
+        fields["log_config"] = json.loads(str(flat["docker:logconfig"]))
+    if flat.get(_UNLESS_STOPPED_KEY):
+        fields["restart_policy"] = "unless-stopped"
+    elif "docker:restartpolicy" in flat:
+        fields["restart_policy"] = str(flat["docker:restartpolicy"])
+    if RUNTIME_KEY in flat:
+        fields["runtime"] = Runtime.model_validate_json(str(flat[RUNTIME_KEY]))
+    if CREATE_KEY in flat:
+        fields["create"] = json.loads(str(flat[CREATE_KEY]))
+    return DockerMetadata(**fields)

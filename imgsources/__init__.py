@@ -1,0 +1,1 @@
+"""From an image reference to datasets that a zone can be cloned from."""

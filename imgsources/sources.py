@@ -1,0 +1,39 @@
+"""Where images come from, by protocol: a registry, an archive, an image server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from imgsources.oci import Descriptor, Digest, ImageConfig, Manifest, Platform
+from imgsources.references import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteImage:
+    """An image as its source shows it; nothing of its layers has been fetched.
+
+    `digest` is what the reference resolved to (the index's digest where there is one): RepoDigests and
+    the `Digest:` line of a pull show it.  None for archives.
+    """
+
+    reference: Reference | None
+    manifest: Manifest
+    config: ImageConfig
+    digest: Digest | None
+
+
+class ImageSource(Protocol):
+    """One place that images can be had from."""
+
+    async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
+        """Manifest and config, verified.  NotFound, Unauthorized, InvalidParameter, Unavailable."""
+        ...
+
+    def open_blob(
+        self, image: RemoteImage, descriptor: Descriptor, *, offset: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The blob's bytes from `offset` on, unverified."""
+        ...
