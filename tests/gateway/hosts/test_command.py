@@ -1,0 +1,63 @@
+"""Programs are started, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dockerapi.errors import CommandFailed
+from gateway.hosts.command import Spawner, run
+
+
+async def test_output_of_a_program_that_succeeds_is_returned() -> None:
+    assert await run(["/bin/cat"], stdin=b"x" * 300_000, timeout_s=10) == b"x" * 300_000
+
+
+async def test_a_failing_program_is_reported_with_its_last_line() -> None:
+    with pytest.raises(CommandFailed, match="sh: second") as caught:
+        await run(["/bin/sh", "-c", "echo first >&2; echo second >&2; exit 3"], timeout_s=10)
+    assert caught.value.exit_status == 3
+
+
+async def test_a_program_that_is_not_there_is_reported() -> None:
+    with pytest.raises(CommandFailed, match="No such file"):
+        await run(["/bin/there-is-no-such-program"], timeout_s=10)
+
+
+async def test_a_program_that_takes_too_long_is_killed() -> None:
+    with pytest.raises(CommandFailed, match=r"no end within 0\.2 s"):
+        await run(["/bin/sleep", "600"], timeout_s=0.2)
+
+
+async def test_a_program_that_ignores_its_input_does_no_harm() -> None:
+    assert await run(["/bin/true"], stdin=b"y" * 1_000_000, timeout_s=10) == b""
+
+
+async def test_descriptors_arrive_under_the_numbers_asked_for_and_no_others(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    spawner = Spawner()
+    with (tmp_path / "ours").open("w") as ours:
+        child = await spawner.spawn(
+            ["/bin/sh", "-c", "readlink /proc/self/fd/* >&5; echo end >&5"], fds={5: write_end}
+        )
+        os.close(write_end)
+        assert await child.wait() == 0
+        with os.fdopen(read_end) as file:
+            text = file.read()
+        assert text.endswith("end\n")
+        assert ours.name not in text
+    spawner.close()
+
+
+async def test_a_signal_shows_as_a_negative_status() -> None:
+    spawner = Spawner()
+    child = await spawner.spawn(["/bin/sleep", "600"])
+    child.kill(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        assert await child.wait() == -signal.SIGTERM
+    child.kill()
+    spawner.close()
