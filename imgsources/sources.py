@@ -7,8 +7,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from dockerapi.errors import APIError
 from imgsources.oci import Descriptor, Digest, ImageConfig, Manifest, Platform
 from imgsources.references import Reference
+
+
+class TransferBroken(APIError):
+    """A transfer broke off or stalled; asking again from where it stopped may help.
+
+    `open_blob` raises it on entry (the source is overloaded or hangs) and while its bytes are read.
+    """
 
 
 @dataclass(frozen=True, slots=True)
