@@ -1,0 +1,5 @@
+"""`python -m gateway` is `zonegate`."""
+
+from gateway.cli import main
+
+main()

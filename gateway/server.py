@@ -1,0 +1,193 @@
+"""Puts the parts together: host, images, engine, API; listeners, signals, shutdown.
+
+    settings -> open_host -> Host --+
+                catalog, puller ----+--> Gateway (engine) --> APIServer (dockerapi) --> sockets
+
+The server owns the root TaskGroup; the host's and the engine's loops are its children.  Containers
+outlive it: a shutdown ends streams and waits, never zones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+
+from dockerapi.app import APIServer
+from dockerapi.errors import InvalidParameter
+from dockerapi.models.system import AuthConfig
+from gateway.engine import Gateway
+from gateway.hosts import open_host
+from gateway.listeners import is_tcp, open_listeners
+from gateway.settings import Settings
+from gateway.tls import server_context
+from imgsources.catalog import Catalog
+from imgsources.puller import Puller
+from imgsources.registry import Credentials, RegistryClient
+
+log = logging.getLogger(__name__)
+
+SERVER_VERSION = "28.5.2"
+"""The dockerd whose behaviour we show: clients parse it out of `Server:` and /version."""
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.  InvalidParameter where the settings cannot be served."""
+    context = server_context(settings)
+    with _owned(settings.data_root), _pidfile(settings.pidfile):
+        listeners = open_listeners(
+            settings.hosts,
+            group=settings.group,
+            with_tls=context is not None,
+            environment=os.environ,
+        )
+        try:
+            async with _opened(settings) as api:
+                servers = [
+                    await asyncio.get_running_loop().create_server(
+                        api.protocol_factory(tcp=is_tcp(listener)),
+                        sock=listener,
+                        ssl=context if is_tcp(listener) else None,
+                        backlog=1024,
+                    )
+                    if is_tcp(listener)
+                    else await asyncio.get_running_loop().create_unix_server(
+                        api.protocol_factory(tcp=False), sock=listener, backlog=1024
+                    )
+                    for listener in listeners
+                ]
+                for host in settings.hosts:
+                    log.info("API listen on %s", host)
+                _notify("READY=1")
+                await _stop_signal()
+                _notify("STOPPING=1")
+                for server in servers:
+                    server.close()
+                await api.shutdown(settings.shutdown_timeout)
+        finally:
+            _remove_sockets(settings, listeners)
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
+    """Everything but the sockets; the background loops run while the block does."""
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(auto_decompress=False, trust_env=True)
+        )
+        group = await stack.enter_async_context(_cancelled_at_end())
+        host = await open_host(settings, group)
+        stack.push_async_callback(host.close)
+        catalog = await asyncio.to_thread(Catalog, settings.data_root / "images")
+        puller = Puller(
+            host.datasets,
+            catalog,
+            settings.data_root / "downloads",
+            max_concurrent_downloads=settings.max_concurrent_downloads,
+        )
+
+        def registry(auth: AuthConfig | None) -> RegistryClient:
+            credentials = auth and Credentials(auth.username, auth.password, auth.identitytoken)
+            return RegistryClient(
+                session,
+                mirrors=settings.registry_mirrors,
+                insecure=settings.insecure_registries,
+                auth=credentials,
+            )
+
+        engine = Gateway(host, catalog, puller, settings=settings, registry=registry, group=group)
+        group.create_task(host.run())
+        group.create_task(engine.run())
+        yield APIServer(engine, server_version=SERVER_VERSION)
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_end() -> AsyncIterator[asyncio.TaskGroup]:
+    """A TaskGroup for loops without end: they are cancelled when the block is left."""
+
+    class _Left(Exception):
+        pass
+
+    async def leave() -> None:
+        raise _Left
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+            group.create_task(leave())
+    except* _Left:
+        pass
+
+
+async def _stop_signal() -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await stopped.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _owned(data_root: Path) -> Iterator[None]:
+    """One instance per data root; the lock goes with the process, so a kill leaves none behind."""
+    data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    descriptor = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InvalidParameter(f"{data_root} is in use by another zonegate") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _pidfile(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    with contextlib.suppress(OSError, ValueError):
+        other = int(path.read_text())
+        if other != os.getpid() and Path(f"/proc/{other}").exists():
+            raise InvalidParameter(f"process with PID {other} is still running ({path})")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _remove_sockets(settings: Settings, listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
+    for host in settings.hosts:
+        if host.startswith("unix://"):
+            Path(host.removeprefix("unix://")).unlink(missing_ok=True)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify); nothing happens outside of it."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+        contextlib.suppress(OSError),
+    ):
+        channel.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+        channel.sendall(state.encode())
