@@ -11,6 +11,7 @@
     |- Conflict                  409
     |  |- NameInUse, NotRunning
     |- NotModified               304   (no body)
+    |- TooManyRequests           429
     |- NotSupported              501
     |- Unavailable               503
     |- DataLoss                  500
@@ -81,6 +82,12 @@ class NotModified(APIError):
     """Already so; answered with an empty body."""
 
     status = 304
+
+
+class TooManyRequests(APIError):
+    """A registry has had enough of us; its text is passed on."""
+
+    status = 429
 
 
 class NotSupported(APIError):

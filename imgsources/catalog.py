@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dockerapi.errors import APIError, InvalidParameter, NoSuchImage
+from dockerapi.errors import APIError, DataLoss, InvalidParameter, NoSuchImage
 from imgsources.oci import (
     Descriptor,
     Digest,
@@ -134,18 +134,22 @@ class Catalog:
             self._write_config(image.config)
             _write(self._record(image.id), _encode_record(image))
             self._images[image.id] = image
-            self._rename({**self._names, **dict.fromkeys(names, image.id)}, {image.id: now_ns})
+            try:
+                self._rename({**self._names, **dict.fromkeys(names, image.id)}, {image.id: now_ns})
+            except OSError:
+                self._forget_unnamed(image.id, known)
+                raise
             return self._images[image.id]
 
     def tag(self, image_id: Digest, reference: Reference, *, now_ns: int = 0) -> Image:
         """Give an image one more tag; the image that had it loses it.  NoSuchImage.
 
-        InvalidParameter in dockerd's words for a reference with a digest or a tag named sha256.
+        InvalidParameter in dockerd's words for a reference with a digest or a repository `sha256`.
         """
         if reference.digest is not None:
             raise InvalidParameter("refusing to create a tag with a digest reference")
         tag = _tagged(reference)
-        if tag.familiar_name in ("sha256", "docker.io/sha256"):
+        if tag.familiar_name == "sha256":
             raise InvalidParameter(
                 "refusing to create an ambiguous tag using digest algorithm as name"
             )
@@ -201,6 +205,15 @@ class Catalog:
         with self._lock:
             return tuple(image.id for image in self._images.values() if uuid in image.uuids)
 
+    def _forget_unnamed(self, image_id: Digest, known: Image | None) -> None:
+        """Undo half a `put`: the disk was full for the names."""
+        if known is not None:
+            self._images[image_id] = known
+            return
+        del self._images[image_id]
+        self._record(image_id).unlink(missing_ok=True)
+        self._config(image_id).unlink(missing_ok=True)
+
     def _by_prefix(self, text: str) -> Digest | None:
         prefix = text.removeprefix("sha256:")
         if not _HEX.fullmatch(prefix):
@@ -235,7 +248,8 @@ class Catalog:
         images = [image for path in self._records.iterdir() if (image := self._read(path))]
         known = {image.id for image in images}
         for path in self._configs.iterdir():
-            if f"sha256:{path.name}" not in known:
+            is_needed = f"sha256:{path.name}" in known or self._unreadable(path.name).exists()
+            if not is_needed:
                 path.unlink()
         names, times = _read_names(self._root / "references.json")
         self._names = {key: value for key, value in names.items() if value in known}
@@ -253,8 +267,11 @@ class Catalog:
         except (OSError, ValueError, KeyError, TypeError, APIError) as error:
             log.warning("image record %s is unreadable and is left out: %s", path, error)
             with contextlib.suppress(OSError):
-                path.rename(self._root / f"unreadable-{path.name}")
+                path.rename(self._unreadable(path.stem))
             return None
+
+    def _unreadable(self, encoded: str) -> Path:
+        return self._root / f"unreadable-{encoded}.json"
 
 
 def _full_id(text: str) -> Digest | None:
@@ -349,15 +366,17 @@ def _encode_names(names: Mapping[Reference, Digest], tagged_ns: Mapping[Digest, 
 
 
 def _read_names(path: Path) -> tuple[dict[Reference, Digest], dict[Digest, int]]:
-    """What `references.json` says; nothing if there is none yet."""
+    """What `references.json` says; nothing if there is none yet.  DataLoss if it is damaged."""
     try:
         document = json.loads(path.read_bytes())
+        return (
+            {Reference.parse(text): Digest(held) for text, held in document["references"].items()},
+            {Digest(held): int(when) for held, when in document["tagged_ns"].items()},
+        )
     except FileNotFoundError:
         return {}, {}
-    return (
-        {Reference.parse(text): Digest(held) for text, held in document["references"].items()},
-        {Digest(held): int(when) for held, when in document["tagged_ns"].items()},
-    )
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidParameter) as error:
+        raise DataLoss(f"{path} is damaged: {error}") from error
 
 
 def _write(path: Path, content: bytes) -> None:
