@@ -1,0 +1,156 @@
+"""The server under test, its images, and the clients; one server for the whole session.
+
+`--daemon dockerd` runs the same tests against dockerd, in a network namespace of the test process's own, so that the
+machine's firewall stays as it is.  `--record` keeps its answers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from compat.answers import Recording
+from compat.clients import API, CLI
+from compat.daemons import Daemon, start_registry
+from compat.images import Image, Registry, archive, catalogue
+
+CLONE_NEWNET = 0x40000000
+NEEDED = {"zonegate": ["docker", "docker-registry", "conmon", "busybox"], "dockerd": ["docker", "docker-registry", "dockerd", "busybox"]}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--daemon", choices=["zonegate", "dockerd"], default="zonegate")
+    parser.addoption("--record", action="store_true", help="keep the answers of --daemon dockerd")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "compat-tests" in str(item.path):
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.fixture(scope="session")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which server is tested."""
+    kind = str(request.config.getoption("--daemon"))
+    for program in NEEDED[kind]:
+        assert shutil.which(program), f"{program} is missing: scripts/test installs what the tests need"
+    if kind == "dockerd":
+        _own_network()
+    return kind
+
+
+def _own_network() -> None:
+    """Leave the machine's network: this process and its children get one of their own, with one outside address."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    for command in ("link set lo up", "link add outside type veth peer name beyond", "addr add 192.0.2.1/24 dev outside", "link set outside up", "link set beyond up", "route add default dev outside"):
+        subprocess.run(["ip", *command.split()], check=True)
+
+
+@pytest.fixture(scope="session")
+def workdir() -> Iterator[Path]:
+    """A short path: a unix socket's has 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="zgc-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, Image]:
+    """The images by short name."""
+    return {image.name: image for image in catalogue()}
+
+
+@pytest.fixture(scope="session")
+def registry(kind: str, workdir: Path, images: dict[str, Image]) -> Iterator[str]:
+    """`127.0.0.1:PORT` of a registry that has all images."""
+    process, address = start_registry(workdir / "registry")
+    try:
+        client = Registry(address)
+        for image in images.values():
+            client.push(image)
+        client.push(images["bb"], "v1")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def baseline(workdir: Path, images: dict[str, Image]) -> Path:
+    """An archive of the images that are always there."""
+    path = workdir / "images.tar"
+    path.write_bytes(archive({f"{name}:latest": image for name, image in images.items() if name not in ("foreign", "fresh")}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def daemon(kind: str, workdir: Path, registry: str, baseline: Path) -> Iterator[Daemon]:
+    """The server, with the baseline images loaded."""
+    server = Daemon(kind, workdir / "d", f"zc{os.getpid() % 1000000}", registry)
+    try:
+        server.start()
+        CLI(server.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
+        yield server
+    finally:
+        try:
+            if server.process is not None:
+                server.stop()
+        finally:
+            if os.environ.get("KEEP_LOG"):
+                shutil.copy(server.log, os.environ["KEEP_LOG"])
+            server.discard()
+
+
+@pytest.fixture(scope="session")
+def cli(daemon: Daemon, workdir: Path) -> CLI:
+    """The stock docker CLI."""
+    return CLI(daemon.url, workdir / "config")
+
+
+@pytest.fixture(scope="session")
+def api(daemon: Daemon) -> API:
+    """Bare HTTP."""
+    return API(daemon.socket)
+
+
+@pytest.fixture(autouse=True)
+def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test no container is left but those labelled `keep`; and the server has not ended."""
+    yield
+    if "daemon" not in request.fixturenames:
+        return
+    server: Daemon = request.getfixturevalue("daemon")
+    api = API(server.socket)
+    kept = {row["Id"] for row in api.ok("GET", "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22keep%22%5D%7D")}
+    for row in api.ok("GET", "/containers/json?all=1"):
+        if row["Id"] not in kept:
+            api("DELETE", f"/containers/{row['Id']}?force=1&v=1")
+    assert server.process is None or server.process.poll() is None, server.tail()
+
+
+@pytest.fixture
+def recording(request: pytest.FixtureRequest) -> Recording:
+    """The recorded answers of this test's module."""
+    name = request.path.stem.removeprefix("test_")
+    return Recording(
+        name, taking=bool(request.config.getoption("--record")), exact=request.config.getoption("--daemon") == "dockerd")
+
+
+@pytest.fixture
+def names(daemon: Daemon, registry: str, tmp_path: Path) -> dict[str, str]:
+    """What to write instead of this run's own names."""
+    return {registry: "REGISTRY", str(tmp_path): "TMP", str(daemon.root): "ROOT", daemon.name: "NAME"}
+
+
+@pytest.fixture
+def fill(registry: str, tmp_path: Path) -> dict[str, str]:
+    """What to fill into commands."""
+    return {"registry": registry, "tmp": str(tmp_path)}
