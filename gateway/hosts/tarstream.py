@@ -170,7 +170,9 @@ class Tar:
         total = sum(header) - sum(header[148:156]) + 256
         claimed = _number(header[148:156])
         if total != claimed and _signed_sum(header) != claimed:
-            raise BadArchive(f"{_text(header[:100])!r}: header checksum is wrong, not a tar archive")
+            raise BadArchive(
+                f"{_text(header[:100])!r}: header checksum is wrong, not a tar archive"
+            )
         return header
 
     def _add_globals(self, data: bytes) -> None:

@@ -78,6 +78,10 @@ class Root:
             if number != errno.EAGAIN:  # a rename went on meanwhile
                 raise OSError(number, os.strerror(number), path)
 
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self.fd)
+
     def _has_openat2(self) -> bool:
         try:
             self._chroot = False
@@ -108,8 +112,8 @@ class Writer:
         self.bytes = 0
         self.opaque = False
         """The root itself is opaque: nothing of the lower layers is left."""
-        self.implied: list[bytes] = []
-        """Directories that no entry describes; lower layers may know their owner and mode."""
+        self.implied: dict[bytes, None] = {}
+        """Directories that no entry describes ("": the root); lower layers may know their owner and mode."""
 
     def write(self, tar: Tar) -> None:
         """All of the archive.  BadArchive, or OSError of the machine's own (ENOSPC, EIO ...)."""
@@ -120,11 +124,19 @@ class Writer:
             try:
                 self._entry(tar, entry)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE):
+                if error.errno in (
+                    errno.ENOSPC,
+                    errno.EDQUOT,
+                    errno.EIO,
+                    errno.EROFS,
+                    errno.EMFILE,
+                ):
                     raise
                 raise BadArchive(f"{entry.name!r}: {error.strerror}") from error
             except OverflowError as error:
                 raise BadArchive(f"{entry.name!r}: a number is out of range") from error
+        if b"" not in self._mtimes:
+            self.implied[b""] = None
         self._set_directory_times()
 
     def _entry(self, tar: Tar, entry: Entry) -> None:
@@ -203,6 +215,7 @@ class Writer:
                 os.close(fd)
         if not made:
             self._mtimes.pop(path, None)  # to be set in the order of the last entries
+            self.implied.pop(path, None)
         self._mtimes[path] = entry.mtime_ns
 
     def _device(self, entry: Entry, directory: int, name: bytes) -> None:
@@ -312,15 +325,15 @@ class Writer:
         fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
             self._remove_lower_below(fd)
-            empty = not os.listdir(fd)
+            empty = not _names(fd)
         finally:
             os.close(fd)
         if empty and not ours:
             os.rmdir(name, dir_fd=directory)
 
     def _remove_lower_below(self, directory: int) -> None:
-        for name in os.listdir(directory):
-            self._remove_lower(directory, os.fsencode(name))
+        for name in _names(directory):
+            self._remove_lower(directory, name)
 
     # --- directories and replacement
 
@@ -381,7 +394,7 @@ class Writer:
             self._make_directory(fd, name)
         else:
             raise BadArchive(f"{entry.name!r}: {path!r} is not a directory inside the root")
-        self.implied.append(path)
+        self.implied[path] = None
         if not self._overlay:
             self._written.add((self._inodes[fd], name))
         return self._lookup(path)
@@ -424,6 +437,11 @@ def _parts(path: bytes, name: bytes) -> list[bytes]:
     if len(parts) > DEPTH_LIMIT:
         raise BadArchive(f"{name[:80]!r}...: deeper than {DEPTH_LIMIT} directories")
     return parts
+
+
+def _names(directory: int) -> list[bytes]:
+    with os.scandir(directory) as entries:
+        return [os.fsencode(entry.name) for entry in entries]
 
 
 def _is(directory: int, name: bytes, other: os.stat_result) -> bool:
