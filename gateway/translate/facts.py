@@ -1,0 +1,62 @@
+"""What the translation is told besides the body: the image, the identity, the machine.
+
+Values only; who gathers them is the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """An image as a container needs it.  `uuid` names the dataset to clone."""
+
+    id: str
+    uuid: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    os: str = "linux"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the container will be: 64 hex and a name without slash."""
+
+    docker_id: str
+    name: str
+
+    @property
+    def uuid(self) -> str:
+        """The zone's UUID: the id's first 32 digits."""
+        return zone_uuid(self.docker_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the machine and the settings add to every body.
+
+    `limits` as /info names them (MemoryLimit ...): a limit that is False there only warns.
+    """
+
+    instance: str = "zonegate"
+    hostname: str = "localhost"
+    ncpu: int = 1
+    cgroup_version: str = "2"
+    runtimes: tuple[str, ...] = ("crun",)
+    default_runtime: str = "crun"
+    dns: tuple[str, ...] = ()
+    host_gateway: str = ""
+    limits: Mapping[str, bool] = field(default_factory=dict)
+    zone_defaults: Mapping[str, int | str] = field(default_factory=dict)
+
+
+def zone_uuid(docker_id: str) -> str:
+    """UUID of the zone that a full container id names."""
+    return dashed(docker_id[:32])
+
+
+def dashed(text: str) -> str:
+    """32 hex digits in UUID form."""
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"

@@ -1,0 +1,178 @@
+"""From a zone to what Docker's clients read: inspect, and the row of the container list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, cast
+
+from dockerapi.models.base import JSONObject
+from gateway.translate import networking, ports, status
+from gateway.translate.mounts import MountPoint
+from gateway.zones.host import Network, Zone
+
+_EMPTY: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the host keeps things, and what inspect must name of it."""
+
+    data_root: PurePath
+    exec_root: PurePath
+    storage_driver: str
+
+
+def config(zone: Zone) -> JSONObject:
+    """Config as the client sent it, the image's filled in."""
+    return cast(JSONObject, zone.metadata.create.get("Config", _EMPTY))
+
+
+def host_config(zone: Zone) -> JSONObject:
+    """HostConfig likewise."""
+    return cast(JSONObject, zone.metadata.create.get("HostConfig", _EMPTY))
+
+
+def network_mode(zone: Zone) -> str:
+    """As the client asked for it."""
+    return str(host_config(zone).get("NetworkMode", "bridge"))
+
+
+def mount_points(zone: Zone) -> tuple[MountPoint, ...]:
+    """As they were planned, volumes with their folders."""
+    return tuple(MountPoint.read(data) for data in zone.metadata.create.get("Mounts", ()))
+
+
+def auto_remove(zone: Zone) -> bool:
+    """--rm."""
+    return bool(host_config(zone).get("AutoRemove"))
+
+
+def labels(zone: Zone) -> dict[str, str]:
+    """The container's, image's included."""
+    return cast("dict[str, str]", config(zone).get("Labels") or {})
+
+
+def networks_joined(zone: Zone) -> dict[str, JSONObject]:
+    """Network -> what was asked of it."""
+    return cast("dict[str, JSONObject]", zone.metadata.create.get("NetworkingConfig", _EMPTY))
+
+
+def inspect(
+    zone: Zone,
+    *,
+    networks: Mapping[str, Network],
+    places: Places,
+    exec_ids: Sequence[str] = (),
+) -> JSONObject:
+    """The newest shape, with the payload of the zone as `Zone`."""
+    data = zone.metadata
+    argv = data.argv
+    folder = places.data_root / "zones" / zone.uuid
+    return {
+        "Id": data.id,
+        "Created": status.go_time(zone.created_ns),
+        "Path": argv[0] if argv else "",
+        "Args": list(argv[1:]),
+        "State": status.state(zone),
+        "Image": data.image_id,
+        "ResolvConfPath": str(folder / "etc" / "resolv.conf"),
+        "HostnamePath": str(folder / "etc" / "hostname"),
+        "HostsPath": str(folder / "etc" / "hosts"),
+        "LogPath": "" if data.log_driver == "none" else str(folder / "ctr.log"),
+        "Name": f"/{zone.spec.alias}",
+        "RestartCount": zone.restart_count,
+        "Driver": places.storage_driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": data.runtime.apparmor,
+        "ExecIDs": list(exec_ids) or None,
+        "HostConfig": host_config(zone),
+        "GraphDriver": {"Data": _graph(zone), "Name": places.storage_driver},
+        "Mounts": [point.shown() for point in mount_points(zone)],
+        "Config": config(zone),
+        "NetworkSettings": network_settings(zone, networks, places),
+        "Zone": zone.spec.payload(),
+    }
+
+
+def _graph(zone: Zone) -> JSONObject:
+    return {"MergedDir": zone.root} if zone.root else {}
+
+
+def network_settings(zone: Zone, networks: Mapping[str, Network], places: Places) -> JSONObject:
+    """With the fields of the default network at the top, as until API 1.51."""
+    rows = _endpoints(zone, networks)
+    default = rows.get("bridge", _EMPTY) if zone.is_running else _EMPTY
+    running = zone.is_running
+    exposed = config(zone).get("ExposedPorts", _EMPTY)
+    return {
+        "Bridge": "",
+        "SandboxID": networking.stable_id(zone.metadata.id, "sandbox") if running else "",
+        "SandboxKey": _sandbox_key(zone, places) if running else "",
+        "Ports": ports.port_map(exposed, zone.ports) if running else {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": default.get("EndpointID", ""),
+        "Gateway": default.get("Gateway", ""),
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": default.get("IPAddress", ""),
+        "IPPrefixLen": default.get("IPPrefixLen", 0),
+        "IPv6Gateway": "",
+        "MacAddress": default.get("MacAddress", ""),
+        "Networks": rows,
+    }
+
+
+def _endpoints(zone: Zone, networks: Mapping[str, Network]) -> JSONObject:
+    return networking.endpoint_rows(
+        zone.metadata.id,
+        network_mode(zone),
+        networks_joined(zone),
+        zone.spec.nics,
+        networks,
+        running=zone.is_running,
+    )
+
+
+def _sandbox_key(zone: Zone, places: Places) -> str:
+    if network_mode(zone) == "host":
+        return "/proc/1/ns/net"
+    return str(places.exec_root / "netns" / zone.uuid)
+
+
+def row(zone: Zone, *, image: str, networks: Mapping[str, Network], status_text: str) -> JSONObject:
+    """One entry of GET /containers/json.  `image` is the name, or the id once the tag moved away."""
+    data = zone.metadata
+    shown = host_config(zone)
+    small: JSONObject = {"NetworkMode": shown.get("NetworkMode", "bridge")}
+    if shown.get("Annotations"):
+        small["Annotations"] = shown["Annotations"]
+    return {
+        "Id": data.id,
+        "Names": [f"/{zone.spec.alias}"],
+        "Image": image,
+        "ImageID": data.image_id,
+        "Command": command_text(data.argv),
+        "Created": zone.created_ns // 1_000_000_000,
+        "Ports": ports.port_rows(config(zone).get("ExposedPorts", _EMPTY), zone.ports)
+        if zone.is_running
+        else [],
+        "Labels": labels(zone),
+        "State": status.status(zone),
+        "Status": status_text,
+        "HostConfig": small,
+        "NetworkSettings": {"Networks": _endpoints(zone, networks)},
+        "Mounts": [point.shown() for point in mount_points(zone)],
+    }
+
+
+def command_text(argv: Sequence[str]) -> str:
+    """The command as `docker ps` shows it: arguments with blanks in single quotes."""
+    return " ".join(f"'{part}'" if " " in part else part for part in argv)

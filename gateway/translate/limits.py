@@ -1,0 +1,246 @@
+"""Resource limits: checked in dockerd's words, in OCI units for the host and in vmadm's for the payload."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.models.containers import HostConfig, Ulimit
+from gateway.translate.facts import Surroundings
+from gateway.zones.metadata import Resources, Rlimit
+
+_MIB = 1024 * 1024
+_MEMORY_MINIMUM = 6 * _MIB
+_PERIOD = 100_000
+_ULIMITS = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+]
+
+
+def check(host: HostConfig, around: Surroundings) -> None:
+    """InvalidParameter where a limit cannot be meant as sent, NotSupported where no limit is built."""
+    _check_memory(host)
+    _check_cpu(host, around)
+    _check_cpuset(host.cpuset_cpus, "cpus", around.ncpu)
+    _check_cpuset(host.cpuset_mems, "mems", None)
+    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+        raise InvalidParameter("Range of blkio weight is from 10 to 1000")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidParameter(
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    if host.shm_size is not None and host.shm_size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+    _refuse(host)
+
+
+def _check_memory(host: HostConfig) -> None:
+    memory, swap, reservation = host.memory, host.memory_swap, host.memory_reservation
+    if memory and memory < _MEMORY_MINIMUM:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if memory and swap > 0 and swap < memory:
+        raise InvalidParameter(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    if not memory and swap > 0:
+        raise InvalidParameter(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    swappiness = host.memory_swappiness
+    if swappiness is not None and swappiness != -1 and not 0 <= swappiness <= 100:
+        raise InvalidParameter(
+            f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )
+    if reservation and reservation < _MEMORY_MINIMUM:
+        raise InvalidParameter("Minimum memory reservation allowed is 6MB")
+    if memory and reservation and memory < reservation:
+        raise InvalidParameter(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+        )
+
+
+def _check_cpu(host: HostConfig, around: Surroundings) -> None:
+    if host.cpu_shares < 0:
+        raise InvalidParameter(
+            f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
+        )
+    if host.nano_cpus:
+        for name, value in (("Period", host.cpu_period), ("Quota", host.cpu_quota)):
+            if value > 0:
+                raise InvalidParameter(
+                    f"Conflicting options: Nano CPUs and CPU {name} cannot both be set."
+                )
+        if host.nano_cpus < 0 or host.nano_cpus > around.ncpu * 1_000_000_000:
+            raise InvalidParameter(
+                f"range of CPUs is from 0.01 to {around.ncpu}.00, as there are only {around.ncpu} CPUs available"
+            )
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidParameter(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+
+
+def _check_cpuset(text: str, kind: str, ncpu: int | None) -> None:
+    if not text:
+        return
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise InvalidParameter(f"Invalid value {text} for cpuset {kind}")
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    if ncpu is not None and max(numbers) >= ncpu:
+        available = f"0-{ncpu - 1}" if ncpu > 1 else "0"
+        raise InvalidParameter(
+            f"Requested CPUs are not available - requested {text}, available: {available}"
+        )
+
+
+def _refuse(host: HostConfig) -> None:
+    """Limits that no host acts on: better refused than taken for granted."""
+    refused: dict[str, Any] = {
+        "BlkioWeightDevice": host.blkio_weight_device,
+        "BlkioDeviceReadBps": host.blkio_device_read_bps,
+        "BlkioDeviceWriteBps": host.blkio_device_write_bps,
+        "BlkioDeviceReadIOps": host.blkio_device_read_iops,
+        "BlkioDeviceWriteIOps": host.blkio_device_write_iops,
+        "CpuRealtimePeriod": host.cpu_realtime_period,
+        "CpuRealtimeRuntime": host.cpu_realtime_runtime,
+        "KernelMemory": host.kernel_memory,
+        "KernelMemoryTCP": host.kernel_memory_tcp,
+        "CpuCount": host.cpu_count,
+        "CpuPercent": host.cpu_percent,
+        "IOMaximumIOps": host.io_maximum_iops,
+        "IOMaximumBandwidth": host.io_maximum_bandwidth,
+        "DeviceRequests": host.device_requests,
+        "StorageOpt": host.storage_opt,
+    }
+    for name, value in refused.items():
+        if value:
+            raise NotSupported(f"HostConfig.{name} is not supported by zonegate yet")
+
+
+def memory_swap(host: HostConfig) -> int:
+    """Memory plus swap; twice the memory where the client gave only that."""
+    if host.memory > 0 and host.memory_swap == 0:
+        return host.memory * 2
+    return host.memory_swap
+
+
+def resources(host: HostConfig) -> Resources:
+    """Limits in OCI units, None where the client asked for nothing."""
+    quota, period = host.cpu_quota, host.cpu_period
+    if host.nano_cpus:
+        quota, period = host.nano_cpus * _PERIOD // 1_000_000_000, _PERIOD
+    swappiness = host.memory_swappiness
+    return Resources(
+        memory=host.memory or None,
+        memory_reservation=host.memory_reservation or None,
+        memory_swap=memory_swap(host) or None,
+        memory_swappiness=None if swappiness == -1 else swappiness,
+        cpu_shares=host.cpu_shares or None,
+        cpu_quota=quota or None,
+        cpu_period=period or None,
+        cpuset_cpus=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
+        pids=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
+        blkio_weight=host.blkio_weight or None,
+        oom_kill_disable=bool(host.oom_kill_disable),
+    )
+
+
+def vmadm_limits(host: HostConfig, log_max_size: int | None) -> dict[str, int]:
+    """The limits that vmadm has words for: MiB, percent of one CPU, shares, processes."""
+    wanted = resources(host)
+    keys: dict[str, int | None] = {
+        "max_physical_memory": _mib(wanted.memory),
+        "max_swap": _swap(wanted),
+        "cpu_cap": _cap(wanted),
+        # vmadm ends at 65535 where the kernel of Linux takes 262144.
+        "cpu_shares": wanted.cpu_shares and min(wanted.cpu_shares, 65535),
+        "max_lwps": wanted.pids,
+        "zlog_max_size": log_max_size,
+    }
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def _mib(size: int | None) -> int | None:
+    return None if size is None else -(-size // _MIB)
+
+
+def _swap(wanted: Resources) -> int | None:
+    swap = wanted.memory_swap
+    if swap is None or swap < 0:
+        return None
+    # 256 MiB is the least that vmadm accepts.
+    return max(256, -(-swap // _MIB))
+
+
+def _cap(wanted: Resources) -> int | None:
+    if not wanted.cpu_quota or wanted.cpu_quota < 0:
+        return None
+    return max(1, wanted.cpu_quota * 100 // (wanted.cpu_period or _PERIOD))
+
+
+def rlimits(ulimits: list[Ulimit] | None) -> tuple[Rlimit, ...]:
+    """--ulimit, by the names of the API."""
+    found: list[Rlimit] = []
+    for limit in ulimits or []:
+        if limit.name not in _ULIMITS:
+            raise InvalidParameter(f"invalid ulimit type: {limit.name}")
+        if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
+            raise InvalidParameter(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}"
+            )
+        found.append(Rlimit(type=f"RLIMIT_{limit.name.upper()}", soft=limit.soft, hard=limit.hard))
+    return tuple(found)
+
+
+def byte_size(text: str) -> int:
+    """`10m`, `1.5g`, `512kb`: powers of 1024 as docker/go-units RAMInBytes; ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"invalid size: '{text}'")
+    power = " kmgtp".index(match[2] or " ")
+    return int(float(match[1]) * 1024**power)
+
+
+def check_warnings(host: HostConfig, around: Surroundings) -> list[str]:
+    """What the kernel at hand cannot limit, in dockerd's words."""
+    checks = (
+        (host.memory, "MemoryLimit", "memory limit"),
+        (host.cpu_shares, "CPUShares", "CPU shares"),
+        (host.nano_cpus or host.cpu_quota, "CpuCfsQuota", "CPU CFS quota"),
+        (host.cpuset_cpus, "CPUSet", "cpuset"),
+        (host.pids_limit and host.pids_limit > 0, "PidsLimit", "PIDs limit"),
+    )
+    warnings = [
+        f"Your kernel does not support {words} capabilities or the cgroup is not mounted. Limitation discarded."
+        for asked, key, words in checks
+        if asked and around.limits.get(key) is False
+    ]
+    if host.memory and around.limits.get("SwapLimit") is False:
+        warnings.append(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+            "Memory limited without swap."
+        )
+    if host.oom_kill_disable and not host.memory:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result "
+            "in the system running out of resources."
+        )
+    return warnings

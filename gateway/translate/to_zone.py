@@ -1,0 +1,285 @@
+"""From a create body to the payload of `vmadm create`, in two steps.
+
+    plan(body, image, ...) -> Plan         everything is checked; says what must be made first
+    zone_spec(plan, ...)   -> ZoneSpec     once volumes have folders and nics have addresses
+
+Limits go in twice: in vmadm's words where it has one, and exactly in `Runtime.resources`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dockerapi.errors import InvalidParameter
+from dockerapi.models.base import JSONObject
+from dockerapi.models.containers import ContainerCreate, RestartPolicy
+from gateway.translate import limits, mounts, networking, ports, security
+from gateway.translate.config import config
+from gateway.translate.facts import Identity, ImageFacts, Surroundings
+from gateway.translate.host_config import DEFAULT_SHM_SIZE, host_config, log_max_size
+from gateway.translate.mounts import MountPoint
+from gateway.zones import metadata as zone_metadata
+from gateway.zones.host import NetworkRequest
+from gateway.zones.metadata import DockerMetadata, Runtime
+from gateway.zones.spec import LABEL_PREFIX, TAG_INSTANCE, Flat, Nic, ZoneSpec
+
+INIT_NAME = "/native/usr/vm/sbin/dockerinit"
+KERNEL_VERSION = "4.10"
+NO_IMAGE = "00000000-0000-0000-0000-000000000000"
+"""image_uuid of a container of an image without layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A create body understood.  `volumes_from`: container and whether writable."""
+
+    body: ContainerCreate
+    image: ImageFacts
+    identity: Identity
+    around: Surroundings
+    config: JSONObject
+    host_config: JSONObject
+    requests: tuple[NetworkRequest, ...]
+    warnings: tuple[str, ...]
+    joins: Mapping[str, str] = field(default_factory=dict)
+    """Namespace (network, pid, ipc) -> the container that owns it, as typed."""
+
+
+def plan(
+    body: ContainerCreate, image: ImageFacts, identity: Identity, around: Surroundings
+) -> Plan:
+    """InvalidParameter, NotSupported in the words the client shows."""
+    networking.check_modes(body)
+    mode = networking.network_mode(body.host_config)
+    shown = config(body, image, hostname=_hostname(body, identity, around, mode))
+    host = host_config(body, around)
+    # These check as they parse; a wrong body must fail before anything is made.
+    security.capabilities(body.host_config)
+    security.security_options(body.host_config)
+    limits.rlimits(body.host_config.ulimits)
+    _published(body, shown, mode)
+    mounts.mount_points(body, shown["Volumes"] or {}, ())
+    mounts.tmpfs(body)
+    return Plan(
+        body=body,
+        image=image,
+        identity=identity,
+        around=around,
+        config=shown,
+        host_config=host,
+        requests=networking.requests(networking.endpoints(body)),
+        warnings=_warnings(body, shown, around, mode),
+        joins=_joins(body, mode),
+    )
+
+
+def mount_points(found: Plan, inherited: Sequence[MountPoint]) -> tuple[MountPoint, ...]:
+    """What to mount; volumes without source must be made first."""
+    return mounts.mount_points(found.body, found.config["Volumes"] or {}, inherited)
+
+
+def zone_spec(
+    found: Plan,
+    *,
+    nics: Sequence[Nic] = (),
+    points: Sequence[MountPoint] = (),
+    joined: Mapping[str, str] | None = None,
+) -> ZoneSpec:
+    """The payload.  `joined`: namespace -> UUID of the zone that owns it."""
+    body, around, identity = found.body, found.around, found.identity
+    data = _metadata(found, points, joined or {})
+    wanted: dict[str, int] = limits.vmadm_limits(body.host_config, log_max_size(body.host_config))
+    labels: dict[str, Flat] = {
+        LABEL_PREFIX + key: value for key, value in found.config["Labels"].items()
+    }
+    values: dict[str, object] = {
+        "uuid": identity.uuid,
+        "brand": "lx",
+        "image_uuid": found.image.uuid or NO_IMAGE,
+        "alias": identity.name,
+        "hostname": found.config["Hostname"] or None,
+        "dns_domain": body.domainname or None,
+        "kernel_version": KERNEL_VERSION,
+        "init_name": INIT_NAME,
+        "firewall_enabled": True,
+        "maintain_resolvers": True,
+        "tmpfs": 0,
+        "resolvers": networking.resolvers(body.host_config, around.dns),
+        "nics": tuple(nics),
+        "filesystems": mounts.filesystems(points),
+        "tags": {TAG_INSTANCE: around.instance, **labels},
+        "internal_metadata": zone_metadata.encode(data),
+    }
+    return ZoneSpec.model_validate({**values, **around.zone_defaults, **wanted})
+
+
+def _metadata(
+    found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str]
+) -> DockerMetadata:
+    body, shown = found.body, found.config
+    host = body.host_config
+    tcp, udp = _unpublished(found)
+    return DockerMetadata(
+        id=found.identity.docker_id,
+        image_name=body.image,
+        image_id=found.image.id,
+        cmd=tuple(shown["Cmd"] or ()),
+        entrypoint=tuple(shown["Entrypoint"] or ()),
+        env=tuple(shown["Env"]),
+        workdir=shown["WorkingDir"],
+        user=shown["User"],
+        tty=body.tty,
+        open_stdin=body.open_stdin,
+        attach_stdin=body.attach_stdin,
+        attach_stdout=body.attach_stdout,
+        attach_stderr=body.attach_stderr,
+        restart_policy=restart_words(host.restart_policy),
+        log_driver=found.host_config["LogConfig"]["Type"],
+        log_config=dict(host.log_config.config),
+        extra_hosts=networking.extra_hosts(host, found.around.host_gateway),
+        dns_search=tuple(host.dns_search or ()),
+        publish_all_ports=host.publish_all_ports,
+        tcp_unpublished_ports=tcp,
+        udp_unpublished_ports=udp,
+        runtime=_runtime(found, points, joined),
+        create={
+            "Config": shown,
+            "HostConfig": found.host_config,
+            "NetworkingConfig": _endpoints(body),
+            "Mounts": [point.kept() for point in points],
+        },
+    )
+
+
+def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str]) -> Runtime:
+    body, host = found.body, found.body.host_config
+    options = security.security_options(host)
+    mode = networking.network_mode(host)
+    return Runtime(
+        capabilities=security.capabilities(host),
+        privileged=host.privileged,
+        no_new_privileges=options.no_new_privileges,
+        seccomp=options.seccomp,
+        apparmor=options.apparmor,
+        rlimits=limits.rlimits(host.ulimits),
+        sysctls=dict(host.sysctls or {}),
+        devices=security.devices(host),
+        device_cgroup_rules=tuple(host.device_cgroup_rules or ()),
+        tmpfs=mounts.tmpfs(body),
+        shm_size=host.shm_size or DEFAULT_SHM_SIZE,
+        mount_options=mounts.mount_words(points),
+        readonly_rootfs=host.readonly_rootfs,
+        masked_paths=tuple(found.host_config["MaskedPaths"] or ()),
+        readonly_paths=tuple(found.host_config["ReadonlyPaths"] or ()),
+        groups=tuple(host.group_add or ()),
+        network=_namespace(mode, joined.get("network")),
+        pid=_namespace(host.pid_mode, joined.get("pid")),
+        ipc=_namespace(host.ipc_mode, joined.get("ipc")),
+        uts="host" if host.uts_mode == "host" else "",
+        cgroup="host" if found.host_config["CgroupnsMode"] == "host" else "",
+        cgroup_parent=host.cgroup_parent,
+        init=bool(host.init),
+        oom_score_adj=host.oom_score_adj,
+        stop_signal=found.config.get("StopSignal", ""),
+        stop_timeout_s=body.stop_timeout,
+        stdin_once=body.stdin_once,
+        console_size=_console(host.console_size),
+        published_ports=_published(body, found.config, mode),
+        resources=limits.resources(host),
+        dns_options=tuple(host.dns_options or ()),
+        annotations=dict(host.annotations or {}),
+    )
+
+
+def _namespace(mode: str, zone: str | None) -> str:
+    if zone is not None:
+        return f"zone:{zone}"
+    return "host" if mode == "host" else ""
+
+
+def _joins(body: ContainerCreate, mode: str) -> dict[str, str]:
+    modes = {
+        "network": mode,
+        "pid": body.host_config.pid_mode,
+        "ipc": body.host_config.ipc_mode,
+    }
+    return {kind: ref for kind, text in modes.items() if (ref := networking.target(text))}
+
+
+def _console(size: Sequence[int]) -> tuple[int, int] | None:
+    if len(size) != 2 or not all(size):
+        return None
+    if any(not 0 < n <= 65535 for n in size):
+        raise InvalidParameter("invalid console size")
+    return size[0], size[1]
+
+
+def _hostname(body: ContainerCreate, identity: Identity, around: Surroundings, mode: str) -> str:
+    if networking.target(mode):
+        return ""
+    if mode == "host" or body.host_config.uts_mode == "host":
+        return body.hostname or around.hostname
+    return body.hostname or identity.docker_id[:12]
+
+
+def restart_words(policy: RestartPolicy) -> str:
+    """docker:restartpolicy: "", always, unless-stopped, on-failure, on-failure:N."""
+    if policy.name in ("", "no"):
+        return ""
+    if policy.name == "on-failure" and policy.maximum_retry_count:
+        return f"on-failure:{policy.maximum_retry_count}"
+    return policy.name
+
+
+def _published(
+    body: ContainerCreate, shown: JSONObject, mode: str
+) -> tuple[zone_metadata.PublishedPort, ...]:
+    host = body.host_config
+    found = ports.published(
+        host.port_bindings, shown.get("ExposedPorts", {}), all_ports=host.publish_all_ports
+    )
+    return () if mode in ("host", "none") or networking.target(mode) else found
+
+
+def _unpublished(found: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Exposed only: sdc-docker keeps them, by protocol."""
+    bound = set(ports.binding_keys(found.body.host_config.port_bindings))
+    exposed = [
+        port for key in found.config.get("ExposedPorts", {}) for port in ports.parse_port(key)
+    ]
+    free = [port for port in exposed if str(port) not in bound]
+    return (
+        tuple(p.number for p in free if p.protocol == "tcp"),
+        tuple(p.number for p in free if p.protocol == "udp"),
+    )
+
+
+def _endpoints(body: ContainerCreate) -> JSONObject:
+    return {
+        name: {
+            "IPAMConfig": settings.ipam_config,
+            "Aliases": settings.aliases,
+            "MacAddress": settings.mac_address,
+            "DriverOpts": settings.driver_opts,
+            "GwPriority": settings.gw_priority,
+        }
+        for name, settings in networking.endpoints(body).items()
+    }
+
+
+def _warnings(
+    body: ContainerCreate, shown: JSONObject, around: Surroundings, mode: str
+) -> tuple[str, ...]:
+    host = body.host_config
+    found = limits.check_warnings(host, around)
+    if host.port_bindings and mode == "host":
+        found.append("Published ports are discarded when using host network mode")
+    test = shown.get("Healthcheck", {}).get("Test") or ["NONE"]
+    if test[0] != "NONE":
+        found.append(
+            "Health checks are not run by zonegate yet: the container has no health status"
+        )
+    if host.log_config.config.get("compress"):
+        found.append("Rotated logs are not compressed by zonegate")
+    return tuple(found)
