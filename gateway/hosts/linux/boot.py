@@ -1,0 +1,273 @@
+"""One zone from its spec to a process that waits to be started, and everything away again.
+
+    prepare   network || root || warm cgroups  ->  volumes, user, workdir, config.json  ->  conmon create
+    clear     whatever of these is there is taken away; safe after any failure, and at a second time
+
+What a zone's state is, and when to do this: zones.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported, StartFailure
+from gateway.hosts.command import Spawner
+from gateway.hosts.linux import conmon, etcfiles
+from gateway.hosts.linux.bundle import oci_config
+from gateway.hosts.linux.cgroups import Cgroups
+from gateway.hosts.linux.conmon import Bundle, Runtime
+from gateway.hosts.linux.datasets import OverlayDatasets
+from gateway.hosts.linux.devices import find as find_devices
+from gateway.hosts.linux.machine import Machine, Place
+from gateway.hosts.linux.network import LinuxNetworks
+from gateway.hosts.linux.process import uses_init
+from gateway.hosts.linux.rooted import make_folders
+from gateway.hosts.linux.users import resolve
+from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.zones.host import Zone
+from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import Filesystem, ZoneUUID, is_uuid
+
+T = TypeVar("T")
+_INITS = ("/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/bin/tini", "/usr/bin/catatonit")
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where the host keeps what.  `data` outlives a reboot, `run` (exec_root) does not."""
+
+    data: Path
+    run: Path
+
+    def zone(self, uuid: ZoneUUID) -> Path:
+        """zone.json, ctr.log, etc/, volumes/ of one zone."""
+        return self.data / "zones" / uuid
+
+    def log(self, uuid: ZoneUUID) -> Path:
+        """What the zone's first process wrote."""
+        return self.zone(uuid) / "ctr.log"
+
+    def bundle(self, uuid: ZoneUUID) -> Bundle:
+        """Of a running zone."""
+        return Bundle(self.run / "bundles" / uuid)
+
+    @property
+    def trash(self) -> Path:
+        """What is on its way out."""
+        return self.data / "trash"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a zone is made with."""
+
+    name: str
+    folders: Folders
+    spawner: Spawner
+    runtime: Runtime
+    machine: Machine
+    cgroups: Cgroups
+    datasets: OverlayDatasets
+    networks: LinuxNetworks
+    volumes: LinuxVolumes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A first process that waits at its fifo."""
+
+    pid: int
+    conmon_pid: int
+    root: str
+    ports: tuple[PublishedPort, ...]
+
+
+Peer = Callable[[str], Zone]
+"""The running zone whose namespace is joined, by "zone:UUID"; Conflict if it does not run."""
+
+
+async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
+    """Everything of a start but the start.  After an error call `clear`."""
+    uuid, runtime = zone.uuid, zone.metadata.runtime
+    joined = {
+        kind: peer(value)
+        for kind in ("network", "pid", "ipc", "uts")
+        if (value := getattr(runtime, kind)).startswith("zone:")
+    }
+
+    async def network() -> tuple[str, tuple[PublishedPort, ...]]:
+        if runtime.network:
+            return "", ()
+        made = await parts.networks.connect(
+            uuid, zone.spec.nics, runtime.published_ports, endpoint=zone.spec.alias
+        )
+        return made.netns_path, made.ports
+
+    async with asyncio.TaskGroup() as group:
+        warmed = group.create_task(_outcome(parts.cgroups.warm()))
+        connected = group.create_task(_outcome(network()))
+        mounted = group.create_task(_outcome(parts.datasets.mount(uuid)))
+    root = mounted.result()()
+    netns, ports = connected.result()()
+    warmed.result()()
+    await asyncio.to_thread(_make_bundle, parts, zone, Path(root), netns, joined)
+    bundle = parts.folders.bundle(uuid)
+    pid = await conmon.create(parts.spawner, parts.runtime, bundle, uuid, _streams(parts, zone))
+    return Prepared(pid, bundle.conmon_pid(), str(root), ports)
+
+
+async def _outcome(awaitable: Awaitable[T]) -> Callable[[], T]:
+    """Run to its end whatever happens to its neighbours: a half-cancelled worker thread cannot be undone."""
+    try:
+        value = await awaitable
+    except Exception as error:  # noqa: BLE001  # raised again by whoever asks for the result
+        caught = error
+
+        def fail() -> T:
+            raise caught
+
+        return fail
+    return lambda: value
+
+
+def _streams(parts: Parts, zone: Zone) -> conmon.Streams:
+    metadata = zone.metadata
+    return conmon.Streams(
+        terminal=metadata.tty,
+        open_stdin=metadata.open_stdin,
+        stdin_once=metadata.runtime.stdin_once,
+        log=None if metadata.log_driver == "none" else parts.folders.log(zone.uuid),
+        program=metadata.argv[0] if metadata.argv else "",
+    )
+
+
+def _make_bundle(
+    parts: Parts, zone: Zone, root: Path, netns: str, joined: Mapping[str, Zone]
+) -> None:
+    metadata, spec = zone.metadata, zone.spec
+    bundle = parts.folders.bundle(zone.uuid)
+    shutil.rmtree(bundle.path, ignore_errors=True)
+    (bundle.path / "persist").mkdir(parents=True)
+    (parts.runtime.exits / zone.uuid).unlink(missing_ok=True)
+    _make_workdir(root, metadata.workdir)
+    sources = make_sources(parts, zone, root)
+    network_peer = joined.get("network")
+    place = Place(
+        rootfs=str(root),
+        cgroups_path=parts.cgroups.path(zone.uuid, metadata.runtime.cgroup_parent),
+        etc=str(_etc(parts, zone, network_peer)),
+        netns=f"/proc/{network_peer.pid}/ns/net" if network_peer else netns,
+        pidns=_namespace(joined.get("pid"), "pid"),
+        ipcns=_namespace(joined.get("ipc"), "ipc"),
+        utsns=_namespace(joined.get("uts"), "uts"),
+        init=_init() if uses_init(metadata.runtime) else "",
+        volumes=sources,
+        devices=find_devices(metadata.runtime),
+    )
+    identity = resolve(root, metadata.user, metadata.runtime.groups)
+    config = oci_config(spec, metadata, place, identity, parts.machine)
+    bundle.config.write_text(json.dumps(config))
+
+
+def _namespace(zone: Zone | None, kind: str) -> str:
+    return f"/proc/{zone.pid}/ns/{kind}" if zone else ""
+
+
+def _make_workdir(root: Path, workdir: str) -> None:
+    try:
+        make_folders(root, workdir or "/")
+    except NotADirectoryError as error:
+        raise InvalidParameter(f"Cannot mkdir: {workdir} is not a directory") from error
+
+
+def _init() -> str:
+    for path in _INITS:
+        if os.access(path, os.X_OK):
+            return path
+    raise NotSupported("--init needs an init program on the host: install tini")
+
+
+def _etc(parts: Parts, zone: Zone, peer: Zone | None) -> Path:
+    """The folder of hosts, hostname, resolv.conf; that of the zone whose network is shared."""
+    if peer is not None:
+        return parts.folders.zone(peer.uuid) / "etc"
+    folder = parts.folders.zone(zone.uuid) / "etc"
+    etcfiles.write(folder, zone.spec, zone.metadata)
+    return folder
+
+
+def is_own_volume(filesystem: Filesystem) -> bool:
+    """Whether the source asks for a volume that dies with the zone."""
+    return filesystem.source == "create-volume" or is_uuid(filesystem.source)
+
+
+def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
+    """See that every filesystem's source is there; target -> folder of the zone's own volumes."""
+    options = zone.metadata.runtime.mount_options
+    own: dict[str, str] = {}
+    for filesystem in zone.spec.filesystems:
+        words = options.get(filesystem.target, ())
+        if is_own_volume(filesystem):
+            source = parts.folders.zone(zone.uuid) / "volumes" / filesystem.target.strip("/").replace("/", "-")
+            source.mkdir(parents=True, exist_ok=True)
+            own[filesystem.target] = str(source)
+            copy_up(root, filesystem.target, source)
+        elif "volume" in words:
+            if "nocopy" not in words:
+                copy_up(root, filesystem.target, Path(filesystem.source))
+        elif "create" in words:
+            Path(filesystem.source).mkdir(parents=True, exist_ok=True)
+        else:
+            check_bind(filesystem.source)
+    return own
+
+
+def check_bind(source: str) -> None:
+    """InvalidParameter if a bind's source is missing."""
+    if not os.path.lexists(source):
+        raise InvalidParameter(
+            f'invalid mount config for type "bind": bind source path does not exist: {source}'
+        )
+
+
+def failure(error: Exception) -> APIError:
+    """What a client is told of a failed start."""
+    if isinstance(error, APIError):
+        return error
+    return APIError(f"cannot start the zone: {error}")
+
+
+def exit_code(error: APIError) -> int:
+    """Of a zone whose start failed so."""
+    return error.exit_code if isinstance(error, StartFailure) else 128
+
+
+async def clear(parts: Parts, uuid: ZoneUUID) -> None:
+    """Take away what a running zone had: processes, cgroup, runtime state, network, mount, bundle."""
+    bundle = parts.folders.bundle(uuid)
+    for act in (
+        _clear_cgroup(parts, uuid),
+        parts.networks.disconnect(uuid),
+    ):
+        await act
+    await asyncio.to_thread(_clear_files, parts, uuid, bundle)
+    await parts.datasets.unmount(uuid)
+
+
+async def _clear_cgroup(parts: Parts, uuid: ZoneUUID) -> None:
+    await parts.cgroups.remove(uuid)
+
+
+def _clear_files(parts: Parts, uuid: ZoneUUID, bundle: Bundle) -> None:
+    shutil.rmtree(parts.runtime.state / uuid, ignore_errors=True)
+    shutil.rmtree(bundle.path, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""A zone as `LinuxZones` holds it in memory: its value, and what hangs on it while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from gateway.hosts.linux.records import Record
+from gateway.hosts.linux.restarter import BackOff, RestartPolicy
+from gateway.hosts.linux.stdio import AttachStdio
+from gateway.zones.host import Zone
+from gateway.zones.spec import ZoneState
+
+
+class Resident:
+    """One zone.
+
+    `lock` orders mutations.  `stopped` is set unless it is up; `cleared` unless a run's remains are being
+    taken away.  `starting`: the runtime works on it, an exit is kept in `early_exit`.
+    `no_restart`: stopped by hand in this run.
+    """
+
+    def __init__(self, record: Record, policy: RestartPolicy) -> None:
+        self.record = record
+        self.policy = policy
+        self.lock = asyncio.Lock()
+        self.stopped = asyncio.Event()
+        self.stopped.set()
+        self.cleared = asyncio.Event()
+        self.cleared.set()
+        self.log_ended = asyncio.Event()
+        self.log_ended.set()
+        self.attaches: list[AttachStdio] = []
+        self.starting = False
+        self.deleted = False
+        self.no_restart = False
+        self.early_exit: int | None = None
+        self._back_off = BackOff()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pidfds: list[int] = []
+
+    @property
+    def zone(self) -> Zone:
+        """Its value now."""
+        return self.record.zone
+
+    @property
+    def is_up(self) -> bool:
+        """Its first process lives."""
+        return self.record.zone.is_running
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def watch(self, pid: int, conmon_pid: int, conmon_ended: Callable[[], None]) -> None:
+        """Follow the first process and its conmon; OSError if either is gone already is told as an end."""
+        self.stopped.clear()
+        self.log_ended.clear()
+        self.no_restart = False
+        self._follow(pid, self._take_rest)
+        self._follow(conmon_pid, conmon_ended)
+
+    def _follow(self, pid: int, ended: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor = os.pidfd_open(pid)
+        except (ProcessLookupError, ValueError, OSError):
+            loop.call_soon(ended)
+            return
+        self._pidfds.append(descriptor)
+
+        def once() -> None:
+            loop.remove_reader(descriptor)
+            ended()
+
+        loop.add_reader(descriptor, once)
+
+    def _take_rest(self) -> None:
+        for stdio in self.attaches:
+            stdio.take_rest()
+
+    def unwatch(self) -> None:
+        """The run is over."""
+        for descriptor in self._pidfds:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+        self._pidfds.clear()
+
+    def send(self, number: int) -> None:
+        """Signal the first process; nothing happens if it has ended."""
+        if self._pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfds[0], number)
+
+    # -- attached clients ------------------------------------------------------------------------
+
+    def open_attaches(self) -> Iterator[AttachStdio]:
+        """Those who wait for the start."""
+        self.attaches = [stdio for stdio in self.attaches if not stdio.closed]
+        return iter(self.attaches)
+
+    def abandon_attaches(self) -> None:
+        """No process will come for those who wait."""
+        for stdio in self.attaches:
+            stdio.abandon()
+        self.attaches.clear()
+
+    def forget_attaches(self) -> None:
+        """Their sockets end by themselves when conmon does."""
+        self._take_rest()
+        self.attaches.clear()
+
+    def end_logs(self) -> None:
+        """Who follows the log has reached its end."""
+        self.log_ended.set()
+
+    # -- restart policy --------------------------------------------------------------------------
+
+    def wants_restart(self, code: int) -> bool:
+        """Whether the policy starts it again after an exit with `code`."""
+        return not self.no_restart and self.policy.wants(
+            exit_code=code,
+            restarts=self.zone.restart_count,
+            stopped_by_hand=self.zone.manually_stopped,
+        )
+
+    def schedule(self, ran_s: float, act: Callable[[], object]) -> None:
+        """Call `act` after the policy's delay."""
+        self._back_off = self._back_off.after(ran_s)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._back_off.delay_s, act)
+
+    def cancel_restart(self) -> None:
+        """No restart by the policy unless it is scheduled anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def reset_restarts(self) -> None:
+        """A start by hand: the delays begin anew."""
+        self._back_off = BackOff()
+
+    @property
+    def is_restarting(self) -> bool:
+        """Down until the policy's timer."""
+        return self.zone.state is ZoneState.RESTARTING
