@@ -17,7 +17,7 @@ from gateway.zones.metadata import Device, Runtime
 _NOT_COPIED = frozenset(
     [
         "/dev/pts",
-        "/dev/shm",
+        "/dev/shm",  # noqa: S108
         "/dev/fd",
         "/dev/mqueue",
         "/dev/console",
