@@ -16,19 +16,16 @@ verified by who reads them.  Messages and statuses are dockerd's, where Go's net
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
-import json
 import logging
-import os
-import re
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -39,8 +36,15 @@ from dockerapi.errors import (
     InvalidParameter,
     NotFound,
     PullAccessDenied,
-    TooManyRequests,
     Unauthorized,
+)
+from imgsources.answers import (
+    MAX_ERROR_BYTES,
+    Challenge,
+    go_words,
+    json_object,
+    parse_challenges,
+    refusal,
 )
 from imgsources.oci import (
     INDEX_TYPES,
@@ -69,15 +73,10 @@ _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CONFIG_BYTES = 16 << 20
-MAX_ERROR_BYTES = 64 << 10
 _READ_BUFFER_BYTES = 256 << 10
 
 # Schema 1 is asked for as well: a registry then sends it instead of "unknown", and we can say why not.
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES, *SCHEMA1_TYPES))
-_PARAMETER = re.compile(
-    r'(?:(?P<scheme>[A-Za-z]+)\s+)?(?P<key>[A-Za-z_]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,"]+))'
-)
-
 T = TypeVar("T")
 
 
@@ -104,14 +103,6 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Challenge:
-    """How a registry wants to be asked: `scheme` in lower case (basic, bearer) and its parameters."""
-
-    scheme: str
-    parameters: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class _Server:
     """A registry by its possible addresses; `credentials` only where the user's are meant for it."""
 
@@ -130,11 +121,12 @@ class _Endpoint:
     credentials: Credentials | None
 
     @property
-    def basic(self) -> aiohttp.BasicAuth | None:
-        """Name and password, where there are some."""
-        if self.credentials is None or not self.credentials.username:
-            return None
-        return aiohttp.BasicAuth(self.credentials.username, self.credentials.password, "utf-8")
+    def basic(self) -> str:
+        """The Authorization header for name and password; "" without."""
+        auth = self.credentials
+        if auth is None or not auth.username:
+            return ""
+        return "Basic " + base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +215,13 @@ class RegistryClient:
         token = None
         if endpoint.challenge is not None and endpoint.challenge.scheme == "bearer":
             token = await self._fetch_token(endpoint, endpoint.challenge, "", offline=True)
-        authorization = f"Bearer {token.text}" if token else _basic(endpoint)
+        authorization = f"Bearer {token.text}" if token else endpoint.basic
         headers = {"Authorization": authorization} if authorization else {}
         async with self._send("GET", url, endpoint.verifies, headers) as response:
             if response.status == HTTPStatus.UNAUTHORIZED:
                 raise Unauthorized(f'Get "{url}": unauthorized: incorrect username or password')
             if response.status != HTTPStatus.OK:
-                raise await _refusal(response, None)
+                raise await refusal(response, None)
         return Login("Login Succeeded", token.refresh if token else "")
 
     # Which server -----------------------------------------------------------------------------------
@@ -303,7 +295,7 @@ class RegistryClient:
     async def _ping(self, server: _Server, base: URL, verifies: bool) -> _Endpoint:
         async with self._send("GET", base / "v2/", verifies, {}) as response:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise await _refusal(response, None)
+                raise await refusal(response, None)
             return _Endpoint(base, verifies, _challenge(response), server.credentials)
 
     # What to ask ------------------------------------------------------------------------------------
@@ -334,7 +326,7 @@ class RegistryClient:
         path = f"v2/{reference.path}/manifests/{target}"
         async with self._ask(endpoint, path, reference, {"Accept": _ACCEPT}) as response:
             if response.status != HTTPStatus.OK:
-                raise await _refusal(response, reference)
+                raise await refusal(response, reference)
             raw = await _read(response, MAX_MANIFEST_BYTES, "manifest")
             claimed = response.headers.get("Docker-Content-Digest", "")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -363,7 +355,7 @@ class RegistryClient:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self._ask(endpoint, path, reference, headers) as response:
             if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                error = await _refusal(response, reference)
+                error = await refusal(response, reference)
                 if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise TransferBroken(error.message, detail=error.detail)
                 raise error
@@ -377,14 +369,14 @@ class RegistryClient:
         while path is not None:
             async with self._ask(endpoint, path, reference, {}) as response:
                 if response.status != HTTPStatus.OK:
-                    raise await _refusal(response, reference)
-                document = _json(await _read(response, MAX_CONFIG_BYTES, "tag list"))
-                link = response.links.get("next", {}).get("url")
+                    raise await refusal(response, reference)
+                document = json_object(await _read(response, MAX_CONFIG_BYTES, "tag list"))
+                following = response.links.get("next")
             found = document.get("tags") or []
             tags += [tag for tag in found if isinstance(tag, str)]
             # The link may be absolute: keep to the server that we know.
-            following = str(URL(str(link)).relative()).lstrip("/") if link else None
-            path = following if following != path and found else None
+            url = following.get("url") if following else None
+            path = str(URL(str(url)).relative()).lstrip("/") if url and found else None
         return tuple(tags)
 
     # How to ask -------------------------------------------------------------------------------------
@@ -407,7 +399,7 @@ class RegistryClient:
                     return
                 if challenge.scheme == "basic" and authorization:
                     raise Unauthorized(
-                        (await _refusal(response, None)).message, detail=f"{url} refused us"
+                        (await refusal(response, None)).message, detail=f"{url} refused us"
                     )
             self._forget_token(challenge, scope)
             authorization = await self._authorization(endpoint, challenge, scope, reference)
@@ -423,7 +415,7 @@ class RegistryClient:
         if challenge is None:
             return ""
         if challenge.scheme == "basic":
-            basic = _basic(endpoint)
+            basic = endpoint.basic
             if not basic:
                 target = f"{reference.path}/manifests/{reference.digest or reference.tag}"
                 raise APIError(f'Head "{endpoint.base}v2/{target}": no basic auth credentials')
@@ -467,7 +459,7 @@ class RegistryClient:
                 form |= {"offline_token": "true", "client_id": "zonegate"}
             if auth is not None:
                 form |= {"account": auth.username}
-            basic = _basic(endpoint)
+            basic = endpoint.basic
             headers = {"Authorization": basic} if basic else {}
             request = self._send("GET", realm.update_query(form), endpoint.verifies, headers)
         async with request as response:
@@ -508,56 +500,6 @@ class RegistryClient:
 # Pure decisions -------------------------------------------------------------------------------------
 
 
-def parse_challenges(headers: Sequence[str]) -> tuple[Challenge, ...]:
-    """The challenges of WWW-Authenticate headers, in order; what has no parameters is left out."""
-    challenges: list[Challenge] = []
-    for header in headers:
-        parameters: dict[str, str] | None = None
-        for match in _PARAMETER.finditer(header):
-            if match["scheme"]:
-                parameters = {}
-                challenges.append(Challenge(match["scheme"].lower(), parameters))
-            if parameters is not None:
-                quoted = match["quoted"]
-                value = match["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-                parameters[match["key"].lower()] = value
-    return tuple(challenges)
-
-
-def go_words(error: Exception, url: URL) -> str:
-    """What Go's net/http says for this; clients and their users know these words."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return f"dial tcp: lookup {url.host}: no such host"
-        case aiohttp.ClientConnectorCertificateError():
-            reason = getattr(error.certificate_error, "verify_message", "") or str(error)
-            return f"tls: failed to verify certificate: x509: {reason}"
-        case aiohttp.ClientConnectorSSLError():
-            if getattr(error.os_error, "reason", "") in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-                return "http: server gave HTTP response to HTTPS client"
-            return f"tls: {getattr(error.os_error, 'reason', None) or error.os_error}"
-        case aiohttp.ConnectionTimeoutError():
-            return f"dial tcp {url.host}:{url.port}: i/o timeout"
-        case TimeoutError():
-            return "net/http: timeout awaiting response headers"
-        case aiohttp.ClientConnectorError():
-            return f"dial tcp {url.host}:{url.port}: connect: {_system_words(error.os_error)}"
-        case aiohttp.ServerDisconnectedError():
-            return "EOF"
-        case aiohttp.TooManyRedirects():
-            return "stopped after 10 redirects"
-        case OSError():
-            return _system_words(error)
-    return str(error) or type(error).__name__
-
-
-def _system_words(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError) or error.errno is None:
-        # Several addresses were tried and each failed in its own way; the text lists them.
-        return "connection refused" if "refused" in str(error).lower() else str(error)
-    return os.strerror(error.errno).lower()
-
-
 def _host_of(server: str) -> str:
     """The registry meant by a login's server address, such as https://index.docker.io/v1/."""
     host = server.partition("://")[2] or server
@@ -575,10 +517,6 @@ def _addresses(https: str, *, is_insecure: bool) -> tuple[tuple[URL, bool], ...]
     return ((url, False), (url.with_scheme("http").with_port(url.explicit_port), False))
 
 
-def _basic(endpoint: _Endpoint) -> str:
-    return endpoint.basic.encode() if endpoint.basic else ""
-
-
 def _challenge(response: aiohttp.ClientResponse) -> Challenge | None:
     """The challenge to answer; bearer where there is a choice."""
     if response.status != HTTPStatus.UNAUTHORIZED:
@@ -591,17 +529,8 @@ def _challenge(response: aiohttp.ClientResponse) -> Challenge | None:
 def _is_index(raw: bytes, media_type: str) -> bool:
     if media_type:
         return media_type in INDEX_TYPES
-    document = _json(raw)
+    document = json_object(raw)
     return document.get("mediaType") in INDEX_TYPES or "manifests" in document
-
-
-def _json(raw: bytes) -> dict[str, Any]:
-    """The object in these bytes; {} if there is none."""
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _check_range(response: aiohttp.ClientResponse, offset: int) -> None:
@@ -612,61 +541,9 @@ def _check_range(response: aiohttp.ClientResponse, offset: int) -> None:
         )
 
 
-def _first_error(document: Mapping[str, Any]) -> tuple[str, str]:
-    """(code, message) of a registry's error body; empty where it has another form."""
-    errors = document.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else document
-    if not isinstance(first, dict):
-        return "", str(first)
-    message = first.get("message") or first.get("details") or first.get("detail") or ""
-    return str(first.get("code") or "").upper(), message if isinstance(message, str) else ""
-
-
-async def _refusal(response: aiohttp.ClientResponse, reference: Reference | None) -> APIError:
-    """The error that an answer other than success stands for."""
-    try:
-        raw = await response.content.read(MAX_ERROR_BYTES)
-    except (aiohttp.ClientError, OSError):
-        raw = b""
-    code, message = _first_error(_json(raw))
-    words = f"{code.lower().replace('_', ' ')}: {message}" if code else message
-    detail = f"{response.method} {response.url}: {response.status} {raw[:500]!r}"
-    return _refusal_for(response.status, code, words, reference, detail)
-
-
-def _refusal_for(
-    status: int, code: str, words: str, reference: Reference | None, detail: str
-) -> APIError:
-    suffix = f": {words}" if words else ""
-    match status:
-        case 429:
-            return TooManyRequests(words or "toomanyrequests: Too Many Requests", detail=detail)
-        case 401 | 403 if reference is not None:
-            return PullAccessDenied(reference.familiar_name, detail=detail)
-        case 401 | 403:
-            return Unauthorized(words or "unauthorized: authentication required", detail=detail)
-        case 404 if reference is not None and code == "NAME_UNKNOWN":
-            return NotFound(
-                f"repository {reference.familiar_name} not found{suffix}", detail=detail
-            )
-        case 404 if reference is not None and code in ("MANIFEST_UNKNOWN", "NOT_FOUND", ""):
-            return NotFound(f"manifest for {reference} not found{suffix}", detail=detail)
-        case 404:
-            return NotFound(words or "not found", detail=detail)
-    phrase = f"{status} {_phrase(status)}".strip()
-    return APIError(words or f"received unexpected HTTP status: {phrase}", detail=detail)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
 async def _read_token(response: aiohttp.ClientResponse, endpoint: _Endpoint) -> _Token:
     if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST):
-        error = await _refusal(response, None)
+        error = await refusal(response, None)
         reason = (
             "incorrect username or password" if endpoint.credentials else "authentication required"
         )
@@ -674,8 +551,8 @@ async def _read_token(response: aiohttp.ClientResponse, endpoint: _Endpoint) -> 
             f'Get "{endpoint.base / "v2/"}": unauthorized: {reason}', detail=error.detail
         )
     if response.status != HTTPStatus.OK:
-        raise await _refusal(response, None)
-    document = _json(await _read(response, MAX_ERROR_BYTES, "token"))
+        raise await refusal(response, None)
+    document = json_object(await _read(response, MAX_ERROR_BYTES, "token"))
     text = document.get("token") or document.get("access_token")
     if not isinstance(text, str) or not text:
         raise APIError("authorization server did not include a token in the response")
@@ -717,5 +594,6 @@ async def _body(response: aiohttp.ClientResponse, *, skip: int) -> AsyncIterator
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
+    no_blocks: tuple[bytes, ...] = ()
+    for block in no_blocks:
+        yield block
