@@ -156,7 +156,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _spec(arguments: Sequence[str]) -> int:
-    from gateway.server import spec
+    from gateway.preview import payload as spec
     from gateway.translate.run_arguments import parse
 
     request = parse(
