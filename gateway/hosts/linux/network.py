@@ -1,0 +1,438 @@
+"""Networks of the Linux host: a bridge, a namespace and veth per zone, leases, published ports.
+
+    zone netns: lo, eth0 --veth-- bridge (gateway address) --routing + nft masquerade-- outside
+                                     published port --nft dnat--> eth0
+
+No program is started: netlink.py speaks to the kernel, nft.py runs the rules, netns.py makes namespaces
+ahead, ports.py holds the sockets.  All of it happens in one worker thread, in order; a zone costs 2-3 ms there.
+What crosses a crash: bridge, rules and namespaces live on in the kernel; `adopt` takes back those of live
+zones and removes the rest.  Rules of others are never changed: `warnings` says where they are in the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar, cast
+
+from dockerapi.errors import APIError, CommandFailed, InvalidParameter, NotFound, NotSupported
+from gateway.hosts.ipam import LeaseBook, mac_of
+from gateway.hosts.linux import conntrack, netlink, nft
+from gateway.hosts.linux.bridges import Bridge, open_bridge, remove_bridge, write_sysctl
+from gateway.hosts.linux.forwarding import forwarding_warnings
+from gateway.hosts.linux.netns import Namespace, NamespaceFolder, NamespacePool
+from gateway.hosts.linux.ports import Held, HeldPorts, PortAllocated, PortTaken, check
+from gateway.hosts.linux.predefined import NetworkRecords, uuid_of
+from gateway.settings import AddressPool
+from gateway.zones.host import Network, NetworkRequest
+from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import Nic, ZoneUUID
+
+log = logging.getLogger(__name__)
+
+_POOL_SIZE = 3
+# A namespace may come with fallback tunnel devices (tunl0, sit0, gre0...) at 2, 3, ...: stay above them.
+_FIRST_INDEX = 32
+# Of our ends: drawn far above those the kernel gives out, so that two instances do not meet.
+_LOWEST_OUTER_INDEX = 1 << 29
+_WARNINGS_AGE_S = 10.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A zone's network side while it runs: its namespace, and its ports as they were taken."""
+
+    netns_path: str
+    ports: tuple[PublishedPort, ...]
+
+
+class LinuxNetworks:
+    """Networks of one instance; satisfies gateway.zones.host.NetworkHost."""
+
+    def __init__(
+        self, *, name: str, bridge: Bridge | None, records: NetworkRecords, book: LeaseBook,
+        folder: NamespaceFolder, worker: ThreadPoolExecutor,
+        route: netlink.RouteSocket, rules: nft.Nft,
+    ) -> None:  # fmt: skip
+        """See `open`."""
+        self._name = name
+        self._bridge = bridge
+        self._records = records
+        self._book = book
+        self._folder = folder
+        self._worker = worker
+        self._route = route
+        self._rules = rules
+        self._pool = NamespacePool(_POOL_SIZE)
+        self._ports = HeldPorts()
+        self._held: dict[ZoneUUID, tuple[tuple[Held, IPv4Address], ...]] = {}
+        self._ipv6 = Path("/proc/sys/net/ipv6").exists()
+        self._warnings: tuple[str, ...] = ()
+        self._warned_at = 0.0
+        self._closed = threading.Event()
+
+    @classmethod
+    def open(
+        cls, *, name: str, bridge: str, bip: str, pools: Sequence[AddressPool], state: Path,
+        exec_root: Path,
+    ) -> LinuxNetworks:  # fmt: skip
+        """Bridge, rules and folders are there on return.  Blocking; to be called in a thread.
+
+        `bridge` "" or none: no default network.  `bip` "": the network of the last time, else an existing
+        bridge's own, else the first of `pools` that is free on this machine.  Call before children are started
+        in a private mount namespace, then `learn` for every zone, then `adopt`.
+        """
+        worker = ThreadPoolExecutor(1, thread_name_prefix="networks")
+        try:
+            return worker.submit(
+                cls._open, worker, name, bridge, bip, pools, state, exec_root
+            ).result()
+        except BaseException:
+            worker.shutdown(wait=False)
+            raise
+
+    @classmethod
+    def _open(
+        cls, worker: ThreadPoolExecutor, name: str, bridge: str, bip: str,
+        pools: Sequence[AddressPool], state: Path, exec_root: Path,
+    ) -> LinuxNetworks:  # fmt: skip
+        records = NetworkRecords(state / "networks.json")
+        rules = nft.Nft()
+        route = netlink.RouteSocket()
+        try:
+            opened: Bridge | None = None
+            if bridge not in ("", "none"):
+                opened = open_bridge(
+                    route, name=bridge, mark=f"zonegate {name}", bip=bip, pools=pools,
+                    former=records.subnet(bridge),
+                )  # fmt: skip
+            records.settle(opened)
+            book = LeaseBook(state / "leases.json")
+            if opened is not None:
+                book.add_network(
+                    records.by_name("bridge").id, opened.address.network, opened.address.ip
+                )
+            write_sysctl("net/ipv4/ip_forward", "1")
+            self = cls(
+                name=name, bridge=opened, records=records, book=book, worker=worker,
+                folder=NamespaceFolder(exec_root / "netns"), route=route, rules=rules,
+            )  # fmt: skip
+        except BaseException:
+            route.close()
+            rules.close()
+            raise
+        try:
+            self._make_table_if_missing()
+            self._look_for_warnings()
+        except BaseException:
+            self._let_go()
+            self._pool.close()
+            raise
+        return self
+
+    def _make_table_if_missing(self) -> None:
+        """One that is there serves live zones until `adopt` knows them."""
+        try:
+            self._rules.run(f"list table inet {nft.table_of(self._name)}")
+        except CommandFailed:
+            self._rules.run(nft.ruleset(self._name, self._bridged(), ()))
+
+    def _bridged(self) -> Sequence[nft.BridgedSubnet]:
+        if self._bridge is None:
+            return ()
+        return (nft.BridgedSubnet(self._bridge.name, self._bridge.address.network),)
+
+    # NetworkHost: from memory, for any thread.
+
+    def list(self) -> Sequence[Network]:
+        """The predefined networks."""
+        return self._records.all()
+
+    def get(self, ref: str) -> Network:
+        """By full id, name, or unique id prefix; NotFound(`network X not found`)."""
+        return self._records.get(ref)
+
+    def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
+        """A nic with an address of its own, kept until `release`.  InvalidParameter, NotFound,
+        or APIError (no address left) in dockerd's words."""
+        network = self._records.get(request.network)
+        if network.driver != "bridge" or self._bridge is None:
+            raise InvalidParameter(f"network {network.name} has no addresses to give")
+        if request.address:
+            raise InvalidParameter(
+                "user specified IP address is supported on user defined networks only"
+            )
+        address = self._book.lease(uuid, network.id, network.name)
+        return Nic(
+            nic_tag=network.nic_tag,
+            mac=request.mac.lower() if request.mac else mac_of(address),
+            ip=str(address),
+            netmask=str(self._bridge.address.netmask),
+            gateway=network.gateway,
+            primary=True,
+            network_uuid=uuid_of(network.id),
+        )
+
+    def release(self, uuid: ZoneUUID) -> None:
+        """Give back every lease of a zone; none is fine."""
+        self._book.release(uuid)
+
+    def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None:
+        """A zone that exists has these nics: their addresses are its own."""
+        for nic in nics:
+            network = self._records.of_nic(nic)
+            if network is not None and nic.ip:
+                self._book.learn(uuid, network.id, IPv4Address(nic.ip))
+
+    def netns_path(self, uuid: ZoneUUID) -> str:
+        """Where the zone's namespace is while it runs."""
+        return str(self._folder.path(uuid))
+
+    # What the zone host calls.
+
+    async def connect(
+        self, uuid: ZoneUUID, nics: Sequence[Nic], ports: Sequence[PublishedPort], *,
+        endpoint: str = "",
+    ) -> Attachment:  # fmt: skip
+        """A new namespace with loopback up, a veth per nic, and the ports published; all or nothing.
+
+        `endpoint` is the name that errors show.  Ports are ignored without a nic, as in dockerd.  APIError
+        `driver failed programming external connectivity on endpoint ...` if a port is taken; NotSupported: sctp, IPv6.
+        """
+        try:
+            return await self._run(self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid)
+        except asyncio.CancelledError:
+            # It may be under way and cannot be stopped: the one thread undoes it right after.
+            self._worker.submit(self._disconnect, uuid)
+            raise
+
+    async def disconnect(self, uuid: ZoneUUID) -> None:
+        """Ports are free and the namespace has no name any more; none is fine."""
+        await asyncio.shield(self._run(self._disconnect, uuid))
+
+    async def adopt(
+        self, live: Mapping[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]
+    ) -> None:
+        """After a restart: keep the networks of these zones, with ports as taken; remove all else of ours.
+
+        Every zone, running or not, must have been learned before: leases of unknown zones are given up.
+        """
+        await self._run(self._adopt, dict(live))
+
+    async def close(self, remove: bool) -> None:
+        """Let go.  `remove`: no zone is left, so take away rules, bridge (if we made it) and namespaces."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        await asyncio.to_thread(self._close, remove)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What on this machine keeps zones from being reached, and what to do; looked up anew now and then."""
+        if time.monotonic() - self._warned_at > _WARNINGS_AGE_S and not self._closed.is_set():
+            self._warned_at = time.monotonic()
+            self._worker.submit(self._look_for_warnings)
+        return self._warnings
+
+    # In the worker thread from here on.
+
+    async def _run(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.wrap_future(self._worker.submit(act, *args, **kwargs))
+
+    def _connect(
+        self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str
+    ) -> Attachment:
+        check(ports)
+        self._disconnect(uuid)
+        namespace = self._pool.take()
+        try:
+            for number, nic in enumerate(nics):
+                self._plug(uuid, nic, _FIRST_INDEX + number, namespace)
+            self._folder.add(uuid, namespace)
+        finally:
+            # Without a name this ends the namespace, and its veths with it.
+            namespace.close()
+        try:
+            taken = self._publish(uuid, _primary(nics), ports, endpoint) if nics else ()
+        except BaseException:
+            self._folder.remove(uuid)
+            raise
+        return Attachment(self.netns_path(uuid), taken)
+
+    def _plug(self, uuid: ZoneUUID, nic: Nic, inner: int, namespace: Namespace) -> None:
+        bridge, address = self._place(nic)
+        mac = nic.mac or mac_of(address.ip)
+        outer = _LOWEST_OUTER_INDEX + secrets.randbelow(1 << 29)
+        self._route.execute(
+            netlink.new_veth(
+                f"zg{outer:x}", index=outer, bridge=bridge.index, netns_fd=namespace.fd,
+                peer=nic.interface, peer_index=inner, mac=mac, mtu=nic.mtu,
+            ),
+            netlink.bridge_port_up(outer, alias=f"{self._mark} {uuid}", ipv6=self._ipv6),
+            netlink.forwarding_entry(outer, mac),
+        )  # fmt: skip
+        inside = [netlink.link_up(inner), netlink.add_address(inner, address)]
+        if nic.gateway and nic.primary:
+            inside.append(netlink.default_route(IPv4Address(nic.gateway), inner))
+        namespace.route.execute(*inside)
+
+    @property
+    def _mark(self) -> str:
+        return f"zonegate {self._name}"
+
+    def _place(self, nic: Nic) -> tuple[Bridge, IPv4Interface]:
+        """The bridge of a nic, and its address there."""
+        network = self._records.of_nic(nic)
+        if network is None or self._bridge is None:
+            raise NotFound(f"network {nic.network_uuid or nic.nic_tag} not found")
+        if nic.vlan_id:
+            raise NotSupported("vlan_id is not supported on a Linux host")
+        if not nic.ip:
+            raise InvalidParameter(f"nic {nic.interface} has no address")
+        address = IPv4Address(nic.ip)
+        if address not in self._bridge.address.network:
+            raise InvalidParameter(
+                f"address {address} is not in subnet {self._bridge.address.network} of network"
+                f" {network.name}, which has changed: create the container anew"
+            )
+        return self._bridge, IPv4Interface((address, self._bridge.address.network.prefixlen))
+
+    def _publish(
+        self, uuid: ZoneUUID, nic: Nic, ports: Sequence[PublishedPort], endpoint: str
+    ) -> tuple[PublishedPort, ...]:
+        to = IPv4Address(nic.ip or "")
+        held: list_of_held = []
+        try:
+            for port in ports:
+                held.append((self._ports.take(port, to), to))
+            if held:
+                self._rules.run(nft.add_redirects(self._name, map(_redirect, held)))
+        except BaseException as error:
+            for one, _ in held:
+                self._ports.free(one)
+            if isinstance(error, PortAllocated | PortTaken):
+                raise APIError(
+                    f"driver failed programming external connectivity on endpoint {endpoint}"
+                    f" ({_endpoint_id(uuid, nic)}): {error.message}"
+                ) from error
+            raise
+        self._held[uuid] = tuple(held)
+        self._forget_flows(held)
+        return tuple(one.port for one, _ in held)
+
+    def _disconnect(self, uuid: ZoneUUID) -> None:
+        held = self._held.pop(uuid, ())
+        try:
+            if held:
+                self._rules.run(nft.delete_redirects(self._name, map(_redirect, held)))
+        except CommandFailed as error:
+            # Somebody flushed the rules: the port is free all the same.
+            log.warning("ports of zone %s could not be unpublished: %s", uuid, error.message)
+        finally:
+            for one, _ in held:
+                self._ports.free(one)
+            self._folder.remove(uuid)
+        self._forget_flows(held)
+
+    def _forget_flows(self, held: Iterable[tuple[Held, IPv4Address]]) -> None:
+        """A UDP flow keeps the way it once took; TCP connections end by themselves."""
+        ports = {one.port.host_port for one, _ in held if one.port.protocol == "udp"}
+        if ports:
+            conntrack.forget_udp(ports)
+
+    def _adopt(self, live: dict[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]) -> None:
+        for uuid, (nics, ports) in live.items():
+            self.learn(uuid, nics)
+            if not self._folder.path(uuid).exists():
+                log.error("zone %s runs without its network namespace file", uuid)
+            if nics and ports:
+                to = IPv4Address(_primary(nics).ip or "")
+                self._held[uuid] = tuple((self._ports.retake(port, to), to) for port in ports)
+        for uuid, held in self._held.items():
+            for one, _ in held:
+                if one.socket is None:
+                    log.warning(
+                        "port %d of zone %s is bound by another program", one.port.host_port, uuid
+                    )
+        redirects = [_redirect(pair) for held in self._held.values() for pair in held]
+        self._rules.run(nft.ruleset(self._name, self._bridged(), redirects))
+        for name in self._folder.names():
+            if name not in live:
+                self._folder.remove(name)
+        self._remove_links(keep={f"{self._mark} {uuid}" for uuid in live})
+        self._book.forget_unlearned()
+
+    def _remove_links(self, keep: set[str]) -> None:
+        for link in self._route.links():
+            if link.alias.startswith(f"{self._mark} ") and link.alias not in keep:
+                try:
+                    self._route.execute(netlink.delete_link(link.index))
+                except netlink.NetlinkError as error:
+                    if error.errno != errno.ENODEV:
+                        raise
+
+    def _look_for_warnings(self) -> None:
+        self._warned_at = time.monotonic()
+        bridge = self._bridge.name if self._bridge else ""
+        self._warnings = forwarding_warnings(self._rules, bridge) if bridge else ()
+
+    def _close(self, remove: bool) -> None:
+        self._pool.close()
+        if remove:
+            self._worker.submit(self._remove_all).result()
+        self._worker.submit(self._let_go).result()
+        self._worker.shutdown(wait=True)
+
+    def _remove_all(self) -> None:
+        for uuid in tuple(self._held):
+            self._disconnect(uuid)
+        self._folder.close()
+        self._rules.run(nft.delete_table(self._name))
+        self._remove_links(keep=set())
+        if self._bridge is not None:
+            remove_bridge(self._route, self._bridge, self._mark)
+
+    def _let_go(self) -> None:
+        for held in self._held.values():
+            for one, _ in held:
+                self._ports.free(one)
+        self._held.clear()
+        self._book.close()
+        self._route.close()
+        self._rules.close()
+
+
+# Inside the class `list` is the method.
+list_of_held = list[tuple[Held, IPv4Address]]
+
+
+def _primary(nics: Sequence[Nic]) -> Nic:
+    return next((nic for nic in nics if nic.primary), nics[0])
+
+
+def _redirect(pair: tuple[Held, IPv4Address]) -> nft.Redirect:
+    port, to = pair[0].port, pair[1]
+    address = IPv4Address(port.host_ip)
+    return nft.Redirect(
+        protocol=cast(Literal["tcp", "udp"], port.protocol),
+        address=None if address.is_unspecified else address,
+        port=port.host_port,
+        to=to,
+        to_port=port.zone_port,
+    )
+
+
+def _endpoint_id(uuid: ZoneUUID, nic: Nic) -> str:
+    return hashlib.sha256(f"{uuid}/{nic.interface}".encode()).hexdigest()

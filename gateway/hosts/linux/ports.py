@@ -1,0 +1,160 @@
+"""Which ports of the machine are published, and the sockets that keep others from taking them.
+
+DNAT takes a port's packets before any socket sees them, but reserves nothing: without a held socket
+another program could bind a published port and never hear anything.  The rules themselves are nft.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+from dockerapi.errors import APIError, InvalidParameter, NotSupported
+from gateway.zones.metadata import PublishedPort
+
+_ANY = "0.0.0.0"  # noqa: S104 - docker publishes on all addresses unless told otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A port that is ours: `port` as taken, and the socket that says so to the machine (None after a clash at adoption)."""
+
+    port: PublishedPort
+    socket: socket.socket | None
+
+
+class PortAllocated(APIError):
+    """One of our own zones has the port."""
+
+    def __init__(self, address: str, port: int) -> None:
+        super().__init__(f"Bind for {_display(address)}:{port} failed: port is already allocated")
+
+
+class PortTaken(APIError):
+    """Another program has the port, or the address is none of the machine's."""
+
+    def __init__(self, port: PublishedPort, to: IPv4Address, error: OSError) -> None:
+        reason = os.strerror(error.errno or 0).lower()
+        super().__init__(
+            f"failed to bind host port for {_display(port.host_ip)}:{port.host_port}:{to}:{port.zone_port}/{port.protocol}: {reason}"
+        )
+
+
+def _display(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def check(ports: Sequence[PublishedPort]) -> None:
+    """NotSupported or InvalidParameter for what cannot be published here."""
+    for port in ports:
+        if port.protocol == "sctp":
+            raise NotSupported("publishing sctp ports is not supported by zonegate: use tcp or udp")
+        if not port.host_ip:
+            continue
+        try:
+            address = ip_address(port.host_ip)
+        except ValueError as error:
+            raise InvalidParameter(f"invalid host IP address: {port.host_ip}") from error
+        if address.version == 6:
+            raise NotSupported(
+                f"publishing on the IPv6 address {port.host_ip} is not supported by zonegate: zones have IPv4 addresses only"
+            )
+
+
+def ephemeral_range() -> range:
+    """Ports that the kernel would choose itself: no service is configured there."""
+    first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    return range(int(first), int(last) + 1)
+
+
+class HeldPorts:
+    """All published ports of an instance.  For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[tuple[str, int], set[str]] = {}
+        self._ephemeral = 0
+
+    def take(self, request: PublishedPort, to: IPv4Address) -> Held:
+        """Take one port: the one asked for, the first free of a range, or any.
+
+        PortAllocated if one of ours has it, PortTaken if another program has.
+        """
+        address = request.host_ip or _ANY
+        last: APIError | None = None
+        for number in self._candidates(request):
+            port = request.model_copy(
+                update={"host_ip": address, "host_port": number, "host_port_end": 0}
+            )
+            try:
+                return self._hold(port, to)
+            except (PortAllocated, PortTaken) as error:
+                last = error
+                if (
+                    isinstance(error.__cause__, OSError)
+                    and error.__cause__.errno != errno.EADDRINUSE
+                ):
+                    raise
+        raise last or PortAllocated(address, request.host_port)
+
+    def _candidates(self, request: PublishedPort) -> Iterator[int]:
+        if request.host_port:
+            yield from range(request.host_port, max(request.host_port, request.host_port_end) + 1)
+            return
+        choices = ephemeral_range()
+        for _ in choices:
+            self._ephemeral += 1
+            yield choices[(self._ephemeral - 1) % len(choices)]
+
+    def _hold(self, port: PublishedPort, to: IPv4Address) -> Held:
+        if self._is_ours(port):
+            raise PortAllocated(port.host_ip, port.host_port)
+        try:
+            held = _bind(port)
+        except OSError as error:
+            raise PortTaken(port, to, error) from error
+        self._addresses.setdefault((port.protocol, port.host_port), set()).add(port.host_ip)
+        return Held(port, held)
+
+    def _is_ours(self, port: PublishedPort) -> bool:
+        taken = self._addresses.get((port.protocol, port.host_port), set())
+        return bool(taken) and (port.host_ip == _ANY or port.host_ip in taken or _ANY in taken)
+
+    def retake(self, port: PublishedPort, to: IPv4Address) -> Held:
+        """After a restart: the zone has it, whatever another program did meanwhile (then without a socket)."""
+        try:
+            return self._hold(port, to)
+        except PortTaken:
+            self._addresses.setdefault((port.protocol, port.host_port), set()).add(port.host_ip)
+            return Held(port, None)
+
+    def free(self, held: Held) -> None:
+        """Give it back."""
+        if held.socket is not None:
+            held.socket.close()
+        key = (held.port.protocol, held.port.host_port)
+        addresses = self._addresses.get(key, set())
+        addresses.discard(held.port.host_ip)
+        if not addresses:
+            self._addresses.pop(key, None)
+
+
+def _bind(port: PublishedPort) -> socket.socket:
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    held = socket.socket(socket.AF_INET, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            # Else a port whose last connection ended less than a minute ago counts as taken.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((port.host_ip, port.host_port))
+        if kind == socket.SOCK_STREAM:
+            # Bound alone it would not keep away a program that sets SO_REUSEADDR as well.
+            held.listen(1)
+    except BaseException:
+        held.close()
+        raise
+    return held

@@ -1,0 +1,145 @@
+"""The networks that are always there: bridge, host and none, with ids that stay over restarts.
+
+What a network is made of in the kernel is bridges.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import TypedDict
+
+from dockerapi.errors import DataLoss, InvalidParameter, NotFound
+from gateway.hosts.ipam import replace_json
+from gateway.hosts.linux.bridges import Bridge
+from gateway.zones.host import Network
+from gateway.zones.spec import Nic
+
+_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
+
+
+class _Record(TypedDict):
+    id: str
+    created_ns: int
+    interface: str
+    """Bridge of the network, "" where there is none."""
+    address: str
+    """Its address and prefix."""
+
+
+def uuid_of(network_id: str) -> str:
+    """The network_uuid that nics carry."""
+    digits = network_id[:32]
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def nic_tag_of(interface: str) -> str:
+    """nictagadm's letters only."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", interface)
+
+
+class NetworkRecords:
+    """networks.json, and the networks in memory."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._records: dict[str, _Record] = _read(file)
+        self._networks: tuple[Network, ...] = ()
+
+    def subnet(self, interface: str) -> IPv4Interface | None:
+        """What the default network had the last time, if it was on this bridge."""
+        record = self._records.get("bridge")
+        if record is None or record["interface"] != interface or not record["address"]:
+            return None
+        return IPv4Interface(record["address"])
+
+    def settle(self, bridge: Bridge | None) -> None:
+        """Keep what was found or made: ids of the first time, the bridge as it is now."""
+        now = time.time_ns()
+        for name in _DRIVERS:
+            record = self._records.setdefault(
+                name,
+                _Record(id=secrets.token_hex(32), created_ns=now, interface="", address=""),
+            )
+            if name == "bridge" and bridge is not None:
+                record["interface"], record["address"] = bridge.name, str(bridge.address)
+        replace_json(self._file, self._records)
+        self._networks = tuple(
+            _network(name, self._records[name], bridge)
+            for name in _DRIVERS
+            if name != "bridge" or bridge is not None
+        )
+
+    def all(self) -> Sequence[Network]:
+        """From memory."""
+        return self._networks
+
+    def by_name(self, name: str) -> Network:
+        """NotFound without it."""
+        for network in self._networks:
+            if network.name == name:
+                return network
+        raise NotFound(f"network {name} not found")
+
+    def get(self, ref: str) -> Network:
+        """By full id, name, or unique id prefix, in this order; InvalidParameter if it fits several."""
+        for network in self._networks:
+            if network.id == ref:
+                return network
+        for network in self._networks:
+            if network.name == ref:
+                return network
+        found = [network for network in self._networks if ref and network.id.startswith(ref)]
+        if len(found) > 1:
+            raise InvalidParameter(
+                f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)"
+            )
+        if not found:
+            raise NotFound(f"network {ref} not found")
+        return found[0]
+
+    def of_nic(self, nic: Nic) -> Network | None:
+        """The network a nic is on, by network_uuid, else by nic_tag."""
+        for network in self._networks:
+            if nic.network_uuid == uuid_of(network.id):
+                return network
+        if nic.network_uuid is not None:
+            return None
+        return next((n for n in self._networks if n.nic_tag == nic.nic_tag), None)
+
+
+def _network(name: str, record: _Record, bridge: Bridge | None) -> Network:
+    if name != "bridge" or bridge is None:
+        return Network(record["id"], name, _DRIVERS[name], record["created_ns"])
+    return Network(
+        record["id"],
+        name,
+        _DRIVERS[name],
+        record["created_ns"],
+        subnet=str(bridge.address.network),
+        gateway=str(bridge.address.ip),
+        nic_tag=nic_tag_of(bridge.name),
+        options={
+            "com.docker.network.bridge.default_bridge": "true",
+            "com.docker.network.bridge.enable_icc": "true",
+            "com.docker.network.bridge.enable_ip_masquerade": "true",
+            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",  # noqa: S104
+            "com.docker.network.bridge.name": bridge.name,
+            "com.docker.network.driver.mtu": str(bridge.mtu),
+        },
+    )
+
+
+def _read(file: Path) -> dict[str, _Record]:
+    try:
+        document: dict[str, _Record] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataLoss(f"{file} is not readable as JSON: {error}") from error
+    return document

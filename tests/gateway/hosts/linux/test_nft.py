@@ -1,0 +1,92 @@
+"""The rules as text, and that nft takes them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from dockerapi.errors import CommandFailed
+from gateway.hosts.linux import nft
+
+_NEWNET = 0x40000000
+WEB = nft.Redirect("tcp", None, 8080, IPv4Address("10.1.0.2"), 80)
+LOCAL = nft.Redirect("udp", IPv4Address("127.0.0.1"), 53, IPv4Address("10.1.0.3"), 53)
+NET = nft.BridgedSubnet("t0", IPv4Network("10.1.0.0/16"))
+
+
+@pytest.fixture
+def rules() -> Iterator[nft.Nft]:
+    """A context in a network namespace of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    assert libc.unshare(_NEWNET) == 0
+    made = nft.Nft()
+    yield made
+    made.close()
+    assert libc.setns(home, _NEWNET) == 0
+    os.close(home)
+
+
+def test_a_port_bound_to_an_address_goes_to_the_map_of_addresses() -> None:
+    assert nft.add_redirects("t", [WEB, LOCAL]).splitlines() == [
+        "add element inet zonegate_t ports { tcp . 8080 : 10.1.0.2 . 80 }",
+        "add element inet zonegate_t ports_at { 127.0.0.1 . udp . 53 : 10.1.0.3 . 53 }",
+    ]
+    assert nft.delete_redirects("t", [WEB, LOCAL]).splitlines() == [
+        "delete element inet zonegate_t ports { tcp . 8080 }",
+        "delete element inet zonegate_t ports_at { 127.0.0.1 . udp . 53 }",
+    ]
+
+
+def test_chains_that_drop_by_policy_are_found_in_a_listing() -> None:
+    def chain(name: str, **more: str) -> dict[str, object]:
+        return {"chain": {"family": "ip", "table": "filter", "name": name, **more}}
+
+    rows = [
+        {"metainfo": {"version": "1.0.6"}},
+        chain("FORWARD", hook="forward", policy="drop"),
+        chain("INPUT", hook="input", policy="drop"),
+        chain("OTHER", hook="forward", policy="accept"),
+        chain("USER"),
+    ]
+    listing = json.dumps({"nftables": rows})
+    assert nft.dropping_chains(listing) == ("ip filter FORWARD",)
+
+
+@pytest.mark.root
+def test_nft_takes_the_rules_and_takes_them_again(rules: nft.Nft) -> None:
+    rules.run(nft.ruleset("t", [NET], []))
+    empty = rules.run("list table inet zonegate_t")
+    rules.run(nft.add_redirects("t", [WEB, LOCAL]))
+    filled = rules.run("list table inet zonegate_t")
+    assert filled != empty
+    rules.run(nft.delete_redirects("t", [WEB, LOCAL]))
+    rules.run(nft.ruleset("t", [NET], [WEB, LOCAL]))
+    rules.run(nft.delete_table("t"))
+    rules.run(nft.delete_table("t"))
+    assert "zonegate_t" not in rules.run("list tables")
+
+
+@pytest.mark.root
+def test_a_batch_is_all_or_nothing_and_the_error_is_nfts(rules: nft.Nft) -> None:
+    rules.run(nft.ruleset("t", [NET], [LOCAL]))
+    with pytest.raises(CommandFailed, match="No such file or directory"):
+        rules.run(nft.delete_redirects("t", [LOCAL, WEB]))
+    elsewhere = nft.Redirect("udp", IPv4Address("127.0.0.1"), 53, IPv4Address("10.1.0.4"), 53)
+    with pytest.raises(CommandFailed, match="File exists"):
+        rules.run(nft.add_redirects("t", [elsewhere]))
+    rules.run(nft.delete_redirects("t", [LOCAL]))
+
+
+@pytest.mark.root
+def test_two_instances_have_tables_of_their_own(rules: nft.Nft) -> None:
+    rules.run(nft.ruleset("t", [NET], [WEB]))
+    other = nft.BridgedSubnet("u0", IPv4Network("10.2.0.0/16"))
+    rules.run(nft.ruleset("u", [other], []))
+    rules.run(nft.delete_table("u"))
+    assert "zonegate_t" in rules.run("list tables")
