@@ -21,7 +21,10 @@ from compat.daemons import Daemon, start_registry
 from compat.images import Image, Registry, archive, catalogue
 
 CLONE_NEWNET = 0x40000000
-NEEDED = {"zonegate": ["docker", "docker-registry", "conmon", "busybox"], "dockerd": ["docker", "docker-registry", "dockerd", "busybox"]}
+NEEDED = {
+    "zonegate": ["docker", "docker-registry", "conmon", "busybox"],
+    "dockerd": ["docker", "docker-registry", "dockerd", "busybox"],
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,7 +43,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     """Which server is tested."""
     kind = str(request.config.getoption("--daemon"))
     for program in NEEDED[kind]:
-        assert shutil.which(program), f"{program} is missing: scripts/test installs what the tests need"
+        assert shutil.which(program), (
+            f"{program} is missing: scripts/test installs what the tests need"
+        )
     if kind == "dockerd":
         _own_network()
     return kind
@@ -50,7 +55,14 @@ def _own_network() -> None:
     """Leave the machine's network: this process and its children get one of their own, with one outside address."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    for command in ("link set lo up", "link add outside type veth peer name beyond", "addr add 192.0.2.1/24 dev outside", "link set outside up", "link set beyond up", "route add default dev outside"):
+    for command in (
+        "link set lo up",
+        "link add outside type veth peer name beyond",
+        "addr add 192.0.2.1/24 dev outside",
+        "link set outside up",
+        "link set beyond up",
+        "route add default dev outside",
+    ):
         subprocess.run(["ip", *command.split()], check=True)
 
 
@@ -87,7 +99,15 @@ def registry(kind: str, workdir: Path, images: dict[str, Image]) -> Iterator[str
 def baseline(workdir: Path, images: dict[str, Image]) -> Path:
     """An archive of the images that are always there."""
     path = workdir / "images.tar"
-    path.write_bytes(archive({f"{name}:latest": image for name, image in images.items() if name not in ("foreign", "fresh")}))
+    path.write_bytes(
+        archive(
+            {
+                f"{name}:latest": image
+                for name, image in images.items()
+                if name not in ("foreign", "fresh")
+            }
+        )
+    )
     return path
 
 
@@ -129,7 +149,12 @@ def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     server: Daemon = request.getfixturevalue("daemon")
     api = API(server.socket)
-    kept = {row["Id"] for row in api.ok("GET", "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22keep%22%5D%7D")}
+    kept = {
+        row["Id"]
+        for row in api.ok(
+            "GET", "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22keep%22%5D%7D"
+        )
+    }
     for row in api.ok("GET", "/containers/json?all=1"):
         if row["Id"] not in kept:
             api("DELETE", f"/containers/{row['Id']}?force=1&v=1")
@@ -141,13 +166,21 @@ def recording(request: pytest.FixtureRequest) -> Recording:
     """The recorded answers of this test's module."""
     name = request.path.stem.removeprefix("test_")
     return Recording(
-        name, taking=bool(request.config.getoption("--record")), exact=request.config.getoption("--daemon") == "dockerd")
+        name,
+        taking=bool(request.config.getoption("--record")),
+        exact=request.config.getoption("--daemon") == "dockerd",
+    )
 
 
 @pytest.fixture
 def names(daemon: Daemon, registry: str, tmp_path: Path) -> dict[str, str]:
     """What to write instead of this run's own names."""
-    return {registry: "REGISTRY", str(tmp_path): "TMP", str(daemon.root): "ROOT", daemon.name: "NAME"}
+    return {
+        registry: "REGISTRY",
+        str(tmp_path): "TMP",
+        str(daemon.root): "ROOT",
+        daemon.name: "NAME",
+    }
 
 
 @pytest.fixture

@@ -14,19 +14,147 @@ DAEMON = "Error response from daemon: "
 IMAGES = "docker images --format '{{.Repository}}:{{.Tag}} {{.ID}}'"
 
 SCENARIOS = [
-    scenario("pull", Step("docker pull {registry}/fresh", sort=True), "docker pull {registry}/fresh", "docker pull -q {registry}/fresh:latest", "docker run --rm {registry}/fresh ls /fresh", "docker images --digests --format '{{.Repository}} {{.Tag}} {{.Digest}}' {registry}/fresh", Step("docker rmi {registry}/fresh", compare="exit stderr"), Step("docker rmi {registry}/fresh", stderr=DAEMON + "No such image: REGISTRY/fresh:latest\n", why="28.5 with its prefix")),
-    scenario("pull by tag and digest", Step("docker pull {registry}/bb:v1", sort=True), "docker image inspect -f '{{json .RepoTags}} {{json .RepoDigests}}' {registry}/bb:v1", Step("docker rmi {registry}/bb:v1")),
-    scenario("pull what is not there", "docker pull {registry}/nothere", "docker pull {registry}/bb:nothere", Step("docker pull {registry}/bb@sha256:0000000000000000000000000000000000000000000000000000000000000000", compare="exit"), Step("docker pull UPPER", compare="exit"), Step("docker pull 127.0.0.1:1/x", stderr='re:Error response from daemon: .*127.0.0.1:1.*connection refused\n', why="28.5 adds `failed to resolve reference`")),
-    scenario("pull of a foreign image", Step("docker pull {registry}/foreign", sort=True), "docker image inspect -f '{{.Architecture}}' {registry}/foreign", quiet("docker rmi {registry}/foreign")),
-    scenario("tags", "docker tag bb mine:one", "docker tag bb registry.example.org:5000/team/mine", "docker tag mine:one mine:two", "docker images --format '{{.Repository}}:{{.Tag}}' mine", "docker images --format '{{.Repository}}' 'registry.example.org:5000/*/*'", "docker rmi mine:one", "docker rmi mine:two registry.example.org:5000/team/mine", Step("docker tag nothere x", stderr=DAEMON + "No such image: nothere:latest\n", why="the same in 28.5"), Step("docker tag bb UPPER", compare="exit"), Step("docker tag bb sha256:abc", compare="exit"), Step("docker tag bb x@sha256:0000000000000000000000000000000000000000000000000000000000000000", compare="exit")),
-    scenario("rmi", Step("docker rmi nothere", stderr=DAEMON + "No such image: nothere:latest\n", why="28.5 with its prefix"), "docker tag bb used:one", "docker create --name c1 used:one", "docker rmi used:one", quiet("docker pull {registry}/fresh"), "docker create --name c2 {registry}/fresh", "docker rmi {registry}/fresh", "docker ps -a --filter name=c2 --format '{{.Image}}'", "docker rmi -f {registry}/fresh", "docker ps -a --filter name=c2 --format '{{.Image}}'", "docker inspect -f '{{.Config.Image}}' c2", "docker start -a c2"),
-    scenario("images", "docker tag bb listed:one", "docker tag white listed:two", Step("docker images --format '{{.Repository}}:{{.Tag}}' listed", sort=True), "docker images -q --no-trunc listed:one", "docker images --filter reference=listed:t* --format '{{.Tag}}'", "docker images --filter dangling=true -q", Step("docker images --filter dangling=zz", compare="exit"), Step("docker images --filter rubbish=1", compare="exit"), Step("docker images --filter label=maker=zonegate --format '{{.Repository}}'"), "docker images --filter label=nothere --format '{{.Repository}}'", "docker images --digests --format '{{.Repository}} {{.Digest}}' listed:one", "docker rmi listed:one listed:two"),
+    scenario(
+        "pull",
+        Step("docker pull {registry}/fresh", sort=True),
+        "docker pull {registry}/fresh",
+        "docker pull -q {registry}/fresh:latest",
+        "docker run --rm {registry}/fresh ls /fresh",
+        "docker images --digests --format '{{.Repository}} {{.Tag}} {{.Digest}}' {registry}/fresh",
+        Step("docker rmi {registry}/fresh", compare="exit stderr"),
+        Step(
+            "docker rmi {registry}/fresh",
+            stderr=DAEMON + "No such image: REGISTRY/fresh:latest\n",
+            why="28.5 with its prefix",
+        ),
+    ),
+    scenario(
+        "pull by tag and digest",
+        Step("docker pull {registry}/bb:v1", sort=True),
+        "docker image inspect -f '{{json .RepoTags}} {{json .RepoDigests}}' {registry}/bb:v1",
+        Step("docker rmi {registry}/bb:v1"),
+    ),
+    scenario(
+        "pull what is not there",
+        "docker pull {registry}/nothere",
+        "docker pull {registry}/bb:nothere",
+        Step(
+            "docker pull {registry}/bb@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            compare="exit",
+        ),
+        Step("docker pull UPPER", compare="exit"),
+        Step(
+            "docker pull 127.0.0.1:1/x",
+            stderr="re:Error response from daemon: .*127.0.0.1:1.*connection refused\n",
+            why="28.5 adds `failed to resolve reference`",
+        ),
+    ),
+    scenario(
+        "pull of a foreign image",
+        Step("docker pull {registry}/foreign", sort=True),
+        "docker image inspect -f '{{.Architecture}}' {registry}/foreign",
+        quiet("docker rmi {registry}/foreign"),
+    ),
+    scenario(
+        "tags",
+        "docker tag bb mine:one",
+        "docker tag bb registry.example.org:5000/team/mine",
+        "docker tag mine:one mine:two",
+        "docker images --format '{{.Repository}}:{{.Tag}}' mine",
+        "docker images --format '{{.Repository}}' 'registry.example.org:5000/*/*'",
+        "docker rmi mine:one",
+        "docker rmi mine:two registry.example.org:5000/team/mine",
+        Step(
+            "docker tag nothere x",
+            stderr=DAEMON + "No such image: nothere:latest\n",
+            why="the same in 28.5",
+        ),
+        Step("docker tag bb UPPER", compare="exit"),
+        Step("docker tag bb sha256:abc", compare="exit"),
+        Step(
+            "docker tag bb x@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            compare="exit",
+        ),
+    ),
+    scenario(
+        "rmi",
+        Step(
+            "docker rmi nothere",
+            stderr=DAEMON + "No such image: nothere:latest\n",
+            why="28.5 with its prefix",
+        ),
+        "docker tag bb used:one",
+        "docker create --name c1 used:one",
+        "docker rmi used:one",
+        quiet("docker pull {registry}/fresh"),
+        "docker create --name c2 {registry}/fresh",
+        "docker rmi {registry}/fresh",
+        "docker ps -a --filter name=c2 --format '{{.Image}}'",
+        "docker rmi -f {registry}/fresh",
+        "docker ps -a --filter name=c2 --format '{{.Image}}'",
+        "docker inspect -f '{{.Config.Image}}' c2",
+        "docker start -a c2",
+    ),
+    scenario(
+        "images",
+        "docker tag bb listed:one",
+        "docker tag white listed:two",
+        Step("docker images --format '{{.Repository}}:{{.Tag}}' listed", sort=True),
+        "docker images -q --no-trunc listed:one",
+        "docker images --filter reference=listed:t* --format '{{.Tag}}'",
+        "docker images --filter dangling=true -q",
+        Step("docker images --filter dangling=zz", compare="exit"),
+        Step("docker images --filter rubbish=1", compare="exit"),
+        Step("docker images --filter label=maker=zonegate --format '{{.Repository}}'"),
+        "docker images --filter label=nothere --format '{{.Repository}}'",
+        "docker images --digests --format '{{.Repository}} {{.Digest}}' listed:one",
+        "docker rmi listed:one listed:two",
+    ),
     scenario("the table of images", Step("docker images rich")),
-    scenario("history and inspect", "docker history --format '{{.CreatedBy}}|{{.Comment}}' white", "docker history -q bb", "docker image inspect -f '{{.Os}} {{.Architecture}} {{.Author}} {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{json .Config.Env}} {{json .Config.Labels}} {{.Config.User}} {{.Config.WorkingDir}} {{json .Config.Volumes}} {{json .Config.ExposedPorts}} {{len .RootFS.Layers}} {{.RootFS.Type}} {{.Created}}' rich", Step("docker image inspect nothere", stderr="re:(?i)error.*: no such image: nothere(:latest)?\n", why="28.5 with :latest"), Step("docker history nothere", stderr=DAEMON + "No such image: nothere:latest\n", why="the same in 28.5")),
-    scenario("load", Step("docker load -i {tmp}/images.tar", sort=True), Step("docker load -q -i {tmp}/images.tar", sort=True), Step("docker load -i {tmp}/rubbish.tar", compare="exit"), Step("docker load", stdin="not a tar at all", compare="exit")),
-    scenario("ids name images", quiet("docker run --rm sha256:0000000000000000000000000000000000000000000000000000000000000000 true"), Step("docker image inspect -f '{{.Id}}' bb")),
-    scenario("version and info", "docker version --format '{{.Server.Os}} {{.Server.Experimental}}'", "docker info --format '{{.OSType}} {{.Swarm.LocalNodeState}} {{.ExperimentalBuild}} {{.MemoryLimit}} {{.PidsLimit}}'", Step("docker login -u a -p b {registry}", compare="exit")),
-    scenario("networks and volumes are listed", Step("docker network ls --format '{{.Name}} {{.Driver}} {{.Scope}}'", sort=True), "docker network inspect -f '{{.Name}} {{.Driver}}' bridge", Step("docker network inspect nothere", compare="exit"), "docker volume ls -q --filter name=nothere", Step("docker volume inspect nothere", compare="exit")),
+    scenario(
+        "history and inspect",
+        "docker history --format '{{.CreatedBy}}|{{.Comment}}' white",
+        "docker history -q bb",
+        "docker image inspect -f '{{.Os}} {{.Architecture}} {{.Author}} {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{json .Config.Env}} {{json .Config.Labels}} {{.Config.User}} {{.Config.WorkingDir}} {{json .Config.Volumes}} {{json .Config.ExposedPorts}} {{len .RootFS.Layers}} {{.RootFS.Type}} {{.Created}}' rich",
+        Step(
+            "docker image inspect nothere",
+            stderr="re:(?i)error.*: no such image: nothere(:latest)?\n",
+            why="28.5 with :latest",
+        ),
+        Step(
+            "docker history nothere",
+            stderr=DAEMON + "No such image: nothere:latest\n",
+            why="the same in 28.5",
+        ),
+    ),
+    scenario(
+        "load",
+        Step("docker load -i {tmp}/images.tar", sort=True),
+        Step("docker load -q -i {tmp}/images.tar", sort=True),
+        Step("docker load -i {tmp}/rubbish.tar", compare="exit"),
+        Step("docker load", stdin="not a tar at all", compare="exit"),
+    ),
+    scenario(
+        "ids name images",
+        quiet(
+            "docker run --rm sha256:0000000000000000000000000000000000000000000000000000000000000000 true"
+        ),
+        Step("docker image inspect -f '{{.Id}}' bb"),
+    ),
+    scenario(
+        "version and info",
+        "docker version --format '{{.Server.Os}} {{.Server.Experimental}}'",
+        "docker info --format '{{.OSType}} {{.Swarm.LocalNodeState}} {{.ExperimentalBuild}} {{.MemoryLimit}} {{.PidsLimit}}'",
+        Step("docker login -u a -p b {registry}", compare="exit"),
+    ),
+    scenario(
+        "networks and volumes are listed",
+        Step("docker network ls --format '{{.Name}} {{.Driver}} {{.Scope}}'", sort=True),
+        "docker network inspect -f '{{.Name}} {{.Driver}}' bridge",
+        Step("docker network inspect nothere", compare="exit"),
+        "docker volume ls -q --filter name=nothere",
+        Step("docker volume inspect nothere", compare="exit"),
+    ),
     scenario("swarm is refused", Step("docker node ls"), Step("docker service ls")),
 ]
 
@@ -50,5 +178,7 @@ def _tags(api: API) -> set[str]:
 
 
 @pytest.mark.parametrize("case", SCENARIOS, ids=str)
-def test_the_commands_answer_as_dockerd_does(case: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]) -> None:
+def test_the_commands_answer_as_dockerd_does(
+    case: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]
+) -> None:
     check(case, recording, cli, names, fill)

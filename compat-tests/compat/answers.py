@@ -21,7 +21,10 @@ _RULES = [
         (r"\b[0-9a-f]{64}\b", "ID64"),
         (r"\b[0-9a-f]{12}\b", "ID12"),
         (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
-        (r"\b(?:172\.(?:1[6-9]|2\d|3[01])|192\.168|10\.\d+)(?:\.\d+){2}\b|\b172\.17\.\d+\.\d+\b", "IP"),
+        (
+            r"\b(?:172\.(?:1[6-9]|2\d|3[01])|192\.168|10\.\d+)(?:\.\d+){2}\b|\b172\.17\.\d+\.\d+\b",
+            "IP",
+        ),
         (rf"{_AGO} ago", "AGO"),
         (rf"Up {_AGO}", "Up TIME"),
         (r"(?<=[:>\"])(?:3[2-9]\d{3}|[4-6]\d{4})\b", "PORT"),
@@ -50,19 +53,27 @@ def shape(value: Any) -> Any:
         return [shape(value[0])] if value else []
     if value is None:
         return "null"
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+    return (
+        "number"
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else type(value).__name__
+    )
 
 
 def missing(expected: Any, actual: Any, where: str = "") -> list[str]:
     """What `expected` (a shape) has and `actual` lacks or has in another type; null goes with anything."""
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
-            return [] if actual == "null" and not expected else [f"{where}: {actual} is not an object"]
+            return (
+                [] if actual == "null" and not expected else [f"{where}: {actual} is not an object"]
+            )
         return [
             row
             for key, inner in expected.items()
             for row in (
-                missing(inner, actual[key], f"{where}.{key}") if key in actual else [f"{where}.{key}: missing"]
+                missing(inner, actual[key], f"{where}.{key}")
+                if key in actual
+                else [f"{where}.{key}: missing"]
             )
         ]
     if isinstance(expected, list):
@@ -82,7 +93,9 @@ class Recording:
         self.taking = taking
         self.exact = exact
         """Compare with dockerd itself: without what 28.5 does differently."""
-        self._rows: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self._rows: dict[str, Any] = (
+            json.loads(self._path.read_text()) if self._path.exists() else {}
+        )
 
     def get(self, case: str) -> Any:
         """What dockerd answered; KeyError says how to take it."""
@@ -93,4 +106,6 @@ class Recording:
     def put(self, case: str, answer: Any) -> None:
         """Keep an answer; written at once, so that a cut run loses nothing."""
         self._rows[case] = answer
-        self._path.write_text(json.dumps(dict(sorted(self._rows.items())), indent=1, ensure_ascii=False) + "\n")
+        self._path.write_text(
+            json.dumps(dict(sorted(self._rows.items())), indent=1, ensure_ascii=False) + "\n"
+        )

@@ -46,14 +46,22 @@ class CLI:
             "DOCKER_CLI_HINTS": "false",
         }
 
-    def __call__(self, command: str | list[str], stdin: str | bytes = b"", timeout_s: float = 50) -> Result:
+    def __call__(
+        self, command: str | list[str], stdin: str | bytes = b"", timeout_s: float = 50
+    ) -> Result:
         """Run `docker ...`; text is split as a shell would, but no shell is used."""
         argv = shlex.split(command) if isinstance(command, str) else command
         if argv[0] != "docker":
             argv = ["docker", *argv]
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(argv, input=data, capture_output=True, env=self.env, timeout=timeout_s, check=False)
-        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        done = subprocess.run(
+            argv, input=data, capture_output=True, env=self.env, timeout=timeout_s, check=False
+        )
+        return Result(
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
 
     def ok(self, command: str | list[str], stdin: str | bytes = b"") -> str:
         """Run it, demand success, give its stdout without the last newline."""
@@ -200,11 +208,15 @@ class API:
         assert answer.status < 400, (method, path, answer.status, answer.body)
         return answer.json()
 
-    def stream(self, method: str, path: str, body: Any = None, timeout_s: float = 30) -> http.client.HTTPResponse:
+    def stream(
+        self, method: str, path: str, body: Any = None, timeout_s: float = 30
+    ) -> http.client.HTTPResponse:
         """An answer whose head is there and whose body is still to be read."""
         connection = _Connection(self.path, timeout_s)
         data = json.dumps(body).encode() if body is not None else None
-        connection.request(method, self.version + path, body=data, headers={"Content-Type": "application/json"})
+        connection.request(
+            method, self.version + path, body=data, headers={"Content-Type": "application/json"}
+        )
         return connection.getresponse()
 
     def raw(self, data: bytes, timeout_s: float = 10, half_close: bool = False) -> bytes:
@@ -223,7 +235,9 @@ class API:
                 return received
             return received
 
-    def hijack(self, path: str, body: Any = None, version: str | None = None, timeout_s: float = 20) -> Hijack:
+    def hijack(
+        self, path: str, body: Any = None, version: str | None = None, timeout_s: float = 20
+    ) -> Hijack:
         """POST with Upgrade; the connection after the head."""
         return Hijack(self.path, (version or self.version) + path, body, timeout_s)
 

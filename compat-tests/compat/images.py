@@ -90,12 +90,22 @@ class Image:
 def catalogue() -> list[Image]:
     """The images of the scenarios, by short name."""
     base = busybox_layer()
-    script = b"#!/bin/sh\necho entry:$FLAVOUR:$(id -u):$(pwd):\"$@\"\n"
+    script = b'#!/bin/sh\necho entry:$FLAVOUR:$(id -u):$(pwd):"$@"\n'
     return [
         Image("bb", [base]),
         Image(
             "rich",
-            [base, layer([("srv/", None), ("srv/data/", None), ("srv/data/seed", b"seeded\n"), ("bin/entry", (script, 0o755))])],
+            [
+                base,
+                layer(
+                    [
+                        ("srv/", None),
+                        ("srv/data/", None),
+                        ("srv/data/seed", b"seeded\n"),
+                        ("bin/entry", (script, 0o755)),
+                    ]
+                ),
+            ],
             {
                 "Env": ["PATH=/bin", "FLAVOUR=plain"],
                 "Entrypoint": ["/bin/entry"],
@@ -112,14 +122,49 @@ def catalogue() -> list[Image]:
             "white",
             [
                 base,
-                layer([("d/", None), ("d/gone", b"1"), ("d/kept", b"2"), ("o/", None), ("o/lower", b"3"), ("top", b"4")]),
-                layer([("d/.wh.gone", b""), ("o/", None), ("o/.wh..wh..opq", b""), ("o/upper", b"5"), (".wh.top", b"")]),
+                layer(
+                    [
+                        ("d/", None),
+                        ("d/gone", b"1"),
+                        ("d/kept", b"2"),
+                        ("o/", None),
+                        ("o/lower", b"3"),
+                        ("top", b"4"),
+                    ]
+                ),
+                layer(
+                    [
+                        ("d/.wh.gone", b""),
+                        ("o/", None),
+                        ("o/.wh..wh..opq", b""),
+                        ("o/upper", b"5"),
+                        (".wh.top", b""),
+                    ]
+                ),
             ],
         ),
-        Image("fresh", [base, layer([("fresh/", None), ("fresh/one", b"1" * 5000)]), layer([("fresh/two", b"2" * 70000)])], {"Labels": {"only": "in the registry"}}),
+        Image(
+            "fresh",
+            [
+                base,
+                layer([("fresh/", None), ("fresh/one", b"1" * 5000)]),
+                layer([("fresh/two", b"2" * 70000)]),
+            ],
+            {"Labels": {"only": "in the registry"}},
+        ),
         Image("failing", [base], {"Cmd": ["sh", "-c", "echo bad >&2; exit 3"]}),
         Image("nocmd", [base], {"Cmd": None}),
-        Image("trap", [base], {"Cmd": ["sh", "-c", "trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.05; done"]}),
+        Image(
+            "trap",
+            [base],
+            {
+                "Cmd": [
+                    "sh",
+                    "-c",
+                    "trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+                ]
+            },
+        ),
         Image("foreign", [base], {}, "s390x" if MACHINE != "s390x" else "amd64"),
     ]
 
@@ -130,7 +175,9 @@ class Registry:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def _call(self, method: str, path: str, body: bytes = b"", media: str = "application/octet-stream") -> str:
+    def _call(
+        self, method: str, path: str, body: bytes = b"", media: str = "application/octet-stream"
+    ) -> str:
         connection = http.client.HTTPConnection(self.address, timeout=20)
         connection.request(method, path, body=body, headers={"Content-Type": media})
         answer = connection.getresponse()
@@ -156,10 +203,17 @@ class Registry:
                 "schemaVersion": 2,
                 "mediaType": f"{DOCKER}.distribution.manifest.v2+json",
                 "config": {"mediaType": f"{DOCKER}.container.image.v1+json"} | config,
-                "layers": [{"mediaType": f"{DOCKER}.image.rootfs.diff.tar.gzip"} | row for row in layers],
+                "layers": [
+                    {"mediaType": f"{DOCKER}.image.rootfs.diff.tar.gzip"} | row for row in layers
+                ],
             }
         ).encode()
-        self._call("PUT", f"/v2/{name}/manifests/{tag}", manifest, f"{DOCKER}.distribution.manifest.v2+json")
+        self._call(
+            "PUT",
+            f"/v2/{name}/manifests/{tag}",
+            manifest,
+            f"{DOCKER}.distribution.manifest.v2+json",
+        )
         return digest(manifest)
 
 

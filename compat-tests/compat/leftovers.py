@@ -18,8 +18,14 @@ def snapshot(daemon: Daemon) -> Snapshot:
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return {
         "mounts": frozenset(target for target in mounts if target.startswith(root)),
-        "netns": frozenset(target for target in mounts if "netns" in target and target.startswith(root)),
-        "links": frozenset(name for name in os.listdir("/sys/class/net") if not name.startswith("lo")),
+        "netns": frozenset(
+            target for target in mounts if "netns" in target and target.startswith(root)
+        ),
+        "links": frozenset(
+            name
+            for name in (entry.name for entry in Path("/sys/class/net").iterdir())
+            if name != "lo"
+        ),
         "cgroups": frozenset(_cgroups(daemon.name)),
         "processes": frozenset(_processes(root, daemon)),
         "files": frozenset(_files(daemon)),

@@ -54,12 +54,17 @@ def quiet(command: str) -> Step:
     return Step(command, compare="exit")
 
 
-def play(subject: Scenario, cli: CLI, names: dict[str, str], fill: dict[str, str]) -> list[dict[str, Any]]:
+def play(
+    subject: Scenario, cli: CLI, names: dict[str, str], fill: dict[str, str]
+) -> list[dict[str, Any]]:
     """Run all steps; their normalised answers."""
     rows = []
     for item in subject.steps:
         step = item if isinstance(item, Step) else Step(item)
-        result = cli(step.command.replace("{registry}", fill["registry"]).replace("{tmp}", fill["tmp"]), step.stdin)
+        result = cli(
+            step.command.replace("{registry}", fill["registry"]).replace("{tmp}", fill["tmp"]),
+            step.stdin,
+        )
         out, err = normal(result.stdout, names), normal(result.stderr, names)
         if step.sort:
             out = "\n".join(sorted(out.split("\n")))
@@ -83,17 +88,23 @@ def differences(
                 same = wanted == have[part]
             if not same:
                 why = f"  [{step.why}]" if step.why else ""
-                lines.append(f"$ {step.command}\n  {part} should be {wanted!r}\n  {part} is        {have[part]!r}{why}")
+                lines.append(
+                    f"$ {step.command}\n  {part} should be {wanted!r}\n  {part} is        {have[part]!r}{why}"
+                )
     return lines
 
 
-def check(subject: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]) -> None:
+def check(
+    subject: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]
+) -> None:
     """Play it; record the answers, or compare them with the recorded ones."""
     actual = play(subject, cli, names, fill)
     if recording.taking:
         recording.put(subject.name, actual)
         return
     expected = recording.get(subject.name)
-    assert [row["command"] for row in expected] == [row["command"] for row in actual], "recorded for other commands: run scripts/record"
+    assert [row["command"] for row in expected] == [row["command"] for row in actual], (
+        "recorded for other commands: run scripts/record"
+    )
     lines = differences(subject, expected, actual, exact=recording.exact)
     assert not lines, "\n" + "\n".join(lines)

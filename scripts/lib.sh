@@ -1,0 +1,168 @@
+# Shared by the scripts; sourced, never run.  Sets $root (the checkout) and $bin (its venv's programs).
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+bin=$root/.venv/bin
+PATH=$PATH:/usr/sbin:/sbin:$root/.venv/docker/usr/bin
+export PATH
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$(basename -- "$0"): $*"; exit 1; }
+
+need_root() { [ "$(id -u)" = 0 ] || fail "needs root: it mounts, and makes namespaces and bridges (try sudo $0)"; }
+
+# need PROGRAM PACKAGE ...: what is missing goes on the list $wanted.
+wanted=
+need() {
+    while [ $# -gt 0 ]; do
+        command -v "$1" >/dev/null 2>&1 || wanted="$wanted $2"
+        shift 2
+    done
+}
+
+# need_library FILE PACKAGE ...: the same for shared libraries.
+need_library() {
+    while [ $# -gt 0 ]; do
+        found=
+        for file in /usr/lib/*/"$1" /lib/*/"$1" /usr/lib/"$1" /usr/lib64/"$1"; do
+            if [ -e "$file" ]; then found=1; break; fi
+        done
+        [ -n "$found" ] || wanted="$wanted $2"
+        shift 2
+    done
+}
+
+# Install what is on the list; nothing is asked, and nothing happens if the list is empty.
+apt_install() {
+    [ -n "$wanted" ] || return 0
+    command -v apt-get >/dev/null 2>&1 || fail "missing:$wanted (no apt-get here: install them yourself)"
+    say "installing:$wanted"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086  # a list of words
+    apt-get install -y -qq --no-install-recommends $wanted </dev/null >&2 ||
+        { apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends $wanted </dev/null >&2; } ||
+        fail "apt-get could not install:$wanted"
+    wanted=
+}
+
+# What running containers takes.
+need_runtime() {
+    need conmon conmon crun crun runc runc ip iproute2 nsenter util-linux
+    need_library libnftables.so.1 libnftables1 libseccomp.so.2 libseccomp2
+}
+
+# A python that is new enough and can make a venv; prints its path.
+python() {
+    for name in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+        path=$(command -v "$name" 2>/dev/null) || continue
+        if "$path" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$path"
+            return
+        fi
+    done
+    return 1
+}
+
+# venv EXTRAS: .venv with zonegate and these extras, only touched when pyproject.toml changed.
+venv() {
+    stamp="$1 $(cksum <"$root/pyproject.toml")"
+    # A venv made for the tests has everything that running needs.
+    if [ -x "$bin/zonegate" ] && { grep -qsFx "$stamp" "$root/.venv/.extras" || { [ "$1" != "$TESTS" ] && grep -qsFx "$TESTS ${stamp#* }" "$root/.venv/.extras"; }; }; then
+        return 0
+    fi
+    if [ ! -x "$bin/python" ]; then
+        chosen=$(python) || { wanted="python3 python3-venv"; apt_install; chosen=$(python); } || fail "no python >= 3.11 with venv"
+        say "making .venv with $chosen"
+        "$chosen" -m venv "$root/.venv"
+    fi
+    say "installing zonegate[$1] into .venv"
+    "$bin/python" -m pip install -q --disable-pip-version-check -e "$root[$1]" </dev/null >&2 || fail "pip install failed"
+    printf '%s\n' "$stamp" >"$root/.venv/.extras"
+}
+RUNTIME=speed,zstd,linux
+TESTS=speed,zstd,linux,test
+
+# The stock docker CLI.  Debian's docker.io would also start dockerd, so only the program is taken out of the package.
+need_docker_cli() {
+    command -v docker >/dev/null 2>&1 && return 0
+    command -v apt-get >/dev/null 2>&1 || fail "no docker CLI on PATH; see https://docs.docker.com/engine/install/binaries/"
+    for package in docker-cli docker.io; do
+        candidate=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^  Candidate: //p')
+        case $candidate in '' | '(none)') continue ;; esac
+        say "taking the docker CLI out of $package"
+        folder=$(mktemp -d)
+        (cd "$folder" && apt-get download -qq "$package" >&2) || { rm -rf "$folder"; continue; }
+        rm -rf "$root/.venv/docker"
+        dpkg-deb -x "$folder"/*.deb "$root/.venv/docker" && rm -rf "$folder"
+        command -v docker >/dev/null 2>&1 && return 0
+    done
+    if [ -z "${updated-}" ]; then
+        updated=1
+        apt-get update -qq >&2 && need_docker_cli && return 0
+    fi
+    fail "no docker CLI, and none to be had: apt-get install docker.io (this also starts dockerd) or docker-cli"
+}
+
+# wait_ready SOCKET PID LOG: until the server accepts, or has ended.
+wait_ready() {
+    "$bin/python" - "$1" "$2" <<'PY' || { tail -n 20 "$3" >&2; return 1; }
+import os, socket, sys, time
+
+path, pid = sys.argv[1], int(sys.argv[2])
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    with socket.socket(socket.AF_UNIX) as client:
+        if client.connect_ex(path) == 0:
+            sys.exit(0)
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
+                break
+    except OSError:
+        break
+    time.sleep(0.02)
+sys.exit("the server did not come up")
+PY
+}
+
+# gateway_start NAME FOLDER DATA_ROOT [ARGS]: a server of our own, ready; sets $gateway (its pid) and DOCKER_HOST.
+gateway_start() {
+    name=$1 folder=$2 data=$3
+    shift 3
+    mkdir -p "$folder" "$data"
+    # setsid: a Ctrl-C is for the command, the server is stopped afterwards.
+    setsid "$bin/zonegate" serve --name "$name" --host "unix://$folder/api.sock" --data-root "$data" \
+        --exec-root "$folder/exec" --pidfile "$folder/pid" "$@" </dev/null >"$folder/log" 2>&1 9>&- &
+    gateway=$!
+    wait_ready "$folder/api.sock" "$gateway" "$folder/log" || fail "zonegate serve failed"
+    DOCKER_HOST=unix://$folder/api.sock
+    export DOCKER_HOST
+}
+
+# gateway_stop: remove its containers, then end it.
+gateway_stop() {
+    [ -n "${gateway-}" ] || return 0
+    if kill -0 "$gateway" 2>/dev/null; then
+        "$bin/python" - "${DOCKER_HOST#unix://}" <<'PY' || true
+import http.client, json, socket, sys
+
+
+class Connection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect(sys.argv[1])
+
+
+def call(method, path):
+    connection = Connection("docker")
+    connection.request(method, path)
+    return connection.getresponse().read()
+
+
+for row in json.loads(call("GET", "/containers/json?all=1")):
+    call("DELETE", f"/containers/{row['Id']}?force=1&v=1")
+PY
+        kill "$gateway" 2>/dev/null || true
+    fi
+    wait "$gateway" 2>/dev/null || true
+    gateway=
+}
