@@ -289,6 +289,7 @@ class FakeRegistry:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         entry = self._note(request, on_storage=False)
         fault = self._fault(request.path)
+        response: web.StreamResponse
         if fault.status:
             response = await self._fail(request, fault)
         elif refusal := self._refuse(request):
