@@ -91,6 +91,7 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
             host.datasets,
             catalog,
             settings.data_root / "downloads",
+            group=group,
             max_concurrent_downloads=settings.max_concurrent_downloads,
         )
 
