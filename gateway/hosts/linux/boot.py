@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
-import signal
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported, StartFailure
+from dockerapi.errors import APIError, InvalidParameter, NotSupported, StartFailure
 from gateway.hosts.command import Spawner
 from gateway.hosts.linux import conmon, etcfiles
 from gateway.hosts.linux.bundle import oci_config
@@ -33,13 +31,19 @@ from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.process import uses_init
 from gateway.hosts.linux.rooted import make_folders
 from gateway.hosts.linux.users import resolve
-from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
 from gateway.zones.host import Zone
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Filesystem, ZoneUUID, is_uuid
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
-_INITS = ("/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/bin/tini", "/usr/bin/catatonit")
+_INITS = (
+    "/usr/libexec/docker/docker-init",
+    "/usr/bin/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/bin/tini",
+    "/usr/bin/catatonit",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class Parts:
     cgroups: Cgroups
     datasets: OverlayDatasets
     networks: LinuxNetworks
-    volumes: LinuxVolumes
+    copy_up: Callable[[Path, str, Path], None]
+    """(root, target, folder): fill an empty volume with what the image has at `target`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ def _make_bundle(
     network_peer = joined.get("network")
     place = Place(
         rootfs=str(root),
-        cgroups_path=parts.cgroups.path(zone.uuid, metadata.runtime.cgroup_parent),
+        cgroups_path=cgroup(parts, zone),
         etc=str(_etc(parts, zone, network_peer)),
         netns=f"/proc/{network_peer.pid}/ns/net" if network_peer else netns,
         pidns=_namespace(joined.get("pid"), "pid"),
@@ -177,6 +182,13 @@ def _make_bundle(
     identity = resolve(root, metadata.user, metadata.runtime.groups)
     config = oci_config(spec, metadata, place, identity, parts.machine)
     bundle.config.write_text(json.dumps(config))
+    parts.cgroups.prepare(place.cgroups_path)
+
+
+def cgroup(parts: Parts, zone: Zone) -> str:
+    """`linux.cgroupsPath` of a zone."""
+    parent = zone.metadata.runtime.cgroup_parent
+    return parts.cgroups.path(zone.uuid, parent, default_parent=parts.name)
 
 
 def _namespace(zone: Zone | None, kind: str) -> str:
@@ -202,6 +214,7 @@ def _etc(parts: Parts, zone: Zone, peer: Zone | None) -> Path:
     if peer is not None:
         return parts.folders.zone(peer.uuid) / "etc"
     folder = parts.folders.zone(zone.uuid) / "etc"
+    folder.mkdir(exist_ok=True)
     etcfiles.write(folder, zone.spec, zone.metadata)
     return folder
 
@@ -218,13 +231,17 @@ def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
     for filesystem in zone.spec.filesystems:
         words = options.get(filesystem.target, ())
         if is_own_volume(filesystem):
-            source = parts.folders.zone(zone.uuid) / "volumes" / filesystem.target.strip("/").replace("/", "-")
+            source = (
+                parts.folders.zone(zone.uuid)
+                / "volumes"
+                / filesystem.target.strip("/").replace("/", "-")
+            )
             source.mkdir(parents=True, exist_ok=True)
             own[filesystem.target] = str(source)
-            copy_up(root, filesystem.target, source)
+            parts.copy_up(root, filesystem.target, source)
         elif "volume" in words:
             if "nocopy" not in words:
-                copy_up(root, filesystem.target, Path(filesystem.source))
+                parts.copy_up(root, filesystem.target, Path(filesystem.source))
         elif "create" in words:
             Path(filesystem.source).mkdir(parents=True, exist_ok=True)
         else:
@@ -252,22 +269,23 @@ def exit_code(error: APIError) -> int:
     return error.exit_code if isinstance(error, StartFailure) else 128
 
 
-async def clear(parts: Parts, uuid: ZoneUUID) -> None:
+async def clear(parts: Parts, zone: Zone) -> None:
     """Take away what a running zone had: processes, cgroup, runtime state, network, mount, bundle."""
-    bundle = parts.folders.bundle(uuid)
-    for act in (
-        _clear_cgroup(parts, uuid),
-        parts.networks.disconnect(uuid),
-    ):
-        await act
-    await asyncio.to_thread(_clear_files, parts, uuid, bundle)
-    await parts.datasets.unmount(uuid)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_clear_cgroup(parts, cgroup(parts, zone)))
+        group.create_task(parts.networks.disconnect(zone.uuid))
+    await parts.datasets.unmount(zone.uuid)
+    await asyncio.to_thread(_clear_files, parts, zone.uuid)
 
 
-async def _clear_cgroup(parts: Parts, uuid: ZoneUUID) -> None:
-    await parts.cgroups.remove(uuid)
+async def _clear_cgroup(parts: Parts, path: str) -> None:
+    # Without a pid namespace of its own a zone's processes outlive the first one.
+    await parts.cgroups.thaw(path)
+    parts.cgroups.kill(path)
+    if not await parts.cgroups.remove(path):
+        log.warning("cgroup %s is still in use", path)
 
 
-def _clear_files(parts: Parts, uuid: ZoneUUID, bundle: Bundle) -> None:
+def _clear_files(parts: Parts, uuid: ZoneUUID) -> None:
     shutil.rmtree(parts.runtime.state / uuid, ignore_errors=True)
-    shutil.rmtree(bundle.path, ignore_errors=True)
+    shutil.rmtree(parts.folders.bundle(uuid).path, ignore_errors=True)

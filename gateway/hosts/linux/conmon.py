@@ -74,6 +74,16 @@ class Bundle:
         """0 before conmon has detached."""
         return _read_int(self.path / "conmon.pid")
 
+    def is_of(self, pid: int) -> bool:
+        """Whether a process is this bundle's conmon, or a child of it: a number alone may be reused."""
+        for number in (pid, _parent(pid)):
+            with suppress(OSError):
+                if str(self.path).encode() in Path(f"/proc/{number}/cmdline").read_bytes().split(
+                    b"\0"
+                ):
+                    return True
+        return False
+
     def connect(self) -> socket.socket:
         """A new attach client; OSError when conmon has gone."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -103,6 +113,12 @@ class Bundle:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def _read_int(path: Path) -> int:

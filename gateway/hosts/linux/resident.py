@@ -12,7 +12,6 @@ from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.restarter import BackOff, RestartPolicy
 from gateway.hosts.linux.stdio import AttachStdio
 from gateway.zones.host import Zone
-from gateway.zones.spec import ZoneState
 
 
 class Resident:
@@ -143,6 +142,6 @@ class Resident:
         self._back_off = BackOff()
 
     @property
-    def is_restarting(self) -> bool:
-        """Down until the policy's timer."""
-        return self.zone.state is ZoneState.RESTARTING
+    def scheduled(self) -> bool:
+        """Whether the policy's timer runs."""
+        return self._timer is not None

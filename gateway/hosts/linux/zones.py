@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
+import signal as signal_numbers
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -46,6 +46,7 @@ from gateway.hosts.linux.users import resolve
 from gateway.zones.host import AttachStreams, LogQuery, Process, Zone, ZoneChange, ZoneEvent
 from gateway.zones.metadata import decode
 from gateway.zones.spec import ZoneSpec, ZoneState, ZoneUUID
+from imgsources.oci import ImageUUID
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,108 @@ class LinuxZones:
         if not resident.deleted:
             records.write(self._parts.folders.zone(zone.uuid), resident.record)
         return zone
+
+    # -- opening and closing ---------------------------------------------------------------------
+
+    async def adopt(self) -> None:
+        """Take over the zones of an earlier life; remove what it left half done."""
+        found = await asyncio.to_thread(_read_all, self._parts.folders.data / "zones")
+        for record in sorted(found, key=lambda record: record.zone.created_ns):
+            zone = record.zone
+            self._zones[zone.uuid] = Resident(
+                record, RestartPolicy.parse(zone.metadata.restart_policy)
+            )
+            self._aliases[zone.spec.alias] = zone.uuid
+            self._parts.networks.learn(zone.uuid, zone.spec.nics)
+        up = [resident for resident in self._zones.values() if resident.is_up]
+        live = [resident for resident in up if _lives(resident.record)]
+        await self._parts.networks.adopt(
+            {
+                r.zone.uuid: (r.zone.spec.nics, r.zone.ports)
+                for r in live
+                if not r.zone.metadata.runtime.network
+            }
+        )
+        for resident in live:
+            zone = resident.zone
+            resident.watch(
+                zone.pid, resident.record.conmon_pid, lambda r=resident: self._conmon_ended(r)
+            )
+        for resident in up:
+            if resident not in live:
+                self._settle_dead(resident)
+        await self._sweep()
+
+    def _settle_dead(self, resident: Resident) -> None:
+        """It ended while nobody looked, or its conmon did."""
+        zone = resident.zone
+        path = self._parts.runtime.exits / zone.uuid
+        code = read_exit(path)
+        finished_ns = path.stat().st_mtime_ns if code is not None else time.time_ns()
+        if code is None and records.process_start(zone.pid) == resident.record.pid_start != 0:
+            os.kill(zone.pid, signal_numbers.SIGKILL)
+        resident.stopped.clear()
+        self._ended(resident, 137 if code is None else code, finished_ns)
+
+    async def _sweep(self) -> None:
+        """Folders of zones that are not ours any more, and remains of runs that ended with the gateway."""
+        for zone in self._parts.datasets.zones() - {str(uuid) for uuid in self._zones}:
+            await self._parts.datasets.discard(zone)
+        up = {str(resident.zone.uuid) for resident in self._zones.values() if resident.is_up}
+        await asyncio.to_thread(
+            _sweep_folders, self._parts, {str(uuid) for uuid in self._zones}, up
+        )
+        for resident in self._zones.values():
+            if not resident.is_up and resident.cleared.is_set():
+                await boot.clear(self._parts, resident.zone)
+
+    def look_for_exits(self) -> None:
+        """Exit files that came before the folder was watched."""
+        for path in self._parts.runtime.exits.iterdir():
+            self.exit_appeared(path.name)
+
+    async def run(self) -> None:
+        """Start what dockerd starts at its own start; ends when that is done."""
+        async with asyncio.TaskGroup() as group:
+            for resident in tuple(self._zones.values()):
+                if self._starts_with_us(resident):
+                    group.create_task(self._boot(resident))
+
+    def _starts_with_us(self, resident: Resident) -> bool:
+        zone = resident.zone
+        if (
+            resident.is_up
+            or not zone.started_ns
+            or (zone.state is ZoneState.RESTARTING and resident.scheduled)
+        ):
+            return False
+        return resident.policy.wants(
+            exit_code=zone.exit_status,
+            restarts=zone.restart_count,
+            stopped_by_hand=zone.manually_stopped,
+        )
+
+    async def _boot(self, resident: Resident) -> None:
+        try:
+            async with resident.lock:
+                if not resident.is_up and not resident.deleted:
+                    await self._start(resident)
+        except APIError as error:
+            log.warning("zone %s does not start: %s", resident.zone.uuid, error.message)
+            self._emit(ZoneChange.UPDATED, resident.zone)
+
+    def close(self) -> None:
+        """No restart by policy any more, no look at processes; attached clients are let go."""
+        self._closing = True
+        for resident in self._zones.values():
+            resident.cancel_restart()
+            resident.unwatch()
+            resident.end_logs()
+
+    async def settled(self) -> None:
+        """Everything that stopped is cleared away."""
+        for resident in tuple(self._zones.values()):
+            await resident.cleared.wait()
 
     # -- create, rename, delete ------------------------------------------------------------------
 
@@ -169,7 +272,9 @@ class LinuxZones:
         """Gone for every caller on return; files, mounts and addresses follow."""
         resident = self._resident(uuid)
         if resident.deleted:
-            raise Conflict(f"removal of container {resident.zone.metadata.id} is already in progress")
+            raise Conflict(
+                f"removal of container {resident.zone.metadata.id} is already in progress"
+            )
         resident.deleted = True
         try:
             resident.cancel_restart()
@@ -190,7 +295,7 @@ class LinuxZones:
         """SIGKILL and wait until it has stopped; a start under way is waited for."""
         while resident.is_up or resident.lock.locked():
             if resident.is_up:
-                await self._send(resident, signal.SIGKILL)
+                await self._send(resident, signal_numbers.SIGKILL)
                 async with asyncio.timeout(_KILL_TIMEOUT_S):
                     await resident.stopped.wait()
             async with resident.lock:
@@ -294,9 +399,7 @@ class LinuxZones:
             root=prepared.root,
             **values,
         )
-        resident.watch(
-            prepared.pid, prepared.conmon_pid, lambda: self._conmon_ended(resident)
-        )
+        resident.watch(prepared.pid, prepared.conmon_pid, lambda: self._conmon_ended(resident))
 
     async def _failed(self, resident: Resident, error: BaseException) -> None:
         shown = boot.failure(error) if isinstance(error, Exception) else APIError("cancelled")
@@ -305,7 +408,7 @@ class LinuxZones:
         pid = resident.zone.pid
         if pid and records.process_start(pid) == resident.record.pid_start:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal_numbers.SIGKILL)
         resident.abandon_attaches()
         self._change(
             resident,
@@ -326,6 +429,7 @@ class LinuxZones:
         """A file in the exits folder was finished."""
         resident = self._zones.get(ZoneUUID(name))
         if resident is None or not (resident.is_up or resident.starting):
+            (self._parts.runtime.exits / name).unlink(missing_ok=True)  # of a start that failed
             return
         code = read_exit(self._parts.runtime.exits / name)
         if code is None:
@@ -343,7 +447,7 @@ class LinuxZones:
         if code is None:
             log.error("zone %s: conmon ended without an exit code", resident.zone.uuid)
             with suppress(ProcessLookupError):
-                os.kill(resident.zone.pid, signal.SIGKILL)
+                os.kill(resident.zone.pid, signal_numbers.SIGKILL)
             code = 137
         if resident.starting:
             resident.early_exit = code
@@ -450,7 +554,7 @@ class LinuxZones:
             except TimeoutError:
                 log.info("zone %s does not end by signal %d: killed", resident.zone.uuid, number)
         if resident.is_up:
-            await self._send(resident, signal.SIGKILL)
+            await self._send(resident, signal_numbers.SIGKILL)
             async with asyncio.timeout(_KILL_TIMEOUT_S):
                 await resident.stopped.wait()
         return True
@@ -473,7 +577,7 @@ class LinuxZones:
         """A frozen process takes no signal, not even SIGKILL, until it is thawed."""
         resident.send(number)
         if resident.zone.state is ZoneState.PAUSED and (
-            number in (signal.SIGKILL, self._stop_number(resident, None))
+            number in (signal_numbers.SIGKILL, self._stop_number(resident, None))
         ):
             await self._parts.cgroups.thaw(boot.cgroup(self._parts, resident.zone))
             if resident.zone.state is ZoneState.PAUSED:
@@ -551,9 +655,7 @@ class LinuxZones:
         if resident.zone.metadata.log_driver == "none":
             raise NotSupported("configured logging driver does not support reading")
         path = self._parts.folders.log(uuid)
-        return read_logs(
-            path, query, ended=resident.log_ended, tty=resident.zone.metadata.tty
-        )
+        return read_logs(path, query, ended=resident.log_ended, tty=resident.zone.metadata.tty)
 
 
 def read_exit(path: Path) -> int | None:
@@ -563,6 +665,49 @@ def read_exit(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return int(text) if text else None
+
+
+def _read_all(folder: Path) -> Sequence[Record]:
+    """Every readable record; one that is not is named in the log and left alone."""
+    found = []
+    for path in folder.iterdir():
+        try:
+            found.append(records.read(path))
+        except FileNotFoundError:
+            continue  # half made or half deleted: swept
+        except (ValueError, KeyError):
+            log.exception("%s cannot be read: this zone is not served", path)
+    return found
+
+
+def _lives(record: Record) -> bool:
+    """Whether its conmon is the process that it was."""
+    return (
+        record.conmon_start != 0 and records.process_start(record.conmon_pid) == record.conmon_start
+    )
+
+
+def _sweep_folders(parts: Parts, known: set[str], up: set[str]) -> None:
+    for folder in (parts.folders.data / "zones").iterdir():
+        if folder.name not in known and not (folder / records.FILE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    for parent in (parts.folders.run / "bundles", parts.runtime.state):
+        for folder in parent.iterdir():
+            if folder.name not in up:
+                _end_stray(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+    for path in parts.runtime.exits.iterdir():
+        if path.name not in known:
+            path.unlink(missing_ok=True)
+
+
+def _end_stray(folder: Path) -> None:
+    """A conmon of a start that the gateway's death cut off: it waits for ever for its process to be started."""
+    bundle = conmon.Bundle(folder)
+    for pid in (bundle.pid(), bundle.conmon_pid()):
+        if pid > 0 and bundle.is_of(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal_numbers.SIGKILL)
 
 
 def _write_new(folder: Path, record: Record) -> None:

@@ -1,0 +1,211 @@
+"""The Linux host, opened: probes the machine, puts its parts together, finds its zones again.
+
+    data_root   overlay/ zones/ volumes/ networks/ trash/       outlives a reboot
+    exec_root   bundles/ runtime/ exits/ execs/ netns/          does not
+
+What each part does stands in its own file; this one only knows the order in which they must come up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from gateway.hosts.command import Spawner
+from gateway.hosts.linux import probes
+from gateway.hosts.linux.boot import Folders, Parts
+from gateway.hosts.linux.cgroups import Cgroups
+from gateway.hosts.linux.datasets import OverlayDatasets
+from gateway.hosts.linux.execs import Execs
+from gateway.hosts.linux.machine import Machine, detect
+from gateway.hosts.linux.network import LinuxNetworks
+from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.hosts.linux.watch import FolderWatch
+from gateway.hosts.linux.zones import LinuxZones
+from gateway.settings import Settings
+from gateway.zones.host import HostFacts
+
+log = logging.getLogger(__name__)
+
+
+class LinuxHost:
+    """Satisfies gateway.zones.host.Host.  Make it by `open`."""
+
+    def __init__(
+        self,
+        *,
+        parts: Parts,
+        zones: LinuxZones,
+        execs: Execs,
+        watch: FolderWatch,
+        volumes: LinuxVolumes,
+        facts: HostFacts,
+    ) -> None:
+        self._parts = parts
+        self._zones = zones
+        self._execs = execs
+        self._watch = watch
+        self._volumes = volumes
+        self._facts = facts
+
+    @classmethod
+    async def open(cls, settings: Settings, group: asyncio.TaskGroup) -> LinuxHost:
+        """Zones that run are found again, what is half made is gone, restart policies are under way.
+
+        APIError where the machine cannot run zones, with the reason.
+        """
+        folders = Folders(settings.data_root, settings.exec_root)
+        runtime_state, exits = folders.run / "runtime", folders.run / "exits"
+        _make_folders(folders, runtime_state, exits)
+        # Shared mounts must be there before the spawner's thread copies the mount namespace.
+        networks = await asyncio.to_thread(
+            LinuxNetworks.open,
+            name=settings.name,
+            bridge=settings.bridge_name,
+            bip=settings.bip,
+            pools=settings.default_address_pools,
+            state=folders.data / "networks",
+            exec_root=folders.run,
+        )
+        datasets = await OverlayDatasets.open(folders.data / "overlay")
+        volumes = await asyncio.to_thread(LinuxVolumes, folders.data)
+        spawner = Spawner(probes.leave_mount_namespace)
+        cgroups = Cgroups.detect()
+        found = await probes.find_runtime(
+            spawner,
+            cgroups,
+            parent=settings.name,
+            state=runtime_state,
+            exits=exits,
+            scratch=folders.run / "bundles",
+        )
+        limits = cgroups.limits()
+        machine = detect(
+            runtime="crun" if found.runtime.name == "crun" else "runc",
+            cgroup_layout=cgroups.layout,
+            bpf_annotation=found.bpf,
+            swap_limit=limits["SwapLimit"],
+            blkio_weight=limits["BlkioWeight"],
+        )
+        parts = Parts(
+            name=settings.name,
+            folders=folders,
+            spawner=spawner,
+            runtime=found.runtime,
+            machine=machine,
+            cgroups=cgroups,
+            datasets=datasets,
+            networks=networks,
+            copy_up=copy_up,
+        )
+        watch = FolderWatch()
+        execs = Execs(spawner, found.runtime, folders.run / "execs", watch, group)
+        zones = LinuxZones(parts, execs, group)
+        await zones.adopt()
+        watch.add(exits, zones.exit_appeared)
+        zones.look_for_exits()
+        facts = await _facts(settings, parts, found)
+        return cls(parts=parts, zones=zones, execs=execs, watch=watch, volumes=volumes, facts=facts)
+
+    @property
+    def zones(self) -> LinuxZones:
+        """Of this instance."""
+        return self._zones
+
+    @property
+    def datasets(self) -> OverlayDatasets:
+        """Layers of images."""
+        return self._parts.datasets
+
+    @property
+    def networks(self) -> LinuxNetworks:
+        """The default network and leases."""
+        return self._parts.networks
+
+    @property
+    def volumes(self) -> LinuxVolumes:
+        """Named and anonymous volumes."""
+        return self._volumes
+
+    @property
+    def facts(self) -> HostFacts:
+        """As found at the opening; the network's warnings are looked up anew."""
+        return self._facts
+
+    async def run(self) -> None:
+        """Restart policies of before the opening, then nothing: all else is driven by events."""
+        await self._zones.run()
+
+    async def close(self) -> None:
+        """Zones run on.  With none left, mounts and rules of ours go too."""
+        self._zones.close()
+        await self._zones.settled()
+        self._watch.close()
+        self._execs.close()
+        self._parts.spawner.close()
+        empty = not self._zones.list()
+        await self._parts.networks.close(remove=empty)
+        await asyncio.to_thread(self._parts.datasets.close)
+
+
+def _make_folders(folders: Folders, *others: Path) -> None:
+    for folder in (folders.data / "zones", folders.trash, folders.run / "bundles", *others):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in folders.trash.iterdir():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+async def _facts(settings: Settings, parts: Parts, found: probes.Found) -> HostFacts:
+    release = platform.freedesktop_os_release()
+    runtime = found.runtime
+    uname = os.uname()
+    return HostFacts(
+        storage_driver="overlay2",
+        cgroup_driver=parts.cgroups.driver,
+        cgroup_version=parts.cgroups.version,
+        runtimes=(runtime.name,),
+        default_runtime=runtime.name,
+        kernel_version=uname.release,
+        operating_system=release.get("PRETTY_NAME", "Linux"),
+        os_version=release.get("VERSION_ID", ""),
+        architecture=uname.machine,
+        ncpu=len(os.sched_getaffinity(0)),
+        mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        root_dir=str(settings.data_root),
+        security_options=_security_options(parts.machine),
+        log_drivers=("json-file", "local", "none"),
+        limits=parts.cgroups.limits(),
+        warnings=(*found.warnings, *parts.networks.warnings()),
+        components=(
+            (runtime.name, await probes.version(runtime.program)),
+            ("conmon", await probes.version(runtime.conmon)),
+        ),
+        status=(
+            ("Backing Filesystem", _filesystem(settings.data_root)),
+            ("Supports d_type", "true"),
+        ),
+    )
+
+
+def _security_options(machine: Machine) -> tuple[str, ...]:
+    options = ["name=seccomp,profile=builtin"] if machine.seccomp else []
+    if machine.apparmor:
+        options.insert(0, "name=apparmor")
+    return tuple(options)
+
+
+def _filesystem(path: Path) -> str:
+    """Kind of the filesystem that holds `path`."""
+    best, kind = "", ""
+    resolved = str(path.resolve())
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4]
+        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind
