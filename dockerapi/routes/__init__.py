@@ -1,0 +1,1 @@
+"""HTTP routes by noun: decode, call the engine, encode.  Each file has a ROUTES table."""

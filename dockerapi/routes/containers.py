@@ -1,0 +1,250 @@
+"""/containers."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from dockerapi.engine import AttachQuery, ListQuery, LogsQuery
+from dockerapi.errors import APIError, InvalidParameter, NotSupported
+from dockerapi.filters import Filters
+from dockerapi.framing import MULTIPLEXED, RAW, dumps
+from dockerapi.models.containers import ContainerCreate
+from dockerapi.routes import parameters, shims, takeover
+from dockerapi.routes.base import Call, Route, empty, json_answer, not_built, raw_json
+from dockerapi.streams import deliver, refuse
+from dockerapi.versions import Version, inspect_for, row_for, rows_need_change
+
+V1_30, V1_41, V1_42 = Version(1, 30), Version(1, 41), Version(1, 42)
+CONDITIONS = ("not-running", "next-exit", "removed")
+
+
+async def list_(call: Call) -> web.StreamResponse:
+    """GET /containers/json."""
+    query = ListQuery(
+        all=call.boolean("all"),
+        limit=call.integer("limit") or 0,
+        size=call.boolean("size"),
+        filters=_filters(call),
+    )
+    rows = await call.engine.containers.list(query)
+    if rows_need_change(call.version, rows):
+        rows = dumps([row_for(call.version, row) for row in json.loads(rows)])
+    return raw_json(rows if rows.endswith(b"\n") else rows + b"\n")
+
+
+def _filters(call: Call) -> Filters:
+    """`before` and `since` were parameters of their own before they were filters."""
+    filters = call.filters()
+    old = {key: call.text(key) for key in ("before", "since") if call.text(key)}
+    if not old:
+        return filters
+    values = {key: list(filters.get(key)) for key in filters}
+    for key, value in old.items():
+        values.setdefault(key, []).append(value)
+    return Filters(values)
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """POST /containers/create."""
+    body = await call.body(ContainerCreate, required=True)
+    if not body.model_fields_set - {"host_config", "networking_config"}:
+        raise InvalidParameter("config cannot be empty in order to create a container")
+    platform = call.text("platform") if call.since(V1_41) else ""
+    made = await call.finish(
+        call.engine.containers.create(
+            shims.create_from(call.version, body),
+            name=call.text("name") or None,
+            platform=platform or None,
+        )
+    )
+    return json_answer(made, 201)
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """GET /containers/{id}/json."""
+    answer = await call.engine.containers.inspect(call.name, size=call.boolean("size"))
+    return json_answer(inspect_for(call.version, answer))
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/start."""
+    length = call.request.headers.get("Content-Length", "0")
+    # Seven bytes: old clients send "null" or "{}" with a line end.
+    if length.isdecimal() and int(length) > 7:
+        raise InvalidParameter(
+            "starting container with non-empty request body was deprecated since API v1.22 "
+            "and removed in v1.24"
+        )
+    if call.text("checkpoint"):
+        raise NotSupported("starting from a checkpoint is not implemented by zonegate yet")
+    await call.finish(call.engine.containers.start(call.name))
+    return empty(204)
+
+
+async def stop(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/stop."""
+    timeout_s = call.integer("t")
+    await call.finish(
+        call.engine.containers.stop(call.name, signal=_signal(call), timeout_s=timeout_s)
+    )
+    return empty(204)
+
+
+async def restart(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/restart."""
+    timeout_s = call.integer("t")
+    await call.finish(
+        call.engine.containers.restart(call.name, signal=_signal(call), timeout_s=timeout_s)
+    )
+    return empty(204)
+
+
+def _signal(call: Call) -> str | None:
+    return (call.text("signal") or None) if call.since(V1_42) else None
+
+
+async def kill(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/kill."""
+    await call.finish(call.engine.containers.kill(call.name, signal=call.text("signal")))
+    return empty(204)
+
+
+async def pause(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/pause."""
+    await call.finish(call.engine.containers.pause(call.name))
+    return empty(204)
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/unpause."""
+    await call.finish(call.engine.containers.unpause(call.name))
+    return empty(204)
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/rename."""
+    await call.finish(call.engine.containers.rename(call.name, call.text("name")))
+    return empty(204)
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """DELETE /containers/{id}."""
+    await call.finish(
+        call.engine.containers.remove(
+            call.name,
+            force=call.boolean("force"),
+            volumes=call.boolean("v"),
+            link=call.boolean("link"),
+        )
+    )
+    return empty(204)
+
+
+async def resize(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/resize."""
+    height = parameters.terminal_size("height", call.text("h"))
+    width = parameters.terminal_size("width", call.text("w"))
+    await call.engine.containers.resize(call.name, height, width)
+    return empty(200)
+
+
+async def wait(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/wait.  The head goes out at once: the CLI starts the container after it."""
+    condition = (call.text("condition") if call.since(V1_30) else "") or "not-running"
+    if condition not in CONDITIONS:
+        raise InvalidParameter(f"invalid condition: {parameters.quoted(condition)}")
+    with call.server.follow():
+        ending = await call.engine.containers.wait(call.name, condition)
+        if not call.since(V1_30):
+            return json_answer(await ending)
+        response = await call.begin("application/json", follows=True)
+        await response.write(dumps(await ending) + b"\n")
+        return response
+    return call.cut_short()
+
+
+async def logs(call: Call) -> web.StreamResponse:
+    """GET /containers/{id}/logs."""
+    query = _logs_query(call)
+    with call.server.follow():
+        stream = await call.engine.containers.logs(call.name, query)
+        framed = not stream.tty
+        multiplexed = framed and call.since(V1_42)
+        response = await call.begin(MULTIPLEXED if multiplexed else RAW, follows=query.follow)
+        await deliver(stream.blocks, response.write, framed=framed)
+        return response
+    return call.cut_short()
+
+
+def _logs_query(call: Call) -> LogsQuery:
+    stdout, stderr = call.boolean("stdout"), call.boolean("stderr")
+    if not (stdout or stderr):
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+    return LogsQuery(
+        stdout=stdout,
+        stderr=stderr,
+        follow=call.boolean("follow"),
+        since_ns=parameters.timestamp_ns(call.text("since")) or None,
+        until_ns=parameters.timestamp_ns(call.text("until")) or None,
+        timestamps=call.boolean("timestamps"),
+        tail=parameters.tail(call.text("tail")),
+        details=call.boolean("details"),
+    )
+
+
+async def attach(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/attach.  dockerd has hijacked before it looks: errors are raw text too."""
+    query = AttachQuery(
+        stdin=call.boolean("stdin"),
+        stdout=call.boolean("stdout"),
+        stderr=call.boolean("stderr"),
+        stream=call.boolean("stream"),
+        logs=call.boolean("logs"),
+        detach_keys=call.text("detachKeys") or None,
+    )
+    try:
+        stdio = await call.engine.containers.attach(call.name, query)
+    except APIError as error:
+        return await refuse(call.request, error.status, error.message, RAW)
+    return await takeover.serve(
+        call, stdio, framed=not stdio.tty, accepts_input=query.stdin and query.stream
+    )
+
+
+ROUTES = (
+    Route("GET", "/containers/json", list_),
+    Route("POST", "/containers/create", create),
+    Route("GET", "/containers/{id}/json", inspect),
+    Route("GET", "/containers/{id}/logs", logs),
+    Route("POST", "/containers/{id}/resize", resize),
+    Route("POST", "/containers/{id}/start", start),
+    Route("POST", "/containers/{id}/stop", stop),
+    Route("POST", "/containers/{id}/restart", restart),
+    Route("POST", "/containers/{id}/kill", kill),
+    Route("POST", "/containers/{id}/rename", rename),
+    Route("POST", "/containers/{id}/pause", pause),
+    Route("POST", "/containers/{id}/unpause", unpause),
+    Route("POST", "/containers/{id}/attach", attach),
+    Route("POST", "/containers/{id}/wait", wait),
+    Route("DELETE", "/containers/{id}", remove),
+    Route("GET", "/containers/{id}/top", not_built("listing processes")),
+    Route("GET", "/containers/{id}/changes", not_built("listing changes")),
+    Route("GET", "/containers/{id}/export", not_built("export")),
+    Route("GET", "/containers/{id}/stats", not_built("stats")),
+    Route("POST", "/containers/{id}/update", not_built("update")),
+    Route("GET", "/containers/{id}/attach/ws", not_built("attaching by websocket")),
+    Route("HEAD", "/containers/{id}/archive", not_built("copying files (archive)")),
+    Route("GET", "/containers/{id}/archive", not_built("copying files (archive)")),
+    Route("PUT", "/containers/{id}/archive", not_built("copying files (archive)")),
+    Route("POST", "/containers/prune", not_built("pruning containers"), Version(1, 25)),
+    Route("GET", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
+    Route("POST", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
+    Route(
+        "DELETE",
+        "/containers/{id}/checkpoints/{checkpoint}",
+        not_built("checkpoint"),
+        Version(1, 25),
+    ),
+)

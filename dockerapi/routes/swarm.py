@@ -1,0 +1,98 @@
+"""Refusals in dockerd's words: this is no swarm node, and there are no plugins."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from aiohttp import web
+
+from dockerapi.errors import InvalidParameter, NotFound, NotSupported, Unavailable
+from dockerapi.routes.base import Call, Route, json_answer, not_built
+from dockerapi.routes.parameters import quoted
+from dockerapi.versions import Version
+
+NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+    "this node to swarm and try again."
+)
+
+
+async def not_a_manager(_call: Call) -> NoReturn:
+    """Whatever needs a manager."""
+    raise Unavailable(NOT_A_MANAGER)
+
+
+async def not_part(_call: Call) -> NoReturn:
+    """POST /swarm/leave."""
+    raise Unavailable("This node is not part of a swarm")
+
+
+async def no_swarm(_call: Call) -> NoReturn:
+    """POST /swarm/init and join would have to make one."""
+    raise NotSupported("swarm mode is not supported by zonegate")
+
+
+async def update(call: Call) -> NoReturn:
+    """.../update: `version` is looked at first."""
+    text = call.text("version")
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidParameter(
+            f"invalid swarm object version '{text}': strconv.ParseUint: parsing {quoted(text)}: "
+            "invalid syntax"
+        )
+    raise Unavailable(NOT_A_MANAGER)
+
+
+async def plugins(_call: Call) -> web.StreamResponse:
+    """GET /plugins."""
+    return json_answer([])
+
+
+async def no_plugin(call: Call) -> NoReturn:
+    """Anything done to one plugin."""
+    raise NotFound(f"plugin {quoted(call.name)} not found")
+
+
+_V1_25, _V1_30 = Version(1, 25), Version(1, 30)
+
+
+def _objects(noun: str, since: Version, *verbs: str) -> list[Route]:
+    """Rows of one kind of swarm object."""
+    rows = {
+        "list": ("GET", f"/{noun}"),
+        "inspect": ("GET", f"/{noun}/{{id}}"),
+        "create": ("POST", f"/{noun}/create"),
+        "remove": ("DELETE", f"/{noun}/{{id}}"),
+        "logs": ("GET", f"/{noun}/{{id}}/logs"),
+    }
+    found = [Route(*rows[verb], not_a_manager, since) for verb in verbs if verb in rows]
+    if "update" in verbs:
+        found.append(Route("POST", f"/{noun}/{{id}}/update", update, since))
+    return found
+
+
+ROUTES = (
+    Route("GET", "/swarm", not_a_manager),
+    Route("POST", "/swarm/init", no_swarm),
+    Route("POST", "/swarm/join", no_swarm),
+    Route("POST", "/swarm/leave", not_part),
+    Route("POST", "/swarm/update", update),
+    Route("GET", "/swarm/unlockkey", not_a_manager),
+    Route("POST", "/swarm/unlock", not_a_manager),
+    *_objects("nodes", Version(1, 24), "list", "inspect", "remove", "update"),
+    *_objects("services", Version(1, 24), "list", "inspect", "create", "remove", "update", "logs"),
+    *_objects("tasks", Version(1, 24), "list", "inspect", "logs"),
+    *_objects("secrets", _V1_25, "list", "inspect", "create", "remove", "update"),
+    *_objects("configs", _V1_30, "list", "inspect", "create", "remove", "update"),
+    Route("GET", "/plugins", plugins),
+    Route("GET", "/plugins/privileges", not_built("plugins"), _V1_25),
+    Route("POST", "/plugins/pull", not_built("plugins"), _V1_25),
+    Route("POST", "/plugins/create", not_built("plugins"), _V1_25),
+    Route("GET", "/plugins/{name}/json", no_plugin),
+    Route("DELETE", "/plugins/{name}", no_plugin),
+    Route("POST", "/plugins/{name}/enable", no_plugin),
+    Route("POST", "/plugins/{name}/disable", no_plugin),
+    Route("POST", "/plugins/{name}/upgrade", no_plugin),
+    Route("POST", "/plugins/{name}/push", no_plugin),
+    Route("POST", "/plugins/{name}/set", no_plugin),
+)

@@ -1,0 +1,77 @@
+"""/_ping, /version, /info, /events, /auth, /system/df."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+from dockerapi.engine import EventsQuery
+from dockerapi.errors import InvalidParameter
+from dockerapi.models.system import AuthConfig
+from dockerapi.routes import parameters
+from dockerapi.routes.base import Call, Route, json_answer, not_built
+from dockerapi.versions import Version, info_for
+
+PING_HEADERS = {
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Content-Type": "text/plain; charset=utf-8",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
+
+
+async def ping(call: Call) -> web.StreamResponse:
+    """GET /_ping, HEAD /_ping where the connection has not answered them itself."""
+    body = b"OK" if call.request.method == "GET" else b""
+    return web.Response(body=body, headers=PING_HEADERS)
+
+
+async def version(call: Call) -> web.StreamResponse:
+    """GET /version."""
+    return json_answer(call.engine.system.version())
+
+
+async def info(call: Call) -> web.StreamResponse:
+    """GET /info."""
+    return json_answer(info_for(call.version, await call.engine.system.info()))
+
+
+async def auth(call: Call) -> web.StreamResponse:
+    """POST /auth."""
+    return json_answer(await call.engine.system.auth(await call.body(AuthConfig, required=True)))
+
+
+async def events(call: Call) -> web.StreamResponse:
+    """GET /events.  The head goes out at once, there may be no event for hours."""
+    query = _events_query(call)
+    with call.server.follow():
+        found = await call.engine.system.events(query)
+        response = await call.begin("application/json", follows=True)
+        async for event in found:
+            await response.write(event + b"\n")
+        return response
+    return call.cut_short()
+
+
+def _events_query(call: Call) -> EventsQuery:
+    now_ns = time.time_ns()
+    since = parameters.timestamp_ns(call.text("since"), now_ns=now_ns)
+    until = parameters.timestamp_ns(call.text("until"), now_ns=now_ns)
+    if since is not None and until is not None and since > until:
+        raise InvalidParameter(
+            f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})"
+        )
+    return EventsQuery(since_ns=since, until_ns=until, filters=call.filters())
+
+
+ROUTES = (
+    Route("GET", "/_ping", ping),
+    Route("HEAD", "/_ping", ping),
+    Route("GET", "/version", version),
+    Route("GET", "/info", info),
+    Route("POST", "/auth", auth),
+    Route("GET", "/events", events),
+    Route("GET", "/system/df", not_built("disk usage"), Version(1, 25)),
+)

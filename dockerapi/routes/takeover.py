@@ -1,0 +1,38 @@
+"""The answer of attach and exec start: the head of a taken connection, then the streams."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dockerapi.framing import MULTIPLEXED, RAW, Stdio
+from dockerapi.routes.base import Call
+from dockerapi.streams import Hijack, Taken, head
+from dockerapi.streams import serve as pump
+from dockerapi.versions import Version
+
+V1_42 = Version(1, 42)
+
+
+def answer_head(call: Call, *, framed: bool) -> bytes:
+    """101 for a client that asked to upgrade, in whatever words; 200 and bare bytes for others."""
+    if "Upgrade" not in call.request.headers:
+        return head("200 OK", {"Content-Type": RAW, **call.server.headers})
+    content_type = MULTIPLEXED if framed and call.since(V1_42) else RAW
+    headers = {"Content-Type": content_type, "Connection": "Upgrade", "Upgrade": "tcp"}
+    return head("101 UPGRADED", {**headers, **call.server.headers})
+
+
+async def serve(
+    call: Call, stdio: Stdio, *, framed: bool, accepts_input: bool
+) -> web.StreamResponse:
+    """Takes the connection and pumps until either side is done; closes `stdio` whatever happens."""
+    with call.server.follow():
+        try:
+            hijack = Hijack(call.connection)
+            call.response = Taken()
+            await hijack.write(answer_head(call, framed=framed))
+        except BaseException:
+            await stdio.close()
+            raise
+        await pump(hijack, stdio, framed=framed, accepts_input=accepts_input)
+    return Taken()
