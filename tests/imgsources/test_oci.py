@@ -187,8 +187,20 @@ json_values = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["schemaVersion", "config", "layers", "manifests", "rootfs", "diff_ids", "digest"]
-                + ["size", "mediaType", "platform", "annotations", "history"]
+                [
+                    "schemaVersion",
+                    "config",
+                    "layers",
+                    "manifests",
+                    "rootfs",
+                    "diff_ids",
+                    "digest",
+                    "size",
+                    "mediaType",
+                    "platform",
+                    "annotations",
+                    "history",
+                ]
             ),
             inner,
             max_size=5,
