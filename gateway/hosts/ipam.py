@@ -108,6 +108,7 @@ class LeaseBook:
         self._file = file
         self._subnets: dict[str, Subnet] = {}
         self._leases: dict[ZoneUUID, list[tuple[str, IPv4Address]]] = {}
+        self._owners: dict[tuple[str, IPv4Address], ZoneUUID] = {}
         self._learned: set[ZoneUUID] = set()
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -124,7 +125,7 @@ class LeaseBook:
             for text, uuid in stored["leases"].items():
                 address = IPv4Address(text)
                 if address in subnet and allocator.take(address):
-                    self._leases.setdefault(ZoneUUID(uuid), []).append((network_id, address))
+                    self._put(ZoneUUID(uuid), network_id, address)
 
     def learn(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
         """A zone's nic says so.  Whoever else had it by the file loses it."""
@@ -132,13 +133,17 @@ class LeaseBook:
             self._learned.add(uuid)
             if (network_id, address) in self._leases.get(uuid, []):
                 return
-            for other, leases in self._leases.items():
-                if (network_id, address) in leases and other not in self._learned:
-                    leases.remove((network_id, address))
+            former = self._owners.get((network_id, address))
+            if former is not None:
+                self._leases[former].remove((network_id, address))
             if subnet := self._subnets.get(network_id):
                 subnet.take(address)
-            self._leases.setdefault(uuid, []).append((network_id, address))
+            self._put(uuid, network_id, address)
             self._write_later()
+
+    def _put(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
+        self._leases.setdefault(uuid, []).append((network_id, address))
+        self._owners[network_id, address] = uuid
 
     def forget_unlearned(self) -> None:
         """Every zone has been learned: leases of others were of zones that never came to be."""
@@ -173,13 +178,14 @@ class LeaseBook:
 
     def _keep(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
         self._learned.add(uuid)
-        self._leases.setdefault(uuid, []).append((network_id, address))
+        self._put(uuid, network_id, address)
         self._write_later()
 
     def release(self, uuid: ZoneUUID) -> None:
         """Give back all of a zone's; none is fine."""
         with self._lock:
             for network_id, address in self._leases.pop(uuid, []):
+                del self._owners[network_id, address]
                 if subnet := self._subnets.get(network_id):
                     subnet.give_back(address)
             self._learned.discard(uuid)

@@ -18,7 +18,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
@@ -33,6 +33,7 @@ from gateway.hosts.linux.forwarding import forwarding_warnings
 from gateway.hosts.linux.netns import Namespace, NamespaceFolder, NamespacePool
 from gateway.hosts.linux.ports import Held, HeldPorts, PortAllocated, PortTaken, check
 from gateway.hosts.linux.predefined import NetworkRecords, uuid_of
+from gateway.hosts.proxy import TCPProxy, UDPProxy
 from gateway.settings import AddressPool
 from gateway.zones.host import Network, NetworkRequest
 from gateway.zones.metadata import PublishedPort
@@ -79,6 +80,7 @@ class LinuxNetworks:
         self._pool = NamespacePool(_POOL_SIZE)
         self._ports = HeldPorts()
         self._held: dict[ZoneUUID, tuple[tuple[Held, IPv4Address], ...]] = {}
+        self._proxies: dict[ZoneUUID, list_of_proxies] = {}
         self._ipv6 = Path("/proc/sys/net/ipv6").exists()
         self._warnings: tuple[str, ...] = ()
         self._warned_at = 0.0
@@ -210,17 +212,24 @@ class LinuxNetworks:
         """A new namespace with loopback up, a veth per nic, and the ports published; all or nothing.
 
         `endpoint` is the name that errors show.  Ports are ignored without a nic, as in dockerd.  APIError
-        `driver failed programming external connectivity on endpoint ...` if a port is taken; NotSupported: sctp, IPv6.
+        `driver failed programming external connectivity on endpoint ...` if a port is taken; NotSupported: sctp.
         """
+        self._close_proxies(uuid)
         try:
-            return await self._run(self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid)
-        except asyncio.CancelledError:
-            # It may be under way and cannot be stopped: the one thread undoes it right after.
+            attachment = await self._run(
+                self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid
+            )
+            await self._open_proxies(uuid)
+        except BaseException:
+            # If cancelled it may be under way and cannot be stopped: the one thread undoes it right after.
+            self._close_proxies(uuid)
             self._worker.submit(self._disconnect, uuid)
             raise
+        return attachment
 
     async def disconnect(self, uuid: ZoneUUID) -> None:
         """Ports are free and the namespace has no name any more; none is fine."""
+        self._close_proxies(uuid)
         await asyncio.shield(self._run(self._disconnect, uuid))
 
     async def adopt(
@@ -231,13 +240,30 @@ class LinuxNetworks:
         Every zone, running or not, must have been learned before: leases of unknown zones are given up.
         """
         await self._run(self._adopt, dict(live))
+        for uuid in tuple(self._held):
+            await self._open_proxies(uuid)
 
     async def close(self, remove: bool) -> None:
         """Let go.  `remove`: no zone is left, so take away rules, bridge (if we made it) and namespaces."""
         if self._closed.is_set():
             return
         self._closed.set()
+        for uuid in tuple(self._proxies):
+            self._close_proxies(uuid)
         await asyncio.to_thread(self._close, remove)
+
+    async def _open_proxies(self, uuid: ZoneUUID) -> None:
+        """Serve in this process what DNAT cannot."""
+        for held, to in self._held.get(uuid, ()):
+            if held.is_ipv6 and held.socket is not None:
+                kind = TCPProxy if held.port.protocol == "tcp" else UDPProxy
+                proxy = kind(to, held.port.zone_port)
+                self._proxies.setdefault(uuid, []).append(proxy)
+                await proxy.start(held.socket)
+
+    def _close_proxies(self, uuid: ZoneUUID) -> None:
+        for proxy in self._proxies.pop(uuid, ()):
+            proxy.close()
 
     def warnings(self) -> tuple[str, ...]:
         """What on this machine keeps zones from being reached, and what to do; looked up anew now and then."""
@@ -316,9 +342,8 @@ class LinuxNetworks:
         held: list_of_held = []
         try:
             for port in ports:
-                held.append((self._ports.take(port, to), to))
-            if held:
-                self._rules.run(nft.add_redirects(self._name, map(_redirect, held)))
+                held.extend((one, to) for one in self._ports.take(port, to))
+            self._run_rules(nft.add_redirects(self._name, _redirects(held)))
         except BaseException as error:
             for one, _ in held:
                 self._ports.free(one)
@@ -335,8 +360,7 @@ class LinuxNetworks:
     def _disconnect(self, uuid: ZoneUUID) -> None:
         held = self._held.pop(uuid, ())
         try:
-            if held:
-                self._rules.run(nft.delete_redirects(self._name, map(_redirect, held)))
+            self._run_rules(nft.delete_redirects(self._name, _redirects(held)))
         except CommandFailed as error:
             # Somebody flushed the rules: the port is free all the same.
             log.warning("ports of zone %s could not be unpublished: %s", uuid, error.message)
@@ -345,6 +369,10 @@ class LinuxNetworks:
                 self._ports.free(one)
             self._folder.remove(uuid)
         self._forget_flows(held)
+
+    def _run_rules(self, text: str) -> None:
+        if text:
+            self._rules.run(text)
 
     def _forget_flows(self, held: Iterable[tuple[Held, IPv4Address]]) -> None:
         """A UDP flow keeps the way it once took; TCP connections end by themselves."""
@@ -366,7 +394,7 @@ class LinuxNetworks:
                     log.warning(
                         "port %d of zone %s is bound by another program", one.port.host_port, uuid
                     )
-        redirects = [_redirect(pair) for held in self._held.values() for pair in held]
+        redirects = [one for held in self._held.values() for one in _redirects(held)]
         self._rules.run(nft.ruleset(self._name, self._bridged(), redirects))
         for name in self._folder.names():
             if name not in live:
@@ -416,22 +444,24 @@ class LinuxNetworks:
 
 # Inside the class `list` is the method.
 list_of_held = list[tuple[Held, IPv4Address]]
+list_of_proxies = list[TCPProxy | UDPProxy]
 
 
 def _primary(nics: Sequence[Nic]) -> Nic:
     return next((nic for nic in nics if nic.primary), nics[0])
 
 
-def _redirect(pair: tuple[Held, IPv4Address]) -> nft.Redirect:
-    port, to = pair[0].port, pair[1]
-    address = IPv4Address(port.host_ip)
-    return nft.Redirect(
-        protocol=cast(Literal["tcp", "udp"], port.protocol),
-        address=None if address.is_unspecified else address,
-        port=port.host_port,
-        to=to,
-        to_port=port.zone_port,
-    )
+def _redirects(held: Iterable[tuple[Held, IPv4Address]]) -> Iterator[nft.Redirect]:
+    for one, to in held:
+        if not one.is_ipv6:
+            address = IPv4Address(one.port.host_ip)
+            yield nft.Redirect(
+                protocol=cast(Literal["tcp", "udp"], one.port.protocol),
+                address=None if address.is_unspecified else address,
+                port=one.port.host_port,
+                to=to,
+                to_port=one.port.zone_port,
+            )
 
 
 def _endpoint_id(uuid: ZoneUUID, nic: Nic) -> str:

@@ -1,7 +1,8 @@
 """Which ports of the machine are published, and the sockets that keep others from taking them.
 
 DNAT takes a port's packets before any socket sees them, but reserves nothing: without a held socket
-another program could bind a published port and never hear anything.  The rules themselves are nft.py's.
+another program could bind a published port and never hear anything.  The rules themselves are nft.py's,
+what serves the sockets of IPv6 addresses is proxy.py's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from gateway.zones.metadata import PublishedPort
 
 _ANY = "0.0.0.0"  # noqa: S104 - docker publishes on all addresses unless told otherwise
+_ANY6 = "::"
+_BACKLOG = 128
+# No IPv6 in this kernel, or not on this machine.
+_NO_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,11 @@ class Held:
 
     port: PublishedPort
     socket: socket.socket | None
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Out of the reach of DNAT."""
+        return ":" in self.port.host_ip
 
 
 class PortAllocated(APIError):
@@ -57,13 +67,9 @@ def check(ports: Sequence[PublishedPort]) -> None:
         if not port.host_ip:
             continue
         try:
-            address = ip_address(port.host_ip)
+            ip_address(port.host_ip)
         except ValueError as error:
             raise InvalidParameter(f"invalid host IP address: {port.host_ip}") from error
-        if address.version == 6:
-            raise NotSupported(
-                f"publishing on the IPv6 address {port.host_ip} is not supported by zonegate: zones have IPv4 addresses only"
-            )
 
 
 def ephemeral_range() -> range:
@@ -79,19 +85,16 @@ class HeldPorts:
         self._addresses: dict[tuple[str, int], set[str]] = {}
         self._ephemeral = 0
 
-    def take(self, request: PublishedPort, to: IPv4Address) -> Held:
+    def take(self, request: PublishedPort, to: IPv4Address) -> tuple[Held, ...]:
         """Take one port: the one asked for, the first free of a range, or any.
 
+        Without an address it is the same number in IPv4 and, if the machine has it, IPv6: two are held.
         PortAllocated if one of ours has it, PortTaken if another program has.
         """
-        address = request.host_ip or _ANY
         last: APIError | None = None
         for number in self._candidates(request):
-            port = request.model_copy(
-                update={"host_ip": address, "host_port": number, "host_port_end": 0}
-            )
             try:
-                return self._hold(port, to)
+                return self._take_number(request, number, to)
             except (PortAllocated, PortTaken) as error:
                 last = error
                 if (
@@ -99,7 +102,24 @@ class HeldPorts:
                     and error.__cause__.errno != errno.EADDRINUSE
                 ):
                     raise
-        raise last or PortAllocated(address, request.host_port)
+        raise last or PortAllocated(request.host_ip or _ANY, request.host_port)
+
+    def _take_number(
+        self, request: PublishedPort, number: int, to: IPv4Address
+    ) -> tuple[Held, ...]:
+        if request.host_ip:
+            return (self._hold(_at(request, request.host_ip, number), to),)
+        first = self._hold(_at(request, _ANY, number), to)
+        try:
+            return (first, self._hold(_at(request, _ANY6, number), to))
+        except PortTaken as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_FAMILY:
+                return (first,)
+            self.free(first)
+            raise
+        except BaseException:
+            self.free(first)
+            raise
 
     def _candidates(self, request: PublishedPort) -> Iterator[int]:
         if request.host_port:
@@ -122,7 +142,11 @@ class HeldPorts:
 
     def _is_ours(self, port: PublishedPort) -> bool:
         taken = self._addresses.get((port.protocol, port.host_port), set())
-        return bool(taken) and (port.host_ip == _ANY or port.host_ip in taken or _ANY in taken)
+        every = _ANY6 if ":" in port.host_ip else _ANY
+        family = {address for address in taken if (":" in address) == (":" in port.host_ip)}
+        return bool(family) and (
+            port.host_ip == every or not family.isdisjoint({port.host_ip, every})
+        )
 
     def retake(self, port: PublishedPort, to: IPv4Address) -> Held:
         """After a restart: the zone has it, whatever another program did meanwhile (then without a socket)."""
@@ -143,17 +167,23 @@ class HeldPorts:
             self._addresses.pop(key, None)
 
 
+def _at(request: PublishedPort, address: str, number: int) -> PublishedPort:
+    return request.model_copy(update={"host_ip": address, "host_port": number, "host_port_end": 0})
+
+
 def _bind(port: PublishedPort) -> socket.socket:
     kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-    held = socket.socket(socket.AF_INET, kind)
+    held = socket.socket(socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET, kind)
     try:
+        if held.family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             # Else a port whose last connection ended less than a minute ago counts as taken.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind((port.host_ip, port.host_port))
         if kind == socket.SOCK_STREAM:
             # Bound alone it would not keep away a program that sets SO_REUSEADDR as well.
-            held.listen(1)
+            held.listen(_BACKLOG)
     except BaseException:
         held.close()
         raise

@@ -300,6 +300,64 @@ async def test_a_udp_client_finds_the_zone_that_took_over_the_port(
             assert client.recv(100).decode() == OUTSIDE
 
 
+async def ask6(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> str:
+    """By ::1, from this process: its event loop has to serve meanwhile."""
+
+    def go() -> str:
+        with socket.socket(socket.AF_INET6, kind) as client:
+            client.settimeout(2)
+            client.connect(("::1", port))
+            if kind == socket.SOCK_DGRAM:
+                client.send(b"?")
+            return client.recv(100).decode()
+
+    return await asyncio.to_thread(go)
+
+
+@pytest.mark.parametrize("address", ["", "::", "::1"])
+async def test_a_published_port_is_reached_by_ipv6(networks: LinuxNetworks, address: str) -> None:
+    tcp = PublishedPort(zone_port=80, host_ip=address, host_port=8080)
+    udp = PublishedPort(protocol="udp", zone_port=53, host_ip=address, host_port=8080)
+    uuid, _, path = await zone(networks, tcp, udp)
+    with answering(path, 80), answering(path, 53, socket.SOCK_DGRAM):
+        assert await ask6(8080) == "10.201.0.1"
+        assert await ask6(8080, socket.SOCK_DGRAM) == "10.201.0.1"
+        with pytest.raises(APIError, match=r"port is already allocated"):
+            await zone(networks, tcp)
+    await networks.disconnect(uuid)
+    with pytest.raises(ConnectionRefusedError):
+        await ask6(8080)
+
+
+async def test_a_connection_by_ipv6_ends_with_the_zones_network(networks: LinuxNetworks) -> None:
+    uuid, _, path = await zone(networks, PublishedPort(zone_port=80, host_port=8080))
+    listening = within(path, lambda: socket.create_server(("0.0.0.0", 80)))
+    listening.setblocking(False)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(5):
+        with listening:
+            reader, writer = await asyncio.open_connection("::1", 8080)
+            connection, _peer = await loop.sock_accept(listening)
+            with connection:
+                writer.write(b"to the zone")
+                writer.write_eof()
+                assert await loop.sock_recv(connection, 100) == b"to the zone"
+                await loop.sock_sendall(connection, b"after its end of input")
+                assert await reader.read(100) == b"after its end of input"
+                await networks.disconnect(uuid)
+                assert await reader.read(100) == b""
+        writer.close()
+
+
+async def test_a_port_that_another_program_has_in_ipv6_is_taken(networks: LinuxNetworks) -> None:
+    with (
+        socket.create_server(("::", 8090), family=socket.AF_INET6),
+        pytest.raises(APIError, match=r"failed to bind host port for \[::\]:8090:.*in use"),
+    ):
+        await zone(networks, PublishedPort(zone_port=80, host_port=8090))
+    socket.create_server(("0.0.0.0", 8090)).close()
+
+
 async def test_a_port_bound_to_an_address_is_not_reached_by_another(
     networks: LinuxNetworks, outside: int
 ) -> None:
@@ -405,10 +463,11 @@ async def test_ranges_and_ephemeral_ports_take_the_first_that_is_free(
             uuid, [nic], [span, PublishedPort(zone_port=81)], endpoint="x"
         )
         taken.append([port.host_port for port in attachment.ports])
-        assert all(port.host_ip == "0.0.0.0" for port in attachment.ports)
-    assert [ports[0] for ports in taken] == [9000, 9001]
+        assert [port.host_ip for port in attachment.ports] == ["0.0.0.0", "::"] * 2
+    assert [ports[0] for ports in taken] == [ports[1] for ports in taken] == [9000, 9001]
+    assert all(ports[2] == ports[3] for ports in taken)
     first, last = map(int, content("/proc/sys/net/ipv4/ip_local_port_range").split())
-    assert all(first <= ports[1] <= last for ports in taken)
+    assert all(first <= ports[2] <= last for ports in taken)
     with pytest.raises(APIError, match="port is already allocated"):
         await zone(networks, span)
 
@@ -416,8 +475,6 @@ async def test_ranges_and_ephemeral_ports_take_the_first_that_is_free(
 async def test_what_cannot_be_published_is_refused(networks: LinuxNetworks) -> None:
     with pytest.raises(NotSupported, match="sctp"):
         await zone(networks, PublishedPort(protocol="sctp", zone_port=80, host_port=1))
-    with pytest.raises(NotSupported, match="IPv6"):
-        await zone(networks, PublishedPort(zone_port=80, host_ip="::1", host_port=1))
     with pytest.raises(InvalidParameter, match="invalid host IP"):
         await zone(networks, PublishedPort(zone_port=80, host_ip="x", host_port=1))
 
