@@ -8,10 +8,12 @@ import ctypes
 import json
 import os
 import socket
+import struct
 import threading
 import time
 import uuid as uuids
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +21,7 @@ from typing import TypeVar
 import pytest
 
 from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
+from gateway.hosts.ipam import mac_of
 from gateway.hosts.linux import netlink, netns, nft
 from gateway.hosts.linux.forwarding import probe
 from gateway.hosts.linux.network import LinuxNetworks
@@ -394,13 +397,69 @@ async def test_the_outside_and_other_instances_reach_no_zone_directly(
             for place in (outside, other_ns):
                 with pytest.raises(TimeoutError):
                     ask(place, nic.ip, 80, timeout_s=0.4)
-        with (
-            answering("/proc/thread-self/ns/net", 82),
-            pytest.raises((TimeoutError, ConnectionRefusedError)),
-        ):
-            ask(path, "127.0.0.1", 82, timeout_s=0.4)
     finally:
         await other.close(remove=True)
+
+
+def _frame(nic: Nic, to: str, port: int, text: bytes) -> bytes:
+    """An Ethernet frame with a UDP datagram from a zone to its gateway's MAC."""
+    assert nic.ip is not None
+    assert nic.mac is not None
+    assert nic.gateway is not None
+    udp = struct.pack("!HHHH", 4000, port, 8 + len(text), 0) + text
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
+    head += IPv4Address(nic.ip).packed + IPv4Address(to).packed
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    macs = bytes.fromhex(mac_of(IPv4Address(nic.gateway)).replace(":", ""))
+    return macs + bytes.fromhex(nic.mac.replace(":", "")) + b"\x08\x00" + head + udp
+
+
+async def test_a_zone_cannot_reach_what_listens_on_the_hosts_loopback(
+    networks: LinuxNetworks,
+) -> None:
+    """A forged frame to 127.0.0.1, as route_localnet would let it in; a second one shows when to stop waiting."""
+    _, nic, path = await zone(networks)
+    gateway = networks.get("bridge").gateway
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as open_to_all,
+    ):
+        service.bind(("127.0.0.1", 5300))
+        open_to_all.bind((gateway, 5301))
+        open_to_all.settimeout(2)
+
+        def forge() -> None:
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+                raw.bind(("eth0", 0))
+                raw.send(_frame(nic, "127.0.0.1", 5300, b"attack"))
+                raw.send(_frame(nic, gateway, 5301, b"done"))
+
+        within(path, forge)
+        assert open_to_all.recv(100) == b"done"
+        service.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            service.recv(100)
+
+
+async def test_a_child_in_a_mount_namespace_of_its_own_sees_namespaces_come_and_go(
+    networks: LinuxNetworks,
+) -> None:
+    """Else the runtime could not join a namespace, and its copy of the mount would keep it alive."""
+    with ThreadPoolExecutor(1) as child:
+
+        def enter() -> None:
+            assert _libc.unshare(0x20000) == 0
+
+        def mounted(path: str) -> bool:
+            return path in content("/proc/thread-self/mountinfo")
+
+        child.submit(enter).result()
+        uuid, _, path = await zone(networks)
+        assert child.submit(mounted, path).result()
+        await networks.disconnect(uuid)
+        assert not child.submit(mounted, path).result()
 
 
 def _add_route(route: netlink.RouteSocket) -> None:
