@@ -1,0 +1,170 @@
+"""The log format of conmon's k8s-file driver -> text as `docker logs` shows it.  No I/O.
+
+    2026-11-22T13:38:45.123456789+00:00 stdout F a whole line
+    |<------------- 35 ------------->| |<-6->| |
+    0                                 36      43 45: text
+
+F ends a line, P does not: a write without newline is a P at once, a long line is cut into P pieces
+of 8 KiB and an empty F.  The streams' pieces interleave.  Every field before the text has a fixed
+width, so whole blocks are cut by slices; the time has conmon's local offset.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import itertools
+import operator
+from collections.abc import Iterable, Sequence
+
+from dockerapi.framing import StreamId
+from gateway.zones.host import LogQuery
+
+Block = tuple[StreamId, bytes]
+
+_KEY = operator.itemgetter(slice(36, 44))
+_TEXT = 45
+_OFFSET = slice(29, 35)
+_UTC = b"+00:00"
+_STREAMS = {
+    b"stdout F": (StreamId.STDOUT, True),
+    b"stdout P": (StreamId.STDOUT, False),
+    b"stderr F": (StreamId.STDERR, True),
+    b"stderr P": (StreamId.STDERR, False),
+}
+
+
+class Renderer:
+    """Makes blocks of text of log lines, given in order; remembers which lines are begun."""
+
+    def __init__(self, query: LogQuery, *, tty: bool = False) -> None:
+        self._since = query.since_ns
+        self._until = query.until_ns
+        self._chosen = {StreamId.STDOUT: query.stdout, StreamId.STDERR: query.stderr}
+        self._timestamps = query.timestamps
+        self._prefix = query.prefix.encode("utf-8", "surrogateescape")
+        self._tty = tty
+        self._begun = {StreamId.STDOUT: False, StreamId.STDERR: False}
+        self.finished = False
+        """A line later than `until_ns` was seen: no later one is wanted."""
+
+    def render(self, log: bytes) -> list[Block]:
+        """`log` is whole lines, each with its newline."""
+        lines = self._within_bounds(log.split(b"\n")[:-1])
+        blocks: list[Block] = []
+        for key, run in itertools.groupby(lines, _KEY):
+            # What is no line of the format (a disk that was full) is shown rather than lost.
+            stream, full = _STREAMS.get(key, (StreamId.STDOUT, True))
+            stream = StreamId.STDOUT if self._tty else stream
+            if not self._chosen[stream]:
+                continue
+            text = self._run(list(run), stream, full=full, known=key in _STREAMS)
+            if blocks and blocks[-1][0] == stream:
+                blocks[-1] = (stream, blocks[-1][1] + text)
+            else:
+                blocks.append((stream, text))
+        return [block for block in blocks if block[1]]
+
+    def _run(self, lines: list[bytes], stream: StreamId, *, full: bool, known: bool) -> bytes:
+        """Text of lines of one stream that are all F or all P."""
+        begun, self._begun[stream] = self._begun[stream], not full
+        texts = [line[_TEXT:] for line in lines] if known else lines
+        if known and (self._timestamps or self._prefix):
+            heads = self._heads(lines if full else lines[:1])
+            if begun:
+                heads[0] = b""
+            texts[: len(heads)] = map(operator.add, heads, texts)
+        return b"\n".join(texts) + b"\n" if full else b"".join(texts)
+
+    def _heads(self, lines: list[bytes]) -> list[bytes]:
+        if not self._timestamps:
+            return [self._prefix] * len(lines)
+        end = b"Z " + self._prefix
+        if all(line[_OFFSET] == _UTC for line in lines):
+            return [line[:29] + end for line in lines]
+        return [utc_stamp(time_ns(line)) + end for line in lines]
+
+    def _within_bounds(self, lines: list[bytes]) -> list[bytes]:
+        if self._since is not None and lines and not _at_or_after(lines[0], self._since):
+            if not _at_or_after(lines[-1], self._since):
+                return []
+            since = self._since
+            lines = [line for line in lines if _at_or_after(line, since)]
+        if self._until is not None and lines and _at_or_after(lines[-1], self._until + 1):
+            late = self._until + 1
+            lines = list(itertools.takewhile(lambda line: not _at_or_after(line, late), lines))
+            self.finished = True
+        return lines
+
+
+def _at_or_after(line: bytes, bound_ns: int) -> bool:
+    if line[_OFFSET] == _UTC:
+        return line[:29] >= utc_stamp(bound_ns)
+    return time_ns(line) >= bound_ns
+
+
+@functools.lru_cache(maxsize=64)
+def utc_stamp(ns: int) -> bytes:
+    """2026-11-22T13:38:45.123456789, without the Z."""
+    seconds, rest = divmod(min(max(ns, 0), 253402300799 * 10**9), 10**9)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}".encode()
+
+
+def time_ns(line: bytes) -> int:
+    """When the line was written; 0 if it is no line of the format."""
+    try:
+        return _minute(line[:16], line[_OFFSET]) + int(line[17:19]) * 10**9 + int(line[20:29])
+    except ValueError:
+        return 0
+
+
+@functools.lru_cache(maxsize=256)
+def _minute(minute: bytes, offset: bytes) -> int:
+    moment = datetime.datetime.fromisoformat((minute + b":00" + offset).decode())
+    return int(moment.timestamp()) * 10**9
+
+
+def completed(log: bytes) -> int:
+    """How many lines end in `log` (whole log lines)."""
+    if b" stdout P " not in log and b" stderr P " not in log:
+        return log.count(b"\n")
+    return sum(_is_full(line) for line in log.split(b"\n")[:-1])
+
+
+def offset_of_last(log: bytes, count: int) -> int:
+    """Where the log line begins that is the `count`-th from the end to end a line of text."""
+    end = len(log)
+    for line in reversed(log.split(b"\n")[:-1]):
+        end -= len(line) + 1
+        if _is_full(line):
+            count -= 1
+            if count == 0:
+                return end
+    return 0
+
+
+def unfinished(
+    lines_backward: Iterable[bytes], wanted: Sequence[bytes] = (b"stdout", b"stderr")
+) -> list[bytes]:
+    """The P pieces at the end of the log whose line has not ended, in order.
+
+    Takes log lines from the last to the first, as many as it needs to see each stream's last F.
+    """
+    kept: list[bytes] = []
+    streams = set(wanted)
+    for line in lines_backward:
+        stream = line[36:42]
+        if stream not in streams:
+            continue
+        if not _is_full(line):
+            kept.append(line)
+            continue
+        streams.discard(stream)
+        if not streams:
+            break
+    return kept[::-1]
+
+
+def _is_full(line: bytes) -> bool:
+    return line[43:44] != b"P"

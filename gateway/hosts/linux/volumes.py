@@ -1,0 +1,275 @@
+"""Volumes of the driver `local`: folders that outlive zones, and filling them from the image.
+
+ROOT/volumes/NAME/_data         what zones see
+ROOT/volumes/NAME/volume.json   labels, options, time of creation; there = the volume exists
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dockerapi.errors import InvalidParameter, NotFound, NotSupported
+from gateway.hosts.linux.rooted import open_in_root
+from gateway.zones.host import Volume
+
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_DATA = "_data"
+_RECORD = "volume.json"
+_LOCAL_OPTIONS = frozenset(("type", "o", "device", "size"))
+_COPY_STEP = 1 << 30
+
+
+class LinuxVolumes:
+    """Satisfies VolumeHost.  Loaded once; the folder is ours alone."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "volumes"
+        self._folder.mkdir(mode=0o701, parents=True, exist_ok=True)
+        self._volumes = {volume.name: volume for volume in _load(self._folder)}
+        self._lock = asyncio.Lock()
+
+    def list(self) -> Sequence[Volume]:
+        """From memory, oldest first."""
+        return list(self._volumes.values())
+
+    def get(self, name: str) -> Volume:
+        """NotFound(`get X: no such volume`)."""
+        volume = self._volumes.get(name)
+        if volume is None:
+            raise NotFound(f"get {name}: no such volume")
+        return volume
+
+    async def create(self, name: str, *, labels: dict[str, str], options: dict[str, str]) -> Volume:
+        """The existing one where the name is known; "" makes an anonymous one with a name of 64 hex.
+
+        InvalidParameter for a bad name or option, NotSupported for the options of `local` (mounts).
+        """
+        if not name:
+            name = secrets.token_hex(32)
+            labels = {ANONYMOUS_LABEL: "", **labels}
+        if name in self._volumes:
+            return self._volumes[name]
+        check_name(name)
+        check_options(options)
+        async with self._lock:
+            if name in self._volumes:
+                return self._volumes[name]
+            volume = Volume(
+                name=name,
+                mountpoint=str(self._folder / name / _DATA),
+                created_ns=time.time_ns(),
+                labels=dict(labels),
+                options=dict(options),
+            )
+            await asyncio.to_thread(_make, self._folder / name, volume)
+            self._volumes[name] = volume
+            return volume
+
+    async def remove(self, name: str) -> None:
+        """NotFound if there is none.  Whether it is in use is the engine's to know."""
+        async with self._lock:
+            self.get(name)
+            await asyncio.to_thread(_unmake, self._folder / name)
+            del self._volumes[name]
+
+    async def copy_up(self, rootfs: Path, target: str, volume: Volume) -> None:
+        """Fill an empty volume with what the image has at `target`."""
+        await asyncio.to_thread(copy_up, rootfs, target, Path(volume.mountpoint))
+
+
+def check_name(name: str) -> None:
+    """InvalidParameter in dockerd's words."""
+    if _NAME.fullmatch(name):
+        return
+    if len(name) == 1:
+        raise InvalidParameter(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    raise InvalidParameter(
+        f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+        '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
+        "absolute path"
+    )
+
+
+def check_options(options: dict[str, str]) -> None:
+    """dockerd's own complaints first; then that we mount nothing for a volume yet."""
+    for name in options:
+        if name not in _LOCAL_OPTIONS:
+            raise InvalidParameter(f'invalid option: "{name}"')
+    if not options:
+        return
+    for name in ("device", "type"):
+        if not options.get(name) and "size" not in options:
+            raise InvalidParameter(f'missing required option: "{name}"')
+    raise NotSupported(
+        "options of the volume driver local (type, device, o, size) are not supported by zonegate yet"
+    )
+
+
+def _load(folder: Path) -> list[Volume]:
+    volumes: list[Volume] = []
+    for entry in folder.iterdir():
+        try:
+            body = json.loads((entry / _RECORD).read_text())
+        except FileNotFoundError:
+            # Half made, or half deleted, when we were killed.
+            shutil.rmtree(entry, ignore_errors=True)
+            continue
+        volumes.append(Volume(name=entry.name, mountpoint=str(entry / _DATA), **body))
+    return sorted(volumes, key=lambda volume: volume.created_ns)
+
+
+def _make(folder: Path, volume: Volume) -> None:
+    record = folder / f"{_RECORD}.new"
+    try:
+        (folder / _DATA).mkdir(parents=True)
+        folder.chmod(0o701)
+        (folder / _DATA).chmod(0o755)
+        body = {
+            "created_ns": volume.created_ns,
+            "labels": volume.labels,
+            "options": volume.options,
+        }
+        record.write_text(json.dumps(body))
+        record.rename(folder / _RECORD)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _unmake(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        (folder / _RECORD).unlink()  # from here on it does not exist
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+# --- filling a volume from the image -----------------------------------------------------------------
+
+
+def copy_up(rootfs: Path, target: str, folder: Path) -> None:
+    """Copy what the root has at `target` into `folder` if that is empty; blocks, so call it in a thread.
+
+    `target` is resolved inside the root.  Owner, mode, times, links, devices and extended attributes are
+    kept; the folder itself takes those of `target`.  A target that is missing or no folder copies nothing.
+    """
+    if any(folder.iterdir()):
+        return
+    with _folder_in_root(rootfs, target) as source:
+        if source is None:
+            return
+        destination = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _copy_folder(source, destination, {})
+        finally:
+            os.close(destination)
+
+
+@contextmanager
+def _folder_in_root(rootfs: Path, target: str) -> Iterator[int | None]:
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = -1
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            descriptor = open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
+        yield descriptor if descriptor >= 0 else None
+    finally:
+        os.close(root)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _copy_folder(source: int, destination: int, links: dict[tuple[int, int], str]) -> None:
+    """Content and attributes of an open folder; `links` are files seen with several names."""
+    with os.scandir(source) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        _copy_entry(source, destination, name, links)
+    _copy_attributes(source, destination, os.fstat(source))
+
+
+def _copy_entry(
+    source: int, destination: int, name: str, links: dict[tuple[int, int], str]
+) -> None:
+    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+        key = (status.st_dev, status.st_ino)
+        if first := links.get(key):
+            os.link(first, name, dst_dir_fd=destination, follow_symlinks=False)
+            return
+        links[key] = f"{_path(destination)}/{name}"
+    if stat.S_ISDIR(status.st_mode):
+        os.mkdir(name, 0o700, dir_fd=destination)
+        with _opened(source, name) as below, _opened(destination, name) as copy:
+            _copy_folder(below, copy, links)
+    elif stat.S_ISREG(status.st_mode):
+        _copy_file(source, destination, name, status)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=destination)
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=destination, follow_symlinks=False)
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=destination, follow_symlinks=False)
+    else:
+        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=destination)
+        path = f"{_path(destination)}/{name}"
+        os.chown(path, status.st_uid, status.st_gid)
+        Path(path).chmod(stat.S_IMODE(status.st_mode))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def _opened(folder: int, name: str) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy_file(source: int, destination: int, name: str, status: os.stat_result) -> None:
+    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        writing = os.open(name, flags, 0o600, dir_fd=destination)
+        try:
+            while os.sendfile(writing, reading, None, _COPY_STEP):
+                pass
+            _copy_attributes(reading, writing, status)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def _copy_attributes(source: int, destination: int, status: os.stat_result) -> None:
+    # The owner first: chown takes setuid bits and file capabilities away.
+    os.fchown(destination, status.st_uid, status.st_gid)
+    os.fchmod(destination, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        if name.startswith("trusted.overlay."):
+            continue  # of the layer's making, not of the image
+        try:
+            os.setxattr(destination, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENODATA):
+                raise
+    os.utime(destination, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _path(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
