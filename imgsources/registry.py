@@ -160,6 +160,9 @@ class RegistryClient:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_s, sock_read=stall_timeout_s
         )
+        self._ping_timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_timeout_s, sock_read=connect_timeout_s
+        )
         self._endpoints: dict[_Server, _Endpoint] = {}
         self._tokens: dict[tuple[str, str, str], _Token] = {}
         self._served_by: dict[str, _Server] = {}
@@ -293,7 +296,9 @@ class RegistryClient:
         return await self._ping(server, *server.addresses[-1])
 
     async def _ping(self, server: _Server, base: URL, verifies: bool) -> _Endpoint:
-        async with self._send("GET", base / "v2/", verifies, {}) as response:
+        # Only the body of a blob may take its time; who does not answer this is not there.
+        request = self._send("GET", base / "v2/", verifies, {}, timeout=self._ping_timeout)
+        async with request as response:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise await refusal(response, None)
             return _Endpoint(base, verifies, _challenge(response), server.credentials)
@@ -474,6 +479,7 @@ class RegistryClient:
         headers: Mapping[str, str],
         *,
         data: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request.  What the network does wrong becomes an APIError with Go's words for it.
 
@@ -486,7 +492,7 @@ class RegistryClient:
                 headers={"Accept-Encoding": "identity", **headers},
                 data=data,
                 ssl=verifies,
-                timeout=self._timeout,
+                timeout=timeout or self._timeout,
                 read_bufsize=_READ_BUFFER_BYTES,
             )
         except (aiohttp.ClientError, OSError) as error:
