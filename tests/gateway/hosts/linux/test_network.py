@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 import uuid as uuids
@@ -20,7 +21,8 @@ from typing import TypeVar
 
 import pytest
 
-from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, CommandFailed, InvalidParameter, NotFound, NotSupported
+from gateway.hosts.command import Spawner, run
 from gateway.hosts.ipam import mac_of
 from gateway.hosts.linux import netlink, netns, nft
 from gateway.hosts.linux.forwarding import probe
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.root
 T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 _NEWNET = 0x40000000
+_ROOT = Path(__file__).parents[4]
 POOLS = (AddressPool(base="10.201.0.0/16", size=24),)
 OUTSIDE = "198.51.100.2"
 HOST = "198.51.100.1"
@@ -647,6 +650,61 @@ async def test_live_zones_outlast_the_gateway_and_the_rest_is_removed(
         await zone(second, port)
     finally:
         await second.close(remove=True)
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway.hosts.linux.network import LinuxNetworks
+from gateway.settings import AddressPool
+from gateway.zones.host import NetworkRequest
+from gateway.zones.metadata import PublishedPort
+
+async def main(root, *uuids):
+    networks = LinuxNetworks.open(
+        name="t", bridge="t0", bip="", pools=[AddressPool(base="10.201.0.0/16", size=24)],
+        state=Path(root) / "t/state", exec_root=Path(root) / "t/run",
+    )
+    await networks.adopt({})
+    for number, uuid in enumerate(uuids):
+        nic = networks.lease(uuid, NetworkRequest("bridge"))
+        port = PublishedPort(zone_port=80, host_ip="0.0.0.0", host_port=8080 + number)
+        await networks.connect(uuid, [nic], [port], endpoint="x")
+        print(nic.model_dump_json(), file=open(Path(root) / uuid, "w"), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_after_kill_9_the_next_one_finds_everything_in_order(
+    opened: Callable[..., LinuxNetworks], machine: netlink.RouteSocket, tmp_path: Path
+) -> None:
+    kept, gone = new_uuid(), new_uuid()
+    spawner = Spawner()
+    program = [sys.executable, "-c", _KILLED, str(tmp_path), kept, gone]
+    with pytest.raises(CommandFailed) as raised:
+        await run(
+            program, timeout_s=20, spawner=spawner, env=dict(os.environ, PYTHONPATH=str(_ROOT))
+        )
+    spawner.close()
+    assert raised.value.exit_status == -9, raised.value.detail
+    nic = Nic.model_validate_json(content(str(tmp_path / kept)))
+    networks = opened()
+    networks.learn(kept, [nic])
+    port = PublishedPort(zone_port=80, host_ip="0.0.0.0", host_port=8080)
+    with answering(networks.netns_path(kept), 80):
+        assert ask(None, "127.0.0.1", 8080) == nic.gateway
+        await networks.adopt({kept: ([nic], [port])})
+        assert ask(None, "127.0.0.1", 8080) == nic.gateway
+        with pytest.raises(ConnectionRefusedError):
+            ask(None, "127.0.0.1", 8081)
+    assert not there(networks.netns_path(gone))
+    _, fresh, _ = await zone(networks)
+    assert fresh.ip != nic.ip
+    wait_until(lambda: len([link for link in machine.links() if link.kind == "veth"]) == 2)
+    await networks.close(remove=True)
+    assert str(tmp_path) not in content("/proc/self/mountinfo")
 
 
 async def test_removal_takes_everything_away(
