@@ -15,7 +15,7 @@ import datetime
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from dockerapi.framing import StreamId
 from gateway.zones.host import LogQuery
@@ -144,26 +144,37 @@ def offset_of_last(log: bytes, count: int) -> int:
     return 0
 
 
-def unfinished(
-    lines_backward: Iterable[bytes], wanted: Sequence[bytes] = (b"stdout", b"stderr")
-) -> list[bytes]:
+def unfinished(blocks_backward: Iterable[bytes]) -> list[bytes]:
     """The P pieces at the end of the log whose line has not ended, in order.
 
-    Takes log lines from the last to the first, as many as it needs to see each stream's last F.
+    Takes blocks of log lines from the last to the first, as many as it needs to see the last F of
+    each stream.
     """
     kept: list[bytes] = []
-    streams = set(wanted)
-    for line in lines_backward:
-        stream = line[36:42]
-        if stream not in streams:
-            continue
-        if not _is_full(line):
-            kept.append(line)
-            continue
-        streams.discard(stream)
+    streams = {b"stdout", b"stderr"}
+    for log in blocks_backward:
+        for line in [_any_line(log)] if _is_plain(log) else reversed(log.split(b"\n")[:-1]):
+            stream = line[36:42]
+            if stream not in streams:
+                continue
+            if _is_full(line):
+                streams.discard(stream)
+            else:
+                kept.append(line)
         if not streams:
             break
     return kept[::-1]
+
+
+def _is_plain(log: bytes) -> bool:
+    """All lines are whole ones of one stream, surely; most logs are so, and need no look at each line."""
+    if b" stdout P " in log or b" stderr P " in log:
+        return False
+    return b" stdout F " not in log or b" stderr F " not in log
+
+
+def _any_line(log: bytes) -> bytes:
+    return log[: log.find(b"\n")]
 
 
 def _is_full(line: bytes) -> bool:

@@ -165,12 +165,12 @@ class _Files:
         if wanted > 0:
             self._at = _Position(0, 0)
             return b""
-        pieces = unfinished(self._lines_backward(self._at))
+        pieces = unfinished(self._recent(self._at))
         return b"".join(piece + b"\n" for piece in pieces)
 
     def _open_lines(self) -> int:
         """Lines that were begun and not ended at the end of the log: they count as lines."""
-        pieces = unfinished(self._lines_backward(self.end()))
+        pieces = unfinished(self._recent(self.end()))
         return len({piece[36:42] for piece in pieces})
 
     def end(self) -> _Position:
@@ -253,16 +253,15 @@ class _Files:
                 if data:
                     yield _Position(file, start + cut), data
 
-    def _lines_backward(self, end: _Position) -> Iterator[bytes]:
-        """Log lines before `end`; not for ever, where a stream has never written a whole line."""
+    def _recent(self, end: _Position) -> Iterator[bytes]:
+        """Blocks before `end`, the last first; not for ever, where a stream never ended a line."""
         seen = 0
-        pieces = False
+        has_pieces = False
         for _, log in self._backward(end):
-            lines = log.split(b"\n")[:-1]
-            yield from reversed(lines)
-            pieces = pieces or any(line[43:44] == b"P" for line in lines)
+            yield log
+            has_pieces = has_pieces or b" stdout P " in log or b" stderr P " in log
             seen += len(log)
-            if seen > (_LONGEST_LINE if pieces else _LINE_SEARCH):
+            if seen > (_LONGEST_LINE if has_pieces else _LINE_SEARCH):
                 return
 
 
