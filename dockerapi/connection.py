@@ -203,7 +203,8 @@ class Connection(RequestHandler):
         self.ended = True
         if self._hijackable or self.early is not None:
             return True
-        busy = self._request_in_progress or bool(self._messages)
+        # Between a request's arrival and its handler's first step no flag of aiohttp's is set.
+        busy = self._request_count > 0 and not self._is_idle()
         return busy and not self.follows
 
     # -- cutting
@@ -256,14 +257,22 @@ class Connection(RequestHandler):
             return data
         taken = extent.take(data)
         if extent.broken:
-            self._opaque = True
-            super().data_received(data)
+            self._spoil_body()
             return b""
         body, rest = data[:taken], data[taken:]
         super().data_received(body)
         if extent.ended:
             self._end_of_request(rest)
         return rest
+
+    def _spoil_body(self) -> None:
+        """aiohttp would leave the handler waiting for the rest of a body that is none."""
+        self._opaque = True
+        request = self._current_request
+        body = self._messages[-1][1] if self._messages else request and request.content
+        if body:
+            body.set_exception(web.RequestPayloadError("invalid chunk"))
+            body.feed_eof()  # or aiohttp would wait for more of it after the answer
 
     def _end_of_request(self, rest: bytes) -> None:
         self._extent = None
@@ -307,7 +316,7 @@ class Connection(RequestHandler):
 
     def _is_idle(self) -> bool:
         waiting = self._waiter is not None and not self._waiter.done()
-        return waiting and not self._messages and not self._paused and not self._force_close
+        return waiting and not self._messages
 
     # -- time and errors
 
@@ -316,7 +325,7 @@ class Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """After a client's last request there is nothing to wait for, and no EOF will come again."""
         done = await super().finish_response(request, resp, start_time)
-        if self.ended:
+        if self.ended or self._opaque:
             self.close()
         return done
 
