@@ -89,4 +89,8 @@ def probe() -> dict[str, str]:
     version = next((row["metainfo"].get("version", "") for row in rows if "metainfo" in row), "")
     dropping = dropping_chains(listing)
     forward = "drop in " + ", ".join(dropping) if dropping else "accept"
+    if _read(_LEGACY):
+        forward += (
+            "; iptables-legacy has rules that are not looked at: see iptables-legacy -S FORWARD"
+        )
     return facts | {"libnftables": version or "unknown", "forward policy": forward}

@@ -15,6 +15,7 @@ import asyncio
 import errno
 import hashlib
 import logging
+import re
 import secrets
 import threading
 import time
@@ -137,8 +138,7 @@ class LinuxNetworks:
             rules.close()
             raise
         try:
-            self._make_table_if_missing()
-            self._look_for_warnings()
+            self._look_around()
         except BaseException:
             self._let_go()
             self._pool.close()
@@ -148,9 +148,13 @@ class LinuxNetworks:
     def _make_table_if_missing(self) -> None:
         """One that is there serves live zones until `adopt` knows them."""
         try:
-            self._rules.run(f"list table inet {nft.table_of(self._name)}")
+            self._rules.run(f"list chain inet {nft.table_of(self._name)} same")
         except CommandFailed:
-            self._rules.run(nft.ruleset(self._name, self._bridged(), ()))
+            self._make_table()
+
+    def _make_table(self, more: Iterable[nft.Redirect] = ()) -> None:
+        redirects = [one for held in self._held.values() for one in _redirects(held)]
+        self._rules.run(nft.ruleset(self._name, self._bridged(), [*redirects, *more]))
 
     def _bridged(self) -> Sequence[nft.BridgedSubnet]:
         if self._bridge is None:
@@ -177,6 +181,8 @@ class LinuxNetworks:
             raise InvalidParameter(
                 "user specified IP address is supported on user defined networks only"
             )
+        if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
+            raise InvalidParameter(f"invalid MAC address: {request.mac}")
         address = self._book.lease(uuid, network.id, network.name)
         return Nic(
             nic_tag=network.nic_tag,
@@ -211,7 +217,7 @@ class LinuxNetworks:
     ) -> Attachment:  # fmt: skip
         """A new namespace with loopback up, a veth per nic, and the ports published; all or nothing.
 
-        `endpoint` is the name that errors show.  Ports are ignored without a nic, as in dockerd.  APIError
+        `endpoint` is the name that errors show.  Ports are ignored without a nic, as in dockerd.  APIError:
         `driver failed programming external connectivity on endpoint ...` if a port is taken; NotSupported: sctp.
         """
         self._close_proxies(uuid)
@@ -269,7 +275,7 @@ class LinuxNetworks:
         """What on this machine keeps zones from being reached, and what to do; looked up anew now and then."""
         if time.monotonic() - self._warned_at > _WARNINGS_AGE_S and not self._closed.is_set():
             self._warned_at = time.monotonic()
-            self._worker.submit(self._look_for_warnings)
+            self._worker.submit(self._look_around)
         return self._warnings
 
     # In the worker thread from here on.
@@ -287,6 +293,8 @@ class LinuxNetworks:
             for number, nic in enumerate(nics):
                 self._plug(uuid, nic, _FIRST_INDEX + number, namespace)
             self._folder.add(uuid, namespace)
+        except OSError as error:
+            raise APIError(f"failed to set up container networking: {error.strerror}") from error
         finally:
             # Without a name this ends the namespace, and its veths with it.
             namespace.close()
@@ -343,7 +351,7 @@ class LinuxNetworks:
         try:
             for port in ports:
                 held.extend((one, to) for one in self._ports.take(port, to))
-            self._run_rules(nft.add_redirects(self._name, _redirects(held)))
+            self._add_redirects(held)
         except BaseException as error:
             for one, _ in held:
                 self._ports.free(one)
@@ -360,7 +368,8 @@ class LinuxNetworks:
     def _disconnect(self, uuid: ZoneUUID) -> None:
         held = self._held.pop(uuid, ())
         try:
-            self._run_rules(nft.delete_redirects(self._name, _redirects(held)))
+            if redirects := tuple(_redirects(held)):
+                self._rules.run(nft.delete_redirects(self._name, redirects))
         except CommandFailed as error:
             # Somebody flushed the rules: the port is free all the same.
             log.warning("ports of zone %s could not be unpublished: %s", uuid, error.message)
@@ -370,9 +379,16 @@ class LinuxNetworks:
             self._folder.remove(uuid)
         self._forget_flows(held)
 
-    def _run_rules(self, text: str) -> None:
-        if text:
-            self._rules.run(text)
+    def _add_redirects(self, held: Sequence[tuple[Held, IPv4Address]]) -> None:
+        redirects = tuple(_redirects(held))
+        if not redirects:
+            return
+        try:
+            self._rules.run(nft.add_redirects(self._name, redirects))
+        except CommandFailed as error:
+            # A restart of the machine's firewall flushes everybody's tables: ours is known to the last element.
+            log.warning("rules of %s were changed by somebody, made anew: %s", self._name, error)
+            self._make_table(redirects)
 
     def _forget_flows(self, held: Iterable[tuple[Held, IPv4Address]]) -> None:
         """A UDP flow keeps the way it once took; TCP connections end by themselves."""
@@ -394,8 +410,7 @@ class LinuxNetworks:
                     log.warning(
                         "port %d of zone %s is bound by another program", one.port.host_port, uuid
                     )
-        redirects = [one for held in self._held.values() for one in _redirects(held)]
-        self._rules.run(nft.ruleset(self._name, self._bridged(), redirects))
+        self._make_table()
         for name in self._folder.names():
             if name not in live:
                 self._folder.remove(name)
@@ -411,7 +426,9 @@ class LinuxNetworks:
                     if error.errno != errno.ENODEV:
                         raise
 
-    def _look_for_warnings(self) -> None:
+    def _look_around(self) -> None:
+        """Whether our rules are still there, and what those of others do."""
+        self._make_table_if_missing()
         self._warned_at = time.monotonic()
         bridge = self._bridge.name if self._bridge else ""
         self._warnings = forwarding_warnings(self._rules, bridge) if bridge else ()

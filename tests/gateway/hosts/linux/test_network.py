@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import socket
 import struct
 import sys
@@ -606,6 +607,41 @@ async def test_twenty_at_once_are_all_right(networks: LinuxNetworks) -> None:
     assert not [path for _, _, path in zones if there(path)]
 
 
+async def test_rules_that_somebody_flushed_are_made_anew(
+    networks: LinuxNetworks, machine: netlink.RouteSocket
+) -> None:
+    first, _, path = await zone(networks, PublishedPort(zone_port=80, host_port=8080))
+    before = rules_of("t")
+    rules = nft.Nft()
+    rules.run("flush ruleset")
+    rules.close()
+    second, _, _ = await zone(networks, PublishedPort(zone_port=80, host_port=8081))
+    with answering(path, 80):
+        ask(None, "127.0.0.1", 8080)
+    await networks.disconnect(second)
+    rules = nft.Nft()
+    rules.run("flush ruleset")
+    rules.close()
+    await networks._run(networks._look_around)
+    assert without_handles(rules_of("t")) == without_handles(before)
+    await networks.disconnect(first)
+
+
+def without_handles(listing: str) -> str:
+    return re.sub(r'"handle": \d+', "", listing)
+
+
+async def test_a_bridge_that_somebody_removed_is_an_error_and_leaves_nothing(
+    networks: LinuxNetworks, machine: netlink.RouteSocket
+) -> None:
+    machine.execute(netlink.delete_link(socket.if_nametoindex("t0")))
+    uuid = new_uuid()
+    nic = networks.lease(uuid, NetworkRequest("bridge"))
+    with pytest.raises(APIError, match="failed to set up container networking: create veth"):
+        await networks.connect(uuid, [nic], [PublishedPort(zone_port=80)], endpoint="x")
+    assert not there(networks.netns_path(uuid))
+
+
 async def test_a_cancelled_connect_leaves_nothing(networks: LinuxNetworks) -> None:
     uuid = new_uuid()
     nic = networks.lease(uuid, NetworkRequest("bridge"))
@@ -759,6 +795,17 @@ async def test_without_a_default_network_there_is_nothing_to_lease(
     await networks.close(remove=True)
 
 
+async def test_what_a_client_asks_of_a_nic_is_given_or_refused(networks: LinuxNetworks) -> None:
+    nic = networks.lease(new_uuid(), NetworkRequest("bridge", mac="02:AB:00:00:00:01"))
+    assert nic.mac == "02:ab:00:00:00:01"
+    with pytest.raises(InvalidParameter, match="invalid MAC address: 1:2"):
+        networks.lease(new_uuid(), NetworkRequest("bridge", mac="1:2"))
+    with pytest.raises(InvalidParameter, match="user specified IP address is supported on user"):
+        networks.lease(new_uuid(), NetworkRequest("bridge", address="10.201.0.9"))
+    with pytest.raises(InvalidParameter, match="network host has no addresses"):
+        networks.lease(new_uuid(), NetworkRequest("host"))
+
+
 async def test_networks_are_found_by_name_id_and_prefix(networks: LinuxNetworks) -> None:
     bridge = networks.get("bridge")
     assert networks.get(bridge.id) == networks.get(bridge.id[:12]) == bridge
@@ -776,7 +823,7 @@ async def test_a_dropping_forward_policy_is_reported_and_left_alone(
             "table ip filter { chain DOCKER-USER { }\n chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER\n }\n }"
         )
         before = rules.run("list table ip filter")
-        await networks._run(networks._look_for_warnings)
+        await networks._run(networks._look_around)
         (warning,) = networks.warnings()
         assert "table ip filter chain FORWARD" in warning
         assert "iptables -I DOCKER-USER -i t0 -j ACCEPT" in warning
@@ -784,7 +831,7 @@ async def test_a_dropping_forward_policy_is_reported_and_left_alone(
         assert "ip filter FORWARD" in probe()["forward policy"]
         rules.run("add rule ip filter DOCKER-USER iifname t0 counter accept")
         rules.run("add rule ip filter DOCKER-USER oifname t0 counter accept")
-        await networks._run(networks._look_for_warnings)
+        await networks._run(networks._look_around)
         assert networks.warnings() == ()
     finally:
         rules.close()
