@@ -219,6 +219,10 @@ class ZoneHost(Protocol):
         """Terminal size of the zone's first process.  Conflict if not running."""
         ...
 
+    async def root_size(self, uuid: ZoneUUID) -> int:
+        """Bytes that the zone has written to its own root, volumes not counted."""
+        ...
+
     def logs(self, uuid: ZoneUUID, query: LogQuery) -> AsyncIterator[tuple[StreamId, bytes]]:
         """Blocks of whole log text, lines of one stream joined up to some 64 KiB, ready to be framed.
 

@@ -1,0 +1,140 @@
+"""What each docker operation does, by noun.  `Gateway` satisfies dockerapi.engine's `Engine`.
+
+The host's zones are the only record of containers: what is kept here (names, seen times, execs, events)
+is memory that a restart makes anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from dockerapi.errors import NotFound
+from dockerapi.models.system import AuthConfig
+from gateway.engine.containers import Containers, places
+from gateway.engine.events import Bus
+from gateway.engine.execs import Execs
+from gateway.engine.images import Images
+from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.networks import Networks
+from gateway.engine.roster import Roster
+from gateway.engine.supervisor import Supervisor
+from gateway.engine.system import System
+from gateway.engine.volumes import Volumes
+from gateway.settings import Settings
+from gateway.translate.facts import Surroundings
+from gateway.zones.host import Host, Zone, ZoneChange
+from imgsources.catalog import Catalog
+from imgsources.puller import Puller
+from imgsources.registry import RegistryClient
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The engine over one host.  `group` owns what runs in the background and must outlive it."""
+
+    def __init__(
+        self,
+        host: Host,
+        catalog: Catalog,
+        puller: Puller,
+        *,
+        settings: Settings,
+        registry: Callable[[AuthConfig | None], RegistryClient],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._host = host
+        self._bus = Bus()
+        self._roster = Roster(host.zones)
+        self._lifecycle = Lifecycle(host, self._bus, exited=self._exited)
+        self.execs = Execs(host.zones, self._roster, self._lifecycle, group)
+        hostname = socket.gethostname()
+        self.containers = Containers(
+            host,
+            catalog,
+            roster=self._roster,
+            lifecycle=self._lifecycle,
+            bus=self._bus,
+            execs=self.execs,
+            places=places(settings.data_root, settings.exec_root, host),
+            surroundings=surroundings(host, settings, hostname),
+        )
+        self._supervisor = Supervisor(group, self.containers.discard)
+        self.images = Images(
+            catalog,
+            puller,
+            datasets=host.datasets,
+            registry=registry,
+            roster=self._roster,
+            bus=self._bus,
+            spool=_spool(settings.data_root),
+            storage_driver=host.facts.storage_driver,
+        )
+        self.networks = Networks(host.networks, self._roster)
+        self.volumes = Volumes(host.volumes, self._roster)
+        self.system = System(
+            host,
+            catalog,
+            roster=self._roster,
+            bus=self._bus,
+            settings=settings,
+            registry=registry,
+            identity=_identity(settings.data_root),
+            hostname=hostname,
+        )
+
+    async def run(self) -> None:
+        """Follow the host's changes until cancelled."""
+        changes = self._host.zones.events()
+        self._supervisor.sweep(self._host.zones.list())
+        async for event in changes:
+            if event.change is ZoneChange.DELETED:
+                self.containers.forget(event.zone)
+            elif event.change is not ZoneChange.CREATED:
+                self._lifecycle.note(event.zone)
+
+    def _exited(self, zone: Zone) -> None:
+        self._supervisor.exited(zone)
+
+
+def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
+    """What the machine adds to every create body."""
+    facts = host.facts
+    try:
+        gateway = host.networks.get("bridge").gateway
+    except NotFound:
+        gateway = ""
+    return Surroundings(
+        instance=settings.name,
+        hostname=hostname,
+        ncpu=facts.ncpu,
+        cgroup_version=facts.cgroup_version,
+        runtimes=facts.runtimes,
+        default_runtime=facts.default_runtime,
+        dns=settings.dns,
+        host_gateway=gateway,
+        limits=facts.limits,
+        zone_defaults=settings.zone_defaults,
+    )
+
+
+def _spool(data_root: Path) -> Path:
+    """The folder of uploads, without what a killed process left there."""
+    folder = data_root / "tmp"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for leftover in folder.glob("load-*"):
+        leftover.unlink(missing_ok=True)
+    return folder
+
+
+def _identity(data_root: Path) -> str:
+    """ID of /info: made once per data root."""
+    path = data_root / "engine-id"
+    if not path.exists():
+        path.write_text(str(uuid.uuid4()))
+    return path.read_text().strip()

@@ -1,0 +1,442 @@
+"""What `docker container` does: find the zone, refuse what its state does not allow, act, tell of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import PurePath
+from urllib.parse import quote_plus
+
+from dockerapi.engine import AttachQuery, ListQuery, LogsQuery, LogStream
+from dockerapi.errors import (
+    APIError,
+    Conflict,
+    InvalidParameter,
+    NoSuchContainer,
+    NoSuchImage,
+    NotFound,
+    NotModified,
+    NotRunning,
+    NotSupported,
+)
+from dockerapi.framing import Stdio, StreamId
+from dockerapi.models.base import JSONObject
+from dockerapi.models.containers import ContainerCreate
+from gateway.engine import attach as attaching
+from gateway.engine import listing, names
+from gateway.engine.creation import Creation
+from gateway.engine.events import Bus
+from gateway.engine.execs import Execs
+from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.roster import Roster
+from gateway.translate import from_zone, networking
+from gateway.translate.facts import Identity, ImageFacts, Surroundings
+from gateway.translate.signals import signal_name, signal_number
+from gateway.translate.status import status
+from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
+from gateway.zones.spec import ZoneState
+from imgsources.catalog import Catalog, Image
+
+log = logging.getLogger(__name__)
+
+_KILL_WAIT_S = 10
+
+
+class Containers:
+    """The containers of one host."""
+
+    def __init__(
+        self,
+        host: Host,
+        catalog: Catalog,
+        *,
+        roster: Roster,
+        lifecycle: Lifecycle,
+        bus: Bus,
+        execs: Execs,
+        places: from_zone.Places,
+        surroundings: Surroundings,
+    ) -> None:
+        self._host = host
+        self._zones = host.zones
+        self._catalog = catalog
+        self._roster = roster
+        self._lifecycle = lifecycle
+        self._bus = bus
+        self._execs = execs
+        self._places = places
+        self._around = surroundings
+        self._creation = Creation(host, roster, bus)
+        self._rows = listing.Rows()
+        self._removing: set[str] = set()
+
+    async def create(
+        self, body: ContainerCreate, *, name: str | None, platform: str | None
+    ) -> JSONObject:
+        """{Id, Warnings}; everything that was made is gone if it fails."""
+        if not body.model_fields_set - {"host_config", "networking_config"}:
+            raise InvalidParameter("config cannot be empty in order to create a container")
+        chosen = names.checked(name) if name else names.generate(self._roster.is_taken)
+        image = self._image(body.image, platform)
+        identity = Identity(secrets.token_hex(32), chosen)
+        facts = ImageFacts(
+            image.id, image.uuid or "", image.config.config, image.config.platform.os
+        )
+        with self._roster.reserve(chosen, identity.docker_id):
+            zone, warnings = await self._creation.create(body, facts, identity, self._around)
+            self._lifecycle.known(zone)
+            self._roster.add(zone)
+        self._lifecycle.emit(zone, "create")
+        return {"Id": identity.docker_id, "Warnings": list(warnings)}
+
+    def _image(self, name: str, platform: str | None) -> Image:
+        if not name:
+            raise InvalidParameter("no image specified: a container needs one")
+        image = self._catalog.get(name)
+        if platform and not _fits(platform, image):
+            raise NotFound(
+                f"image with reference {name} was found but its platform ({image.config.platform}) "
+                f"does not match the specified platform ({platform})"
+            )
+        return image
+
+    async def list(self, query: ListQuery) -> bytes:
+        """The JSON array from kept rows."""
+        networks = self._networks()
+        lookup = listing.Lookup(self._roster.find, self._image_ids, networks)
+        zones = listing.select(self._roster.all(), query, lookup)
+        shown: dict[tuple[str, str], str] = {}
+
+        def image_name(zone: Zone) -> str:
+            key = (zone.metadata.image_name, zone.metadata.image_id)
+            if key not in shown:
+                shown[key] = self._shown_image(*key)
+            return shown[key]
+
+        array = self._rows.array(
+            zones, image_name=image_name, networks=networks, now_ns=time.time_ns()
+        )
+        if query.size:
+            array = listing.with_size(array, [await self._size(zone) for zone in zones])
+        return array
+
+    def _shown_image(self, name: str, image_id: str) -> str:
+        """The name as long as it means this image, else the id."""
+        try:
+            return name if self._catalog.get(name).id == image_id else image_id
+        except (NoSuchImage, InvalidParameter):
+            return image_id
+
+    def _image_ids(self, ref: str) -> frozenset[str]:
+        """An image and everything built on top of it; an unknown one has none."""
+        try:
+            image = self._catalog.get(ref)
+        except (NoSuchImage, InvalidParameter):
+            return frozenset()
+        chain = image.config.diff_ids
+        return frozenset(
+            other.id
+            for other in self._catalog.images()
+            if other.config.diff_ids[: len(chain)] == chain
+            and (len(other.config.diff_ids) > len(chain) or other.id == image.id)
+        )
+
+    def _networks(self) -> dict[str, Network]:
+        return {network.name: network for network in self._host.networks.list()}
+
+    async def _size(self, zone: Zone) -> dict[str, int]:
+        changed = await self._zones.root_size(zone.uuid)
+        try:
+            below = self._catalog.get(zone.metadata.image_id).size
+        except NoSuchImage:
+            below = 0
+        return {"SizeRw": changed, "SizeRootFs": below + changed}
+
+    async def inspect(self, ref: str, *, size: bool) -> JSONObject:
+        """The newest shape."""
+        zone = self._roster.find(ref)
+        shown = from_zone.inspect(
+            zone,
+            networks=self._networks(),
+            places=self._places,
+            exec_ids=self._execs.of(zone.metadata.id),
+        )
+        return shown | await self._size(zone) if size else shown
+
+    async def start(self, ref: str) -> None:
+        """NotModified if it runs; what goes wrong stays in State.Error."""
+        zone = self._roster.find(ref)
+        if zone.state is ZoneState.PAUSED:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if zone.metadata.id in self._removing:
+            raise Conflict("container is marked for removal and cannot be started")
+        if zone.is_running:
+            raise NotModified("")
+        self._check_networks(zone)
+        try:
+            started = await self._zones.start(zone.uuid)
+        except NotModified:
+            raise
+        except APIError:
+            if from_zone.auto_remove(zone):
+                await self.discard(zone)
+            raise
+        self._lifecycle.note(started)
+
+    def _check_networks(self, zone: Zone) -> None:
+        for name in from_zone.networks_joined(zone):
+            try:
+                self._host.networks.get(name)
+            except NotFound as error:
+                raise NotFound(f"failed to set up container networking: {error.message}") from error
+        owner = networking.target(from_zone.network_mode(zone))
+        if owner and not self._roster.find(owner).is_running:
+            raise Conflict(f"cannot join network of a non running container: {owner}")
+
+    async def stop(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
+        """NotModified if it does not run."""
+        zone = self._roster.find(ref)
+        if not _is_up(zone):
+            raise NotModified("")
+        name = signal_name(signal) if signal else None
+        self._tell_kill(zone, name or _stop_signal(zone))
+        stopped = await self._zones.stop(zone.uuid, signal=name, timeout_s=timeout_s)
+        self._lifecycle.note(stopped)
+        self._lifecycle.emit(stopped, "stop")
+
+    async def restart(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
+        """Also of a container that does not run.  --rm survives it."""
+        zone = self._roster.find(ref)
+        name = signal_name(signal) if signal else None
+        self._check_networks(zone)
+        if _is_up(zone):
+            self._tell_kill(zone, name or _stop_signal(zone))
+        self._lifecycle.hold(zone, restarting=True)
+        try:
+            started = await self._zones.restart(zone.uuid, signal=name, timeout_s=timeout_s)
+            self._lifecycle.note(started)
+        finally:
+            self._lifecycle.hold(zone, restarting=False)
+        self._lifecycle.emit(started, "restart")
+        if started.state is ZoneState.STOPPED and from_zone.auto_remove(started):
+            await self.discard(started)
+
+    async def kill(self, ref: str, *, signal: str) -> None:
+        """KILL returns when the container is down, any other signal at once."""
+        zone = self._roster.find(ref)
+        try:
+            name = signal_name(signal or "SIGKILL")
+        except InvalidParameter as error:
+            raise InvalidParameter(f"cannot kill container: {ref}: {error.message}") from error
+        if not zone.is_running:
+            raise Conflict(
+                f"cannot kill container: {ref}: container {zone.metadata.id} is not running"
+            )
+        over = self._lifecycle.wait(zone, "not-running")
+        try:
+            self._tell_kill(zone, name)
+            await self._zones.kill(zone.uuid, name)
+            if name == "SIGKILL":
+                async with asyncio.timeout(_KILL_WAIT_S):
+                    await over
+        except TimeoutError:
+            log.warning("container %s did not end within %s s of SIGKILL", ref, _KILL_WAIT_S)
+        finally:
+            over.cancel()
+
+    def _tell_kill(self, zone: Zone, name: str) -> None:
+        self._lifecycle.emit(zone, "kill", signal=str(signal_number(name)))
+
+    async def pause(self, ref: str) -> None:
+        """Conflict unless it runs unpaused."""
+        zone = self._roster.find(ref)
+        if not zone.is_running:
+            raise NotRunning(zone.metadata.id)
+        if zone.state is ZoneState.PAUSED:
+            raise Conflict(f"container {zone.metadata.id} is already paused")
+        self._lifecycle.note(await self._zones.pause(zone.uuid))
+        self._lifecycle.emit(zone, "pause")
+
+    async def unpause(self, ref: str) -> None:
+        """Refused with 500, as dockerd does, unless it is paused."""
+        zone = self._roster.find(ref)
+        if zone.state is not ZoneState.PAUSED:
+            raise APIError(f"container {zone.metadata.id} is not paused")
+        self._lifecycle.note(await self._zones.unpause(zone.uuid))
+        self._lifecycle.emit(zone, "unpause")
+
+    async def rename(self, ref: str, name: str) -> None:
+        """The old name is free at once."""
+        zone = self._roster.find(ref)
+        if not name.removeprefix("/"):
+            raise InvalidParameter("Neither old nor new names may be empty")
+        new, old = names.checked(name), zone.spec.alias
+        if new == old:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
+        with self._roster.reserve(new, zone.metadata.id):
+            renamed = await self._zones.rename(zone.uuid, new)
+        self._roster.free(old, zone.metadata.id)
+        self._lifecycle.note(renamed)
+        self._lifecycle.emit(renamed, "rename", oldName=f"/{old}")
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """Anonymous volumes go with it where `volumes`."""
+        zone = self._roster.find(ref)
+        if link:
+            raise NotSupported("links are not supported by zonegate yet")
+        if _is_up(zone) and not force:
+            what = "and must be unpaused first" if zone.state is ZoneState.PAUSED else ""
+            state = status(zone)
+            raise Conflict(
+                f'cannot remove container "/{zone.spec.alias}": container is {state}'
+                + (f" {what}" if what else ": stop the container before removing or force remove")
+            )
+        if zone.metadata.id in self._removing:
+            raise Conflict(f"removal of container {ref} is already in progress")
+        await self._delete(zone, volumes=volumes)
+
+    async def discard(self, zone: Zone) -> None:
+        """Remove for --rm: with its anonymous volumes; nothing happens if somebody else removes it."""
+        known = self._roster.knows(zone.metadata.id)
+        if known and zone.metadata.id not in self._removing:
+            await self._delete(zone, volumes=True)
+
+    async def _delete(self, zone: Zone, *, volumes: bool) -> None:
+        self._removing.add(zone.metadata.id)
+        try:
+            if _is_up(zone):
+                self._tell_kill(zone, "SIGKILL")
+            await self._zones.delete(zone.uuid)
+            self.forget(zone)
+        except NotFound as error:
+            self.forget(zone)
+            raise NoSuchContainer(zone.metadata.id) from error
+        finally:
+            self._removing.discard(zone.metadata.id)
+        if volumes:
+            await self._remove_anonymous(zone)
+
+    def forget(self, zone: Zone) -> None:
+        """The zone is gone: name, leases, execs, rows; then everybody is told."""
+        if not self._roster.drop(zone):
+            return
+        self._host.networks.release(zone.uuid)
+        self._execs.forget(zone.metadata.id)
+        self._rows.forget(zone.uuid)
+        self._lifecycle.gone(zone)
+
+    async def _remove_anonymous(self, zone: Zone) -> None:
+        used = {p.name for other in self._roster.all() for p in from_zone.mount_points(other)}
+        for point in from_zone.mount_points(zone):
+            if point.anonymous and point.name not in used:
+                try:
+                    await self._host.volumes.remove(point.name)
+                    self._bus.emit("volume", "destroy", point.name, {"driver": "local"})
+                except NotFound:
+                    continue
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        """Conflict unless it runs."""
+        zone = self._roster.find(ref)
+        if not zone.is_running:
+            raise NotRunning(zone.metadata.id)
+        await self._zones.resize(zone.uuid, height, width)
+        self._lifecycle.emit(zone, "resize", height=str(height), width=str(width))
+
+    async def wait(self, ref: str, condition: str) -> Awaitable[JSONObject]:
+        """Registered when this returns."""
+        return self._lifecycle.wait(self._roster.find(ref), condition)
+
+    async def attach(self, ref: str, query: AttachQuery) -> Stdio:
+        """Also before start: nothing is lost."""
+        zone = self._roster.find(ref)
+        keys = attaching.detach_keys(query.detach_keys)
+        if zone.state is ZoneState.PAUSED:
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
+        if zone.state is ZoneState.RESTARTING:
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
+        tty = zone.metadata.tty
+        live = None
+        if query.stream:
+            streams = AttachStreams(query.stdin, query.stdout, query.stderr)
+            live = await self._zones.attach(zone.uuid, streams)
+        past = self._past(zone, query) if query.logs else None
+        self._lifecycle.emit(zone, "attach")
+        if live is None:
+            return attaching.Replay(past or attaching.nothing(), tty=tty)
+        return attaching.Attached(
+            live,
+            past=past,
+            keys=keys if tty and query.stdin else b"",
+            detached=lambda: self._lifecycle.emit(zone, "detach"),
+        )
+
+    def _past(self, zone: Zone, query: AttachQuery) -> AsyncIterator[tuple[StreamId, bytes]]:
+        """What was written up to now; what comes later is live."""
+        _check_readable(zone)
+        until = time.time_ns() if query.stream else None
+        wanted = LogQuery(stdout=query.stdout, stderr=query.stderr, until_ns=until)
+        return self._zones.logs(zone.uuid, wanted)
+
+    async def logs(self, ref: str, query: LogsQuery) -> LogStream:
+        """NotSupported where the driver keeps nothing."""
+        if not (query.stdout or query.stderr):
+            raise InvalidParameter("Bad parameters: you must choose at least one stream")
+        zone = self._roster.find(ref)
+        _check_readable(zone)
+        wanted = LogQuery(
+            stdout=query.stdout,
+            stderr=query.stderr,
+            since_ns=query.since_ns,
+            until_ns=query.until_ns,
+            tail=query.tail,
+            follow=query.follow,
+            timestamps=query.timestamps,
+            prefix=_details(zone) if query.details else "",
+        )
+        return LogStream(zone.metadata.tty, self._zones.logs(zone.uuid, wanted))
+
+
+def _is_up(zone: Zone) -> bool:
+    """Running as dockerd counts it: waiting for its restart too."""
+    return zone.is_running or zone.state is ZoneState.RESTARTING
+
+
+def _stop_signal(zone: Zone) -> str:
+    return signal_name(zone.metadata.runtime.stop_signal or "SIGTERM")
+
+
+def _fits(platform: str, image: Image) -> bool:
+    """Whether the parts that `os/architecture/variant` gives are the image's."""
+    found = image.config.platform
+    wanted = platform.lower().split("/")
+    actual = (found.os, found.architecture, found.variant)
+    if len(wanted) == 1 and wanted[0] not in ("linux", "windows"):
+        return wanted[0] == found.architecture
+    return all(want == have for want, have in zip(wanted, actual, strict=False) if have)
+
+
+def _check_readable(zone: Zone) -> None:
+    if zone.metadata.log_driver == "none":
+        raise NotSupported("configured logging driver does not support reading")
+
+
+def _details(zone: Zone) -> str:
+    """`k=v,k2=v2 ` of the labels and variables that the log options name, before each line."""
+    options = zone.metadata.log_config
+    labels = from_zone.labels(zone)
+    env = dict(entry.partition("=")[::2] for entry in from_zone.config(zone).get("Env") or [])
+    found = {key: labels[key] for key in options.get("labels", "").split(",") if key in labels}
+    found |= {key: env[key] for key in options.get("env", "").split(",") if key in env}
+    if "tag" in options:
+        found["tag"] = options["tag"]
+    words = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(found.items()))
+    return ",".join(words) + " "
+
+
+def places(data_root: PurePath, exec_root: PurePath, host: Host) -> from_zone.Places:
+    """What inspect needs of a host."""
+    return from_zone.Places(data_root, exec_root, host.facts.storage_driver)

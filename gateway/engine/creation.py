@@ -1,0 +1,115 @@
+"""How a container comes to be: plan, volumes, leases, zone; all of it or nothing.
+
+The thinking is translate's; here is the order in which things are made, and how they are unmade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFound
+from dockerapi.models.containers import ContainerCreate
+from gateway.engine.events import Bus
+from gateway.engine.roster import Roster
+from gateway.translate import from_zone
+from gateway.translate.facts import Identity, ImageFacts, Surroundings
+from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inherited
+from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
+from gateway.zones.host import Host, Volume, Zone
+from gateway.zones.spec import Nic, ZoneUUID
+
+log = logging.getLogger(__name__)
+
+
+class Creation:
+    """Makes containers on one host."""
+
+    def __init__(self, host: Host, roster: Roster, bus: Bus) -> None:
+        self._host = host
+        self._roster = roster
+        self._bus = bus
+
+    async def create(
+        self, body: ContainerCreate, image: ImageFacts, identity: Identity, around: Surroundings
+    ) -> tuple[Zone, tuple[str, ...]]:
+        """The zone and the warnings.  The name must be reserved."""
+        found = plan(body, image, identity, around)
+        joined = {kind: self._roster.find(ref).uuid for kind, ref in found.joins.items()}
+        points = mount_points(found, self._inherited(body))
+        await asyncio.to_thread(_check_sources, points)
+        made: list[Volume] = []
+        uuid = ZoneUUID(identity.uuid)
+        try:
+            points = await self._with_volumes(points, identity.docker_id, made)
+            nics = self._lease(uuid, found)
+            spec = zone_spec(found, nics=nics, points=points, joined=joined)
+            zone = await self._host.zones.create(spec)
+        except BaseException:
+            self._host.networks.release(uuid)
+            await self._remove_volumes(made)
+            raise
+        return zone, found.warnings
+
+    def _inherited(self, body: ContainerCreate) -> list[MountPoint]:
+        points: list[MountPoint] = []
+        for entry in body.host_config.volumes_from or []:
+            ref, writable = inherit(entry)
+            try:
+                zone = self._roster.find(ref)
+            except NoSuchContainer as error:
+                # The path names the new container: its absence is not what 404 would mean here.
+                raise InvalidParameter(error.message) from error
+            points += inherited(from_zone.mount_points(zone), writable=writable)
+        return points
+
+    async def _with_volumes(
+        self, points: Sequence[MountPoint], docker_id: str, made: list[Volume]
+    ) -> tuple[MountPoint, ...]:
+        """Every volume exists and its folder is known; those that were new are put into `made`."""
+        ready: list[MountPoint] = []
+        for point in points:
+            if point.type != "volume" or point.source:
+                ready.append(point)
+                continue
+            name = point.name or secrets.token_hex(32)
+            known = {volume.name for volume in self._host.volumes.list()}
+            labels = dict(point.labels) | ({ANONYMOUS_LABEL: ""} if point.anonymous else {})
+            volume = await self._host.volumes.create(name, labels=labels, options={})
+            if name not in known:
+                made.append(volume)
+                self._bus.emit("volume", "create", name, {"driver": "local"})
+            ready.append(replace(point, name=name, source=volume.mountpoint))
+        return tuple(ready)
+
+    async def _remove_volumes(self, made: Sequence[Volume]) -> None:
+        for volume in made:
+            try:
+                await self._host.volumes.remove(volume.name)
+            except APIError as error:
+                log.warning("volume %s is left behind: %s", volume.name, error)
+
+    def _lease(self, uuid: ZoneUUID, found: Plan) -> tuple[Nic, ...]:
+        """Addresses on every network that is there; one that is not is missed at start, as in dockerd."""
+        nics: list[Nic] = []
+        for request in found.requests:
+            try:
+                nic = self._host.networks.lease(uuid, request)
+            except NotFound:
+                continue
+            place: dict[str, object] = {"interface": f"eth{len(nics)}"}
+            place["primary"] = True if not nics else None
+            nics.append(nic.model_copy(update=place))
+        return tuple(nics)
+
+
+def _check_sources(points: Sequence[MountPoint]) -> None:
+    for point in points:
+        if point.must_exist and not Path(point.source).exists():
+            raise InvalidParameter(
+                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+            )

@@ -1,0 +1,196 @@
+"""One bus for what happens: a ring of the last events, and streams that follow it.
+
+A stream keeps its place in the ring rather than a queue of its own: whoever reads too slowly loses
+the oldest, and nobody holds up an emitter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dockerapi.engine import EventsQuery
+from dockerapi.errors import InvalidParameter
+from dockerapi.filters import Filters
+from dockerapi.models.base import JSONObject
+
+KEPT = 1000
+_FILTERS = frozenset(
+    {
+        "type",
+        "event",
+        "label",
+        "container",
+        "image",
+        "volume",
+        "network",
+        "daemon",
+        "scope",
+        "plugin",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; `sequence` counts them all."""
+
+    sequence: int
+    type: str
+    action: str
+    actor_id: str
+    attributes: Mapping[str, str]
+    time_ns: int
+
+    def line(self) -> bytes:
+        """Its JSON, with the fields of old (status, id, from) where dockerd still sends them."""
+        message: JSONObject = {}
+        if self.type in ("container", "image"):
+            message |= {"status": self.action, "id": self.actor_id}
+        if self.type == "container" and "image" in self.attributes:
+            message["from"] = self.attributes["image"]
+        message |= {
+            "Type": self.type,
+            "Action": self.action,
+            "Actor": {"ID": self.actor_id, "Attributes": dict(self.attributes)},
+            "scope": "local",
+            "time": self.time_ns // 1_000_000_000,
+            "timeNano": self.time_ns,
+        }
+        return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Bus:
+    """Emits and replays."""
+
+    def __init__(self) -> None:
+        self._ring: deque[Event] = deque(maxlen=KEPT)
+        self._next = 0
+        self._followers: set[asyncio.Future[None]] = set()
+
+    @property
+    def listeners(self) -> int:
+        """Streams that wait for the next event."""
+        return len(self._followers)
+
+    def emit(
+        self,
+        type_: str,
+        action: str,
+        actor_id: str,
+        attributes: Mapping[str, str],
+        *,
+        time_ns: int | None = None,
+    ) -> None:
+        """Record one; it does not matter whether anybody listens."""
+        when = time.time_ns() if time_ns is None else time_ns
+        self._ring.append(Event(self._next, type_, action, actor_id, attributes, when))
+        self._next += 1
+        for follower in self._followers:
+            if not follower.done():
+                follower.set_result(None)
+        self._followers.clear()
+
+    def stream(self, query: EventsQuery) -> AsyncIterator[bytes]:
+        """Past events since `since_ns`, then new ones until `until_ns`; the place is taken now."""
+        since, until = query.since_ns, query.until_ns
+        if since is not None and until is not None and since > until:
+            raise InvalidParameter(
+                f"`since` time ({_unix(since)}) cannot be after `until` time ({_unix(until)})"
+            )
+        start = self._next if since is None and not _is_past(until) else 0
+        return self._stream(start, since or 0, until, query.filters or Filters())
+
+    async def _stream(
+        self, position: int, since: int, until: int | None, filters: Filters
+    ) -> AsyncIterator[bytes]:
+        while True:
+            for event in self._from(position):
+                position = event.sequence + 1
+                if until is not None and event.time_ns > until:
+                    return
+                if event.time_ns >= since and matches(event, filters):
+                    yield event.line()
+            if position < self._next:
+                continue
+            if not await self._more(until):
+                return
+
+    def _from(self, position: int) -> Sequence[Event]:
+        if position >= self._next:
+            return ()
+        oldest = self._next - len(self._ring)
+        return list(self._ring)[max(0, position - oldest) :]
+
+    async def _more(self, until: int | None) -> bool:
+        """Wait for an event; False when `until` came first."""
+        left = None if until is None else (until - time.time_ns()) / 1_000_000_000
+        if left is not None and left <= 0:
+            return False
+        follower: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._followers.add(follower)
+        try:
+            async with asyncio.timeout(left):
+                await follower
+        except TimeoutError:
+            return False
+        finally:
+            self._followers.discard(follower)
+        return True
+
+
+def _is_past(moment: int | None) -> bool:
+    return moment is not None and moment <= time.time_ns()
+
+
+def _unix(moment: int) -> str:
+    return f"{moment // 1_000_000_000}.{moment % 1_000_000_000:09d}"
+
+
+def matches(event: Event, filters: Filters) -> bool:
+    """As moby's event filter: values of one key are alternatives, keys all hold."""
+    attributes = event.attributes
+    if any(key not in _FILTERS for key in filters):
+        return False
+    checks = {
+        "type": lambda values: event.type in values,
+        "scope": lambda values: "local" in values,
+        "event": lambda values: event.action in values or event.action.partition(":")[0] in values,
+        "image": lambda values: _matches_image(event, values),
+    }
+    for key in filters:
+        values = filters.get(key)
+        if key == "label":
+            if not filters.match_labels(attributes):
+                return False
+        elif key in checks:
+            if not checks[key](values):
+                return False
+        elif not _is_actor(event, key, values):
+            return False
+    return True
+
+
+def _is_actor(event: Event, kind: str, values: Sequence[str]) -> bool:
+    """By id or name, whole or from the start."""
+    if event.type != kind:
+        return False
+    name = event.attributes.get("name", "")
+    return any(event.actor_id.startswith(v) or name.startswith(v.removeprefix("/")) for v in values)
+
+
+def _matches_image(event: Event, values: Sequence[str]) -> bool:
+    if event.type not in ("container", "image"):
+        return False
+    name = event.attributes.get("image" if event.type == "container" else "name", "")
+    known = {event.actor_id, name, _without_tag(event.actor_id), _without_tag(name)}
+    return any(value in known for value in values)
+
+
+def _without_tag(name: str) -> str:
+    head, colon, tail = name.rpartition(":")
+    return head if colon and "/" not in tail else name

@@ -1,0 +1,234 @@
+"""What `docker exec` does.  Execs live in memory, and go with their container."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from dockerapi.errors import (
+    APIError,
+    Conflict,
+    InvalidParameter,
+    NoSuchExec,
+    NotFound,
+    NotRunning,
+    StartFailure,
+)
+from dockerapi.framing import Stdio, StreamId
+from dockerapi.models.base import JSONObject
+from dockerapi.models.execs import ExecCreate, ExecStart
+from gateway.engine.attach import Attached, Replay, detach_keys, text_stream
+from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.roster import Roster
+from gateway.zones.host import Process, Zone, ZoneHost, ZoneProcess
+from gateway.zones.spec import ZoneState
+
+log = logging.getLogger(__name__)
+
+_READY_WAIT_S = 10
+
+
+@dataclass(slots=True)
+class _Exec:
+    """One exec instance: created, then started once."""
+
+    id: str
+    container_id: str
+    body: ExecCreate
+    keys: bytes
+    was_started: bool = False
+    process: ZoneProcess | None = None
+    exit_code: int | None = None
+    started_ns: int = 0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.exit_code is None
+
+    @property
+    def command(self) -> str:
+        return " ".join(self.body.cmd)
+
+
+class Execs:
+    """Execs of all containers."""
+
+    def __init__(
+        self, zones: ZoneHost, roster: Roster, lifecycle: Lifecycle, group: asyncio.TaskGroup
+    ) -> None:
+        self._zones = zones
+        self._roster = roster
+        self._lifecycle = lifecycle
+        self._group = group
+        self._execs: dict[str, _Exec] = {}
+
+    def of(self, docker_id: str) -> list[str]:
+        """Ids of those that run in a container."""
+        return [e.id for e in self._execs.values() if e.container_id == docker_id and e.is_running]
+
+    def forget(self, docker_id: str) -> None:
+        """The container is gone."""
+        gone = [key for key, e in self._execs.items() if e.container_id == docker_id]
+        for key in gone:
+            del self._execs[key]
+
+    async def create(self, ref: str, body: ExecCreate) -> JSONObject:
+        """{Id}.  Conflict unless the container runs."""
+        zone = self._roster.find(ref)
+        if not body.cmd:
+            raise InvalidParameter("No exec command specified")
+        keys = detach_keys(body.detach_keys)
+        _check_running(zone, ref)
+        exec_ = _Exec(secrets.token_hex(32), zone.metadata.id, body, keys)
+        self._execs[exec_.id] = exec_
+        self._lifecycle.emit(zone, f"exec_create: {exec_.command}", execID=exec_.id)
+        return {"Id": exec_.id}
+
+    async def start(self, exec_id: str, body: ExecStart) -> Stdio | None:
+        """Attached, what cannot be started is told on stderr: the client has its stream already."""
+        exec_ = self._get(exec_id)
+        zone = self._roster.get(exec_.container_id)
+        _check_running(zone, exec_.container_id)
+        try:
+            return await self._start(exec_, zone, body)
+        except (InvalidParameter, Conflict) as error:
+            if body.detach:
+                raise
+            return Replay(text_stream(StreamId.STDERR, f"{error.message}\r\n"), tty=exec_.body.tty)
+
+    async def _start(self, exec_: _Exec, zone: Zone, body: ExecStart) -> Stdio | None:
+        if exec_.was_started:
+            state = "is already running" if exec_.is_running else "has already run"
+            raise Conflict(f"exec command {exec_.id} {state}")
+        exec_.was_started = True
+        self._lifecycle.emit(zone, f"exec_start: {exec_.command}", execID=exec_.id)
+        try:
+            process = await self._zones.exec(zone.uuid, _process(exec_.body, body))
+        except APIError as error:
+            exec_.exit_code = error.exit_code if isinstance(error, StartFailure) else 126
+            exec_.ready.set()
+            exec_.ended.set()
+            raise
+        exec_.process, exec_.started_ns = process, time.time_ns()
+        exec_.ready.set()
+        self._group.create_task(self._watch(exec_, process))
+        if process.stdio is None:
+            return None
+        keys = exec_.keys if exec_.body.tty and exec_.body.attach_stdin else b""
+        return _UntilEnd(Attached(process.stdio, keys=keys), exec_.ended)
+
+    async def _watch(self, exec_: _Exec, process: ZoneProcess) -> None:
+        try:
+            exec_.exit_code = await process.wait()
+        except APIError as error:
+            log.warning("exec %s: its end is not known: %s", exec_.id, error)
+            exec_.exit_code = 255
+        ran = (time.time_ns() - exec_.started_ns) // 1_000_000_000
+        more = {"execID": exec_.id, "exitCode": str(exec_.exit_code), "execDuration": str(ran)}
+        try:
+            self._lifecycle.emit(self._roster.get(exec_.container_id), "exec_die", **more)
+        except NotFound:
+            log.debug("exec %s ended after its container was removed", exec_.id)
+        exec_.ended.set()
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None:
+        """A client resizes as soon as it has asked for the start: wait for the process to be there."""
+        exec_ = self._get(exec_id)
+        zone = self._roster.get(exec_.container_id)
+        if not zone.is_running:
+            raise NotRunning(exec_.container_id)
+        try:
+            async with asyncio.timeout(_READY_WAIT_S):
+                await exec_.ready.wait()
+        except TimeoutError as error:
+            raise APIError("timeout waiting for exec session ready") from error
+        if not exec_.is_running or exec_.process is None:
+            raise NoSuchExec(exec_id)
+        if exec_.process.stdio is not None:
+            await exec_.process.stdio.resize(height, width)
+
+    async def inspect(self, exec_id: str) -> JSONObject:
+        """ExitCode is null until it has ended."""
+        exec_ = self._get(exec_id)
+        body = exec_.body
+        return {
+            "ID": exec_.id,
+            "Running": exec_.is_running,
+            "ExitCode": exec_.exit_code,
+            "ProcessConfig": {
+                "tty": body.tty,
+                "entrypoint": body.cmd[0],
+                "arguments": body.cmd[1:],
+                "privileged": body.privileged,
+                **({"user": body.user} if body.user else {}),
+            },
+            "OpenStdin": body.attach_stdin,
+            "OpenStderr": body.attach_stderr,
+            "OpenStdout": body.attach_stdout,
+            "CanRemove": exec_.exit_code is not None,
+            "ContainerID": exec_.container_id,
+            "DetachKeys": base64.b64encode(exec_.keys).decode() if body.detach_keys else "",
+            "Pid": exec_.process.pid if exec_.process else 0,
+        }
+
+    def _get(self, exec_id: str) -> _Exec:
+        try:
+            return self._execs[exec_id]
+        except KeyError as error:
+            raise NoSuchExec(exec_id) from error
+
+
+class _UntilEnd:
+    """Streams that end only when the exit code is known: clients ask for it at once."""
+
+    def __init__(self, inner: Stdio, ended: asyncio.Event) -> None:
+        self._inner = inner
+        self._ended = ended
+        self._is_closed = False
+        self.tty = inner.tty
+        self.write = inner.write
+        self.close_input = inner.close_input
+        self.resize = inner.resize
+
+    async def output(self) -> AsyncIterator[tuple[StreamId, bytes]]:
+        async for chunk in self._inner.output():
+            yield chunk
+        if not self._is_closed:
+            await self._ended.wait()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        await self._inner.close()
+
+
+def _check_running(zone: Zone, ref: str) -> None:
+    if zone.state is ZoneState.PAUSED:
+        raise Conflict(f"Container {ref} is paused, unpause the container before exec")
+    if zone.state is ZoneState.RESTARTING:
+        raise Conflict(f"Container {ref} is restarting, wait until the container is running")
+    if not zone.is_running:
+        raise NotRunning(zone.metadata.id)
+
+
+def _process(body: ExecCreate, start: ExecStart) -> Process:
+    size = start.console_size or body.console_size
+    attached = not start.detach
+    return Process(
+        argv=tuple(body.cmd),
+        env=tuple(body.env or ()),
+        workdir=body.working_dir,
+        user=body.user,
+        tty=body.tty,
+        privileged=body.privileged,
+        attach_stdin=attached and body.attach_stdin,
+        attach_stdout=attached and body.attach_stdout,
+        attach_stderr=attached and body.attach_stderr,
+        console_size=(size[0], size[1]) if size and len(size) == 2 and all(size) else None,
+    )

@@ -1,0 +1,301 @@
+"""What `docker image` does, over the catalog and the puller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import aiofiles
+
+from dockerapi.errors import InvalidParameter, NoSuchImage
+from dockerapi.filters import Filters
+from dockerapi.models.base import JSONObject
+from dockerapi.models.system import AuthConfig
+from gateway.engine import deletion, image_shapes
+from gateway.engine.events import Bus
+from gateway.engine.progress import message
+from gateway.engine.roster import Roster
+from imgsources.archives import open_archive
+from imgsources.catalog import Catalog, Image
+from imgsources.datasets import DatasetStore
+from imgsources.oci import Platform, parse_digest
+from imgsources.puller import LoadEvent, Puller
+from imgsources.references import Reference
+from imgsources.registry import RegistryClient
+
+Records = list[JSONObject]
+Ids = list[str]
+
+_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
+
+
+class Images:
+    """The images of one host."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        puller: Puller,
+        *,
+        datasets: DatasetStore,
+        registry: Callable[[AuthConfig | None], RegistryClient],
+        roster: Roster,
+        bus: Bus,
+        spool: Path,
+        storage_driver: str,
+    ) -> None:
+        self._catalog = catalog
+        self._puller = puller
+        self._datasets = datasets
+        self._registry = registry
+        self._roster = roster
+        self._bus = bus
+        self._spool = spool
+        self._storage_driver = storage_driver
+
+    async def pull(
+        self, name: str, *, tag: str, platform: str, auth: AuthConfig | None
+    ) -> AsyncIterator[JSONObject]:
+        """Progress messages; what cannot be resolved is an error at once."""
+        reference = _pulled(name, tag)
+        wanted = _platform(platform) if platform else None
+        source = self._registry(auth)
+        references = [reference]
+        if reference.tag is None and reference.digest is None:
+            tags = await source.list_tags(reference)
+            references = [reference.with_tag(found) for found in tags]
+        return self._pull(references, source, wanted)
+
+    async def _pull(
+        self, references: Sequence[Reference], source: RegistryClient, platform: Platform | None
+    ) -> AsyncIterator[JSONObject]:
+        for reference in references:
+            events = await self._puller.pull(reference, source, platform=platform)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield message(event)
+            image = self._catalog.get(str(reference))
+            self._emit(image, "pull", str(reference), reference.familiar_name)
+
+    async def load(
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str
+    ) -> AsyncIterator[JSONObject]:
+        """`Loaded image: x:tag` lines.  The upload is read when the messages are."""
+        return self._load(archive, _platform(platform) if platform else None)
+
+    async def _load(
+        self, archive: AsyncIterator[bytes], platform: Platform | None
+    ) -> AsyncIterator[JSONObject]:
+        async with (
+            _spooled(archive, self._spool) as path,
+            open_archive(path, platform=platform) as opened,
+        ):
+            holders = {
+                reference: self._holder(reference)
+                for image in opened.images
+                for reference in opened.references(image)
+            }
+            events = await self._puller.load(opened)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    for text in _loaded(event, holders):
+                        yield {"stream": text}
+                    self._emit(event.image, "load", event.image.id, event.image.id)
+
+    def _holder(self, reference: Reference) -> Image | None:
+        try:
+            return self._catalog.get(str(reference))
+        except NoSuchImage:
+            return None
+
+    async def list(
+        self, *, all: bool, digests: bool, shared_size: bool, filters: Filters
+    ) -> Sequence[JSONObject]:
+        """Newest first.  There are no intermediate images, so `all` adds none."""
+        filters.accept(*_FILTERS)
+        images = self._catalog.images()
+        rows: Records = []
+        tests = image_shapes.ImageTests(filters, self._catalog.get, time.time_ns())
+        shared = await self._shared(images) if shared_size else {}
+        for image in images:
+            if not tests.holds(image):
+                continue
+            tags, repo_digests = tests.names(image)
+            if "reference" in filters and not tags and not repo_digests:
+                continue
+            rows.append(image_shapes.row(image, tags, repo_digests, shared.get(image.id, -1)))
+        return sorted(rows, key=lambda row: int(row["Created"]), reverse=True)
+
+    async def _shared(self, images: Sequence[Image]) -> dict[str, int]:
+        """Bytes of the layers that another image has too."""
+        counts = Counter(uuid for image in images for uuid in image.uuids)
+        sizes = {uuid: await self._datasets.used_bytes(uuid) for uuid, n in counts.items() if n > 1}
+        return {image.id: sum(sizes.get(u, 0) for u in image.uuids) for image in images}
+
+    async def inspect(self, name: str) -> JSONObject:
+        """NoSuchImage."""
+        return image_shapes.inspect(self._catalog.get(name), self._storage_driver)
+
+    async def history(self, name: str) -> Sequence[JSONObject]:
+        """Newest entry first; layers with their unpacked sizes."""
+        image = self._catalog.get(name)
+        sizes = [await self._datasets.used_bytes(uuid) for uuid in image.uuids]
+        return image_shapes.history(image, sizes)
+
+    async def tag(self, name: str, *, repo: str, tag: str) -> None:
+        """One more name; whoever had it loses it."""
+        image = self._catalog.get(name)
+        reference = Reference.parse(repo)
+        if tag:
+            if not re.fullmatch(r"[\w][\w.-]{0,127}", tag, re.ASCII):
+                raise InvalidParameter("invalid tag format")
+            reference = reference.with_tag(tag)
+        reference = reference.with_default_tag()
+        await asyncio.to_thread(self._catalog.tag, image.id, reference, now_ns=time.time_ns())
+        self._emit(image, "tag", image.id, str(reference))
+
+    async def remove(self, name: str, *, force: bool, noprune: bool) -> Sequence[JSONObject]:
+        """What was untagged and deleted.  There are no untagged parents that `noprune` could keep."""
+        if not name.strip():
+            raise InvalidParameter("image name cannot be blank")
+        image = self._catalog.get(name)
+        records: Records = []
+        running, stopped = self._users(image)
+        if not deletion.is_id_prefix(image, name):
+            deletion.check_untag(image, name, running + stopped, force=force)
+            await self._untag(image, Reference.parse(name), records)
+            image = self._catalog.get(image.id)
+            # The name is gone; the image stays where other names or containers hold it.
+            if deletion.names(image) or running or (stopped and not force):
+                return records
+        elif deletion.is_single(image):
+            deletion.check_delete(
+                image, _short(running), _short(stopped), force=force, ignores_names=True
+            )
+        else:
+            deletion.check_delete(image, _short(running), _short(stopped), force=force)
+        await self._delete(image, records)
+        return records
+
+    def _users(self, image: Image) -> tuple[Ids, Ids]:
+        """Ids of the containers made of it: running, and not."""
+        zones = [zone for zone in self._roster.all() if zone.metadata.image_id == image.id]
+        running = [zone.metadata.id for zone in zones if zone.is_running]
+        return running, [z.metadata.id for z in zones if not z.is_running]
+
+    async def _untag(self, image: Image, reference: Reference, records: Records) -> None:
+        gone = await asyncio.to_thread(self._catalog.untag, reference)
+        for text in gone:
+            records.append({"Untagged": text})
+            self._emit(image, "untag", image.id, image.id)
+
+    async def _delete(self, image: Image, records: Records) -> None:
+        while names := deletion.names(image):
+            await self._untag(image, names[0], records)
+            image = self._catalog.get(image.id)
+        await asyncio.to_thread(self._catalog.remove, image.id)
+        self._emit(image, "delete", image.id, image.id)
+        records.append({"Deleted": image.id})
+        needed = self._catalog.needed_datasets()
+        chains = image_shapes.chain_ids(image.config.diff_ids)
+        for uuid, chain in reversed(list(zip(image.uuids, chains, strict=False))):
+            if uuid not in needed:
+                records.append({"Deleted": chain})
+        await self._puller.collect()
+
+    def _emit(self, image: Image, action: str, actor: str, name: str) -> None:
+        labels = image.config.config.get("Labels") or {}
+        self._bus.emit("image", action, actor, {**labels, "name": name})
+
+
+def _short(ids: Sequence[str]) -> list[str]:
+    return [text[:12] for text in ids]
+
+
+def _pulled(name: str, tag: str) -> Reference:
+    """`tag` may be a digest; without any tag all of them are meant."""
+    reference = Reference.parse(name)
+    if reference.digest is not None or not tag:
+        return reference
+    if ":" in tag:
+        try:
+            return reference.with_digest(parse_digest(tag))
+        except ValueError as error:
+            raise InvalidParameter("invalid reference format") from error
+    return reference.with_tag(tag)
+
+
+_OSES = frozenset(["linux", "windows", "freebsd", "darwin", "illumos", "solaris", "wasi"])
+_ARCHITECTURES = frozenset(
+    [
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+    ]
+)
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
+
+
+def _platform(text: str) -> Platform:
+    """`os[/architecture[/variant]]`; InvalidParameter in containerd's words."""
+    parts = text.lower().split("/")
+    fault = f'"{text}": '
+    if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
+        raise InvalidParameter(
+            f"{fault}cannot parse platform specifier: platform specifier component must match "
+            '"^[A-Za-z0-9_-]+$": invalid argument'
+        )
+    if len(parts) == 1:
+        machine = _ALIASES.get(parts[0], parts[0])
+        if machine in _ARCHITECTURES:
+            return Platform("linux", machine)
+        if machine not in _OSES:
+            raise InvalidParameter(
+                f"{fault}unknown operating system or architecture: invalid argument"
+            )
+        return Platform(machine, image_shapes.go_architecture())
+    if parts[0] not in _OSES:
+        raise InvalidParameter(f"{fault}unknown operating system or architecture: invalid argument")
+    return Platform(parts[0], _ALIASES.get(parts[1], parts[1]), *parts[2:])
+
+
+@contextlib.asynccontextmanager
+async def _spooled(archive: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Path]:
+    """The upload as a file, gone with the block."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="load-") as file:
+        path = Path(file.name)
+        async with aiofiles.open(path, "wb") as out:
+            async for block in archive:
+                await out.write(block)
+        yield path
+
+
+def _loaded(event: LoadEvent, holders: dict[Reference, Image | None]) -> list[str]:
+    """The lines that `docker load` prints for one image."""
+    lines: list[str] = []
+    for reference in event.references:
+        holder = holders.get(reference)
+        if holder is not None and holder.id != event.image.id:
+            lines.append(
+                f"The image {reference} already exists, renaming the old one with ID {holder.id} "
+                "to empty string\n"
+            )
+        lines.append(f"Loaded image: {reference}\n")
+    return lines or [f"Loaded image ID: {event.image.id}\n"]

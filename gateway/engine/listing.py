@@ -1,0 +1,248 @@
+"""The container list: which containers a query means, and their rows kept serialised.
+
+A row is written once per value of its zone; only its Status depends on the time and is put in between.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dockerapi.engine import ListQuery
+from dockerapi.errors import InvalidParameter, NoSuchContainer
+from dockerapi.filters import Filters
+from dockerapi.models.base import JSONObject
+from gateway.translate import from_zone
+from gateway.translate.ports import parse_port, parse_range
+from gateway.translate.status import exit_code, status, status_text
+from gateway.zones.host import Network, Zone
+from gateway.zones.spec import ZoneUUID
+
+_FILTERS = [
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+]
+_STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What a filter may have to ask: a container by reference, an image's ids by reference."""
+
+    container: Callable[[str], Zone]
+    image_ids: Callable[[str], frozenset[str]]
+    networks: Mapping[str, Network]
+
+
+def select(zones: Sequence[Zone], query: ListQuery, lookup: Lookup) -> list[Zone]:
+    """Newest first.  InvalidParameter for filters that are none."""
+    filters = query.filters or Filters()
+    filters.accept(*_FILTERS)
+    tests = _tests(filters, lookup)
+    shows_all = query.all or query.limit > 0 or "before" in filters or "since" in filters
+    if not shows_all and "status" not in filters and "exited" not in filters:
+        tests.append(lambda zone: status(zone) in ("running", "paused", "restarting"))
+    ordered = sorted(zones, key=lambda zone: zone.created_ns, reverse=True)
+    found = [zone for zone in ordered if all(test(zone) for test in tests)]
+    return found[: query.limit] if query.limit > 0 else found
+
+
+Test = Callable[[Zone], bool]
+
+
+def _tests(filters: Filters, lookup: Lookup) -> list[Test]:
+    makers: dict[str, Callable[[tuple[str, ...]], Test]] = {
+        "id": lambda values: lambda zone: any(zone.metadata.id.startswith(v) for v in values),
+        "name": _names,
+        "status": _statuses,
+        "exited": _exited,
+        "health": _healths,
+        "ancestor": lambda values: _ancestors(values, lookup),
+        "network": lambda values: _networks(values, lookup),
+        "volume": _volumes,
+        "publish": lambda values: _ports(values, _published),
+        "expose": lambda values: _ports(values, _exposed),
+        "before": lambda values: _older(values, lookup),
+        "since": lambda values: _newer(values, lookup),
+        "isolation": lambda values: lambda _: "default" in values or "" in values,
+        "is-task": lambda values: lambda _: not filters.boolean("is-task"),
+    }
+    tests: list[Test] = []
+    for key in filters:
+        if key == "label":
+            tests.append(lambda zone: filters.match_labels(from_zone.labels(zone)))
+        elif values := filters.get(key):
+            tests.append(makers[key](values))
+    return tests
+
+
+def _names(values: tuple[str, ...]) -> Test:
+    try:
+        patterns = [re.compile(value) for value in values]
+    except re.error as error:
+        raise InvalidParameter(f"invalid filter 'name={values}': {error}") from error
+
+    def test(zone: Zone) -> bool:
+        name = zone.spec.alias
+        return any(pattern.search(name) or pattern.search(f"/{name}") for pattern in patterns)
+
+    return test
+
+
+def _statuses(values: tuple[str, ...]) -> Test:
+    for value in values:
+        if value not in _STATUSES:
+            raise InvalidParameter(f"invalid filter 'status={value}'")
+    return lambda zone: status(zone) in values
+
+
+def _exited(values: tuple[str, ...]) -> Test:
+    try:
+        codes = {int(value) for value in values}
+    except ValueError as error:
+        raise InvalidParameter(f"invalid filter 'exited={values[0]}'") from error
+    # As dockerd: a container that never ran has not exited, with whatever code.
+    return lambda zone: status(zone) == "exited" and exit_code(zone) in codes
+
+
+def _healths(values: tuple[str, ...]) -> Test:
+    for value in values:
+        if value not in _HEALTH:
+            raise InvalidParameter(f"invalid filter 'health={value}'")
+    return lambda _: "none" in values
+
+
+def _ancestors(values: tuple[str, ...], lookup: Lookup) -> Test:
+    ids = frozenset[str]().union(*(lookup.image_ids(value) for value in values))
+    return lambda zone: zone.metadata.image_id in ids
+
+
+def _networks(values: tuple[str, ...], lookup: Lookup) -> Test:
+    def test(zone: Zone) -> bool:
+        joined = [*from_zone.networks_joined(zone)] or [from_zone.network_mode(zone)]
+        ids = [lookup.networks[name].id for name in joined if name in lookup.networks]
+        return any(v in joined or any(i.startswith(v) for i in ids) for v in values)
+
+    return test
+
+
+def _volumes(values: tuple[str, ...]) -> Test:
+    def test(zone: Zone) -> bool:
+        known = {
+            text
+            for point in from_zone.mount_points(zone)
+            for text in (point.name, point.source, point.destination)
+        }
+        return any(value in known for value in values)
+
+    return test
+
+
+def _published(zone: Zone) -> set[str]:
+    return {f"{port.host_port}/{port.protocol}" for port in zone.ports}
+
+
+def _exposed(zone: Zone) -> set[str]:
+    return set(from_zone.config(zone).get("ExposedPorts", ()))
+
+
+def _ports(values: tuple[str, ...], known: Callable[[Zone], set[str]]) -> Test:
+    wanted: set[str] = set()
+    for value in values:
+        numbers, _, protocol = value.partition("/")
+        try:
+            start, end = parse_range(numbers)
+        except ValueError as error:
+            raise InvalidParameter(f"invalid filter: invalid port: {value}") from error
+        wanted |= {str(port) for port in parse_port(f"{start}-{end}/{protocol or 'tcp'}")}
+    return lambda zone: bool(known(zone) & wanted)
+
+
+def _anchor(values: tuple[str, ...], lookup: Lookup) -> int:
+    try:
+        return lookup.container(values[0]).created_ns
+    except NoSuchContainer as error:
+        # dockerd: an error of the query, not of the path.
+        raise NoSuchContainer(values[0]) from error
+
+
+def _older(values: tuple[str, ...], lookup: Lookup) -> Test:
+    moment = _anchor(values, lookup)
+    return lambda zone: zone.created_ns < moment
+
+
+def _newer(values: tuple[str, ...], lookup: Lookup) -> Test:
+    moment = _anchor(values, lookup)
+    return lambda zone: zone.created_ns > moment
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    zone: Zone
+    image: str
+    head: bytes
+    tail: bytes
+
+
+class Rows:
+    """Serialised rows by zone."""
+
+    def __init__(self) -> None:
+        self._rows: dict[ZoneUUID, _Row] = {}
+
+    def array(
+        self,
+        zones: Sequence[Zone],
+        *,
+        image_name: Callable[[Zone], str],
+        networks: Mapping[str, Network],
+        now_ns: int,
+    ) -> bytes:
+        """The JSON array.  Rows of zones that are not in memory any more are forgotten by `forget`."""
+        parts: list[bytes] = []
+        for zone in zones:
+            row = self._rows.get(zone.uuid)
+            image = image_name(zone)
+            if row is None or row.zone is not zone or row.image != image:
+                row = self._rows[zone.uuid] = _written(zone, image, networks)
+            text = status_text(zone, now_ns).encode()
+            parts.append(b"%b%b%b" % (row.head, text, row.tail))
+        return b"[" + b",".join(parts) + b"]\n"
+
+    def forget(self, uuid: ZoneUUID) -> None:
+        """The container is gone."""
+        self._rows.pop(uuid, None)
+
+
+def _written(zone: Zone, image: str, networks: Mapping[str, Network]) -> _Row:
+    row = from_zone.row(zone, image=image, networks=networks, status_text="")
+    del row["Status"]
+    return _Row(zone, image, dumps(row)[:-1] + b',"Status":"', b'"}')
+
+
+def with_size(array: bytes, sizes: Sequence[Mapping[str, int]]) -> bytes:
+    """The rows with SizeRw and SizeRootFs, in the same order."""
+    rows: list[JSONObject] = json.loads(array)
+    return dumps([{**row, **size} for row, size in zip(rows, sizes, strict=True)]) + b"\n"
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

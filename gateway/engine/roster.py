@@ -1,0 +1,95 @@
+"""Who is who: containers by full id, name and unique id prefix; names reserved while one is made.
+
+The zones are the host's; this only keeps the ways to find them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from dockerapi.errors import InvalidParameter, NameInUse, NoSuchContainer, NotFound
+from gateway.translate.facts import zone_uuid
+from gateway.zones.host import Zone, ZoneHost
+from gateway.zones.spec import ZoneUUID
+
+
+class Roster:
+    """Lookup over the host's zones."""
+
+    def __init__(self, zones: ZoneHost) -> None:
+        self._zones = zones
+        self._names: dict[str, str] = {}
+        self._ids: dict[str, ZoneUUID] = {}
+        for zone in zones.list():
+            self.add(zone)
+
+    def add(self, zone: Zone) -> None:
+        """A zone is there from now on."""
+        self._ids[zone.metadata.id] = zone.uuid
+        self._names[zone.spec.alias] = zone.metadata.id
+
+    def drop(self, zone: Zone) -> bool:
+        """It is gone, its name free; False if it was gone before."""
+        if self._names.get(zone.spec.alias) == zone.metadata.id:
+            del self._names[zone.spec.alias]
+        return self._ids.pop(zone.metadata.id, None) is not None
+
+    def knows(self, docker_id: str) -> bool:
+        """Whether a container of this full id is there."""
+        return docker_id in self._ids
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a container has or gets this name."""
+        return name in self._names
+
+    @contextlib.contextmanager
+    def reserve(self, name: str, docker_id: str) -> Iterator[None]:
+        """Hold a name; it stays taken if the block ends well.  NameInUse."""
+        holder = self._names.setdefault(name, docker_id)
+        if holder != docker_id:
+            raise NameInUse(name, holder)
+        try:
+            yield
+        except BaseException:
+            if self._names.get(name) == docker_id:
+                del self._names[name]
+            raise
+
+    def free(self, name: str, docker_id: str) -> None:
+        """Give up a name that `docker_id` had."""
+        if self._names.get(name) == docker_id:
+            del self._names[name]
+
+    def all(self) -> Sequence[Zone]:
+        """Every zone, oldest first."""
+        return self._zones.list()
+
+    def find(self, ref: str) -> Zone:
+        """By full id, then name, then unique prefix of an id; NoSuchContainer."""
+        uuid = self._uuid(ref)
+        try:
+            return self._zones.get(uuid)
+        except NotFound as error:
+            raise NoSuchContainer(ref) from error
+
+    def get(self, docker_id: str) -> Zone:
+        """By full id only."""
+        if docker_id not in self._ids:
+            raise NoSuchContainer(docker_id)
+        return self._zones.get(ZoneUUID(zone_uuid(docker_id)))
+
+    def _uuid(self, ref: str) -> ZoneUUID:
+        name = ref.removeprefix("/")
+        if not name:
+            raise InvalidParameter("No container name or ID supplied")
+        if name in self._ids:
+            return self._ids[name]
+        if (docker_id := self._names.get(name)) in self._ids:
+            return self._ids[docker_id]
+        found = [uuid for known, uuid in self._ids.items() if known.startswith(name)]
+        if len(found) > 1:
+            raise InvalidParameter(f"Multiple IDs found with provided prefix: {ref}")
+        if not found:
+            raise NoSuchContainer(ref)
+        return found[0]
