@@ -20,6 +20,7 @@ from yarl import URL
 
 from dockerapi.errors import (
     APIError,
+    Forbidden,
     NotFound,
     PullAccessDenied,
     TooManyRequests,
@@ -112,6 +113,8 @@ def refused(
     match status:
         case 429:
             return TooManyRequests(words or "toomanyrequests: Too Many Requests", detail=detail)
+        case 403 if code not in ("DENIED", "UNAUTHORIZED", ""):
+            return Forbidden(words, detail=detail)
         case 401 | 403 if reference is not None:
             return PullAccessDenied(reference.familiar_name, detail=detail)
         case 401 | 403:

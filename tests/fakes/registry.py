@@ -7,7 +7,8 @@
         registry.log           every request: path, status, range, authorization, bytes sent
 
 With `bearer=` tokens are wanted and given out at /token, as the Hub does; with `basic=` name and password.
-With `redirects=True` blobs are served by a second server ("storage") on another port.
+With `redirects=True` blobs are served by a second server ("storage") on another port; with `tls=` (an
+SSLContext) the registry speaks https.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import gzip
 import hashlib
 import io
 import json
+import ssl
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -177,6 +179,7 @@ class FakeRegistry:
     """Repositories that only known users get a token for."""
     token_seconds: int = 300
     redirects: bool = False
+    tls: ssl.SSLContext | None = None
     page_size: int = 1000
     faults: list[Fault] = field(default_factory=list)
     log: list[Request] = field(default_factory=list)
@@ -195,7 +198,7 @@ class FakeRegistry:
         """A registry on a free port of 127.0.0.1: `host` says which."""
         registry = cls(**options)
         async with AsyncExitStack() as stack:
-            registry.host = await _listen(stack, registry._answer)
+            registry.host = await _listen(stack, registry._answer, registry.tls)
             registry.storage = await _listen(stack, registry._answer_storage)
             try:
                 yield registry
@@ -462,11 +465,11 @@ class FakeRegistry:
         return Fault("")
 
 
-async def _listen(stack: AsyncExitStack, answer: Any) -> str:
+async def _listen(stack: AsyncExitStack, answer: Any, tls: ssl.SSLContext | None = None) -> str:
     runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     host, port = runner.addresses[0][:2]
     return f"{host}:{port}"

@@ -2,15 +2,22 @@
 
 import json
 import socket
+import ssl
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerapi.errors import (
     APIError,
     DataLoss,
+    Forbidden,
     InvalidParameter,
     NotFound,
     PullAccessDenied,
@@ -314,6 +321,12 @@ async def test_a_missing_tag_is_not_found_in_dockerds_words(client, registry, im
             PullAccessDenied,
             "pull access denied",
         ),
+        (
+            403,
+            {"errors": [{"code": "BLOCKED", "message": "not in your country"}]},
+            Forbidden,
+            "blocked: not in your country",
+        ),
         (404, b"", NotFound, "manifest for .* not found"),
         (
             404,
@@ -331,7 +344,7 @@ async def test_what_a_registry_refuses_keeps_its_kind_and_words(
     registry.faults.append(Fault("/manifests/", status=status, body=body))
     with pytest.raises(kind, match=words) as caught:
         await client.resolve(ref(registry), None)
-    assert caught.value.status == {403: 404}.get(status, status)
+    assert caught.value.status == (404 if kind is PullAccessDenied else status)
 
 
 async def test_a_registry_that_is_not_there_is_described_as_go_does(session):
@@ -363,6 +376,39 @@ async def test_http_is_for_insecure_registries_only(session, registry, image, mo
     with pytest.raises(APIError, match=r"server gave HTTP response to HTTPS client|EOF|tls:"):
         await RegistryClient(session).resolve(ref(registry), None)
     await RegistryClient(session, insecure=[registry.host]).resolve(ref(registry), None)
+
+
+@pytest.fixture
+def self_signed(tmp_path):
+    """A server's TLS context with a certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry.test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    encodings = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    file = tmp_path / "registry.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(*encodings, serialization.NoEncryption())
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    return context
+
+
+async def test_https_is_verified_but_for_insecure_registries(session, self_signed, monkeypatch):
+    async with FakeRegistry.serve(tls=self_signed) as registry:
+        registry.add_image("me/app", "v1", [layer_tar({"a": b"1"})])
+        remote = await RegistryClient(session).resolve(ref(registry), None)
+        assert remote.config.digest
+        monkeypatch.setattr(RegistryClient, "_is_insecure", lambda self, authority: False)
+        with pytest.raises(APIError, match="tls: failed to verify certificate: x509: self"):
+            await RegistryClient(session).resolve(ref(registry), None)
 
 
 @pytest.mark.parametrize(
