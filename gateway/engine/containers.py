@@ -320,10 +320,9 @@ class Containers:
             await self._remove_anonymous(zone)
 
     def forget(self, zone: Zone) -> None:
-        """The zone is gone: name, leases, execs, rows; then everybody is told."""
+        """The zone is gone, its leases with it: name, execs, rows; then everybody is told."""
         if not self._roster.drop(zone):
             return
-        self._host.networks.release(zone.uuid)
         self._execs.forget(zone.metadata.id)
         self._rows.forget(zone.uuid)
         self._lifecycle.gone(zone)

@@ -45,7 +45,7 @@ from gateway.hosts.linux.stdio import AttachStdio
 from gateway.hosts.linux.users import resolve
 from gateway.zones.host import AttachStreams, LogQuery, Process, Zone, ZoneChange, ZoneEvent
 from gateway.zones.metadata import decode
-from gateway.zones.spec import ZoneSpec, ZoneState, ZoneUUID
+from gateway.zones.spec import ZoneSpec, ZoneState, ZoneUUID, is_uuid
 from imgsources.oci import ImageUUID
 
 log = logging.getLogger(__name__)
@@ -427,6 +427,8 @@ class LinuxZones:
 
     def exit_appeared(self, name: str) -> None:
         """A file in the exits folder was finished."""
+        if not is_uuid(name):
+            return  # conmon writes ID.XXXXXX and renames it: that one must be left alone
         resident = self._zones.get(ZoneUUID(name))
         if resident is None or not (resident.is_up or resident.starting):
             (self._parts.runtime.exits / name).unlink(missing_ok=True)  # of a start that failed
@@ -648,6 +650,11 @@ class LinuxZones:
         identity = resolve(root, process.user or zone.metadata.user, groups)
         document = exec_process(zone.spec, zone.metadata, process, identity, self._parts.machine)
         return await self._execs.start(uuid, process, document)
+
+    async def root_size(self, uuid: ZoneUUID) -> int:
+        """Bytes of the overlay's upper folder."""
+        self._resident(uuid)
+        return await self._parts.datasets.root_size(uuid)
 
     def logs(self, uuid: ZoneUUID, query: LogQuery) -> AsyncIterator[tuple[StreamId, bytes]]:
         """From conmon's file, rotated ones included."""
