@@ -20,11 +20,13 @@ import base64
 import contextlib
 import ipaddress
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
@@ -116,7 +118,7 @@ class _Endpoint:
     """An address of a server that has answered."""
 
     base: URL
-    verifies: bool
+    verifies: bool | ssl.SSLContext
     challenge: Challenge | None
     credentials: Credentials | None
 
@@ -140,7 +142,8 @@ class RegistryClient:
     """Registries as an image source, for one user.
 
     `session` must have `auto_decompress=False`: layers are verified as they are stored.  `mirrors` are
-    base URLs; `insecure` are host names, host:port, or networks in CIDR form.
+    base URLs; `insecure` are host names, host:port, or networks in CIDR form.  `certificates` is a folder
+    as /etc/docker/certs.d: HOST[:PORT]/{*.crt (authorities), NAME.cert with NAME.key (ours)}.
     """
 
     def __init__(
@@ -150,12 +153,15 @@ class RegistryClient:
         mirrors: Sequence[str] = (),
         insecure: Sequence[str] = (),
         auth: Credentials | None = None,
+        certificates: Path | None = None,
         connect_timeout_s: float = 15,
         stall_timeout_s: float = 60,
     ) -> None:
         self._session = session
         self._mirrors = tuple(mirrors)
         self._insecure = tuple(insecure)
+        self._insecure_networks = _networks(insecure)
+        self._certificates = certificates
         self._auth = None if auth is None or auth.is_empty else auth
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_s, sock_read=stall_timeout_s
@@ -275,10 +281,7 @@ class RegistryClient:
             address = ipaddress.ip_address(host)
         except ValueError:
             return False
-        return address.is_loopback or any(address in network for network in self._networks())
-
-    def _networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-        return [ipaddress.ip_network(text, strict=False) for text in self._insecure if "/" in text]
+        return address.is_loopback or any(address in network for network in self._insecure_networks)
 
     async def _connect(self, server: _Server) -> _Endpoint:
         """The first address of a server that answers, asked only once."""
@@ -296,12 +299,28 @@ class RegistryClient:
         return await self._ping(server, *server.addresses[-1])
 
     async def _ping(self, server: _Server, base: URL, verifies: bool) -> _Endpoint:
+        trust = await asyncio.to_thread(self._trust, base.authority) if verifies else False
         # Only the body of a blob may take its time; who does not answer this is not there.
-        request = self._send("GET", base / "v2/", verifies, {}, timeout=self._ping_timeout)
+        request = self._send("GET", base / "v2/", trust, {}, timeout=self._ping_timeout)
         async with request as response:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise await refusal(response, None)
-            return _Endpoint(base, verifies, _challenge(response), server.credentials)
+            return _Endpoint(base, trust, _challenge(response), server.credentials)
+
+    def _trust(self, authority: str) -> bool | ssl.SSLContext:
+        """Whom to believe besides the system's authorities, and how to show who we are."""
+        folder = self._certificates and self._certificates / authority
+        if not folder or not folder.is_dir():
+            return True
+        context = ssl.create_default_context()
+        try:
+            for file in folder.glob("*.crt"):
+                context.load_verify_locations(file)
+            for file in folder.glob("*.cert"):
+                context.load_cert_chain(file, file.with_suffix(".key"))
+        except OSError as error:
+            raise APIError(f"cannot use the certificates in {folder}: {error}") from error
+        return context
 
     # What to ask ------------------------------------------------------------------------------------
 
@@ -475,7 +494,7 @@ class RegistryClient:
         self,
         method: str,
         url: URL,
-        verifies: bool,
+        verifies: bool | ssl.SSLContext,
         headers: Mapping[str, str],
         *,
         data: Mapping[str, str] | None = None,
@@ -504,6 +523,15 @@ class RegistryClient:
 
 
 # Pure decisions -------------------------------------------------------------------------------------
+
+
+def _networks(
+    insecure: Sequence[str],
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text, strict=False) for text in insecure if "/" in text)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid insecure registry: {error}") from error
 
 
 def _host_of(server: str) -> str:

@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 import aiohttp
 import pytest
@@ -388,6 +389,9 @@ def self_signed(tmp_path):
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     encodings = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -401,7 +405,9 @@ def self_signed(tmp_path):
     return context
 
 
-async def test_https_is_verified_but_for_insecure_registries(session, self_signed, monkeypatch):
+async def test_https_is_verified_but_for_insecure_registries(
+    session, self_signed, monkeypatch, tmp_path
+):
     async with FakeRegistry.serve(tls=self_signed) as registry:
         registry.add_image("me/app", "v1", [layer_tar({"a": b"1"})])
         remote = await RegistryClient(session).resolve(ref(registry), None)
@@ -409,6 +415,19 @@ async def test_https_is_verified_but_for_insecure_registries(session, self_signe
         monkeypatch.setattr(RegistryClient, "_is_insecure", lambda self, authority: False)
         with pytest.raises(APIError, match="tls: failed to verify certificate: x509: self"):
             await RegistryClient(session).resolve(ref(registry), None)
+        folder = tmp_path / "certs.d" / registry.host
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes((tmp_path / "registry.pem").read_bytes())
+        client = RegistryClient(session, certificates=folder.parent)
+        assert await client.resolve(ref(registry), None) == remote
+        (folder / "mine.cert").write_bytes(b"no certificate")
+        with pytest.raises(APIError, match="cannot use the certificates in"):
+            await RegistryClient(session, certificates=folder.parent).resolve(ref(registry), None)
+
+
+async def test_an_insecure_network_that_is_none_is_refused(session):
+    with pytest.raises(InvalidParameter, match="invalid insecure registry"):
+        RegistryClient(session, insecure=["10.0.0.0/99"])
 
 
 @pytest.mark.parametrize(
