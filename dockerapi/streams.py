@@ -156,7 +156,7 @@ class Hijack(asyncio.Protocol):
         self._transport.write(data)
         await self._writable.wait()
 
-    async def close(self) -> None:
+    async def close(self, linger_s: float = LINGER_S) -> None:
         """Everything written reaches the client, then the connection ends.
 
         Closing a socket with unread input makes the kernel reset it, and the client may lose the
@@ -169,7 +169,7 @@ class Hijack(asyncio.Protocol):
             if not self._ended and self._transport.can_write_eof():
                 self._transport.write_eof()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LINGER_S):
+                    async with asyncio.timeout(linger_s):
                         while await self.read():
                             pass
         finally:
@@ -263,16 +263,18 @@ async def deliver(
 
 async def serve(hijack: Hijack, stdio: Stdio, *, framed: bool, accepts_input: bool) -> None:
     """Until the output ends or the client is gone; closes both."""
+    linger_s = 0.0
     try:
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(_feed(hijack, stdio, accepts_input=accepts_input))
             await _drain(hijack, stdio, framed=framed)
             feeding.cancel()
+        linger_s = LINGER_S
     finally:
         try:
             await stdio.close()
         finally:
-            await hijack.close()
+            await hijack.close(linger_s)
 
 
 async def _drain(hijack: Hijack, stdio: Stdio, *, framed: bool) -> None:

@@ -63,6 +63,7 @@ class Containers:
         self.wait_cancelled = asyncio.Event()
         self.gate = asyncio.Event()
         self.started = asyncio.Event()
+        self.finished = asyncio.Event()
         self.log_blocks: list[tuple[StreamId, bytes]] = []
         self.log_tty = False
         self.logs_closed = asyncio.Event()
@@ -94,6 +95,7 @@ class Containers:
         self.started.set()
         await self.gate.wait()
         self.calls.append(("started", ref))
+        self.finished.set()
 
     async def stop(self, ref: str, *, signal: Any, timeout_s: Any) -> None:
         self._get(ref)

@@ -104,7 +104,13 @@ async def test_a_too_old_client_is_refused_in_plain_text(world):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/nope"), ("GET", "/vabc/info"), ("PUT", "/info"), ("GET", "/containers/json/"), ("HEAD", "/info")],
+    [
+        ("GET", "/nope"),
+        ("GET", "/vabc/info"),
+        ("PUT", "/info"),
+        ("GET", "/containers/json/"),
+        ("HEAD", "/info"),
+    ],
 )
 async def test_an_unknown_path_or_method_is_page_not_found(world, method, path):
     answer = await world.ask(method, path)
@@ -190,7 +196,10 @@ CREATE = "/containers/create"
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"{invalid", "invalid JSON: invalid character 'i' looking for beginning of object key string"),
+        (
+            b"{invalid",
+            "invalid JSON: invalid character 'i' looking for beginning of object key string",
+        ),
         (b"", "invalid JSON: got EOF while reading request body"),
         (b'{"Image":"x"} trailing', "unexpected content after JSON"),
         (b'{"Image":', "invalid JSON: unexpected EOF"),
@@ -293,8 +302,8 @@ async def test_a_change_survives_its_client(world):
     assert ping.status == 200
     world.engine.containers.gate.set()
     async with asyncio.timeout(5):
-        while ("started", "c1") not in world.engine.containers.calls:
-            await asyncio.sleep(0.01)
+        await world.engine.containers.finished.wait()
+    assert ("started", "c1") in world.engine.containers.calls
 
 
 async def test_the_sdk_negotiates_and_reads(world):
@@ -341,7 +350,7 @@ async def test_a_large_archive_streams_through(world):
 
 async def test_pull_progress_is_lines_and_errors_are_status_or_last_line(world):
     good = await world.ask("POST", "/images/create?fromImage=x&tag=latest", X_Registry_Auth="e30")
-    assert [json.loads(line) for line in good.body.split(b"\r\n") if line][0]["id"] == "latest"
+    assert next(json.loads(line) for line in good.body.split(b"\r\n") if line)["id"] == "latest"
     assert good.headers["content-type"] == "application/json"
     missing = await world.ask("POST", "/images/create?fromImage=missing&tag=latest")
     assert missing.status == 404
@@ -360,5 +369,3 @@ async def test_a_bad_upload_does_not_break_the_server(world):
         status, _ = await read_head(reader)
     assert status == 400
     assert (await world.ask("GET", "/_ping")).status == 200
-
-

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
-from wire_client import read_chunk, read_head
 from engine_in_memory import Echo
+from wire_client import read_chunk, read_head
 
 from dockerapi.framing import FrameParser, StreamId
 
-ATTACH = b"POST /v1.51/containers/c1/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: x\r\n"
+ATTACH = (
+    b"POST /v1.51/containers/c1/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: x\r\n"
+)
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 START = b"POST /exec/e1/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -203,9 +206,9 @@ async def test_a_slow_reader_holds_the_process_back_and_loses_nothing(world):
     writer.write(ATTACH + UPGRADE + b"\r\n")
     sent = 0
     block = bytes(range(256)) * 256
-    with pytest.raises(TimeoutError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
-            for _ in range(1000):
+            while sent < 1000:
                 await echo.feed(StreamId.STDOUT, block)
                 sent += 1
     assert sent < 200
