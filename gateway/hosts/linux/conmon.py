@@ -295,8 +295,8 @@ def start_failure(message: str, complaints: str, program: str = "") -> StartFail
     return StartFailure(f"{_PREFIX}{reason}: unknown", code, detail=f"{message}\n{complaints}")
 
 
-_NOT_IN_PATH = re.compile(r"executable file [`'\"](.*?)['\"] not found in \$PATH")
-_CHDIR = re.compile(r"chdir [`'\"](.*?)['\"]: ([\w ]+)$")
+_NOT_IN_PATH = re.compile(r"executable file [`'\"](.*?)[`'\"] not found in \$PATH")
+_CHDIR = re.compile(r"chdir [`'\"](.*?)[`'\"]: ([\w ]+)$")
 # conmon's log prefix, and the times that runtimes put before their words.
 _LINE = re.compile(r"^(?:\[conmon:\w+\]: )?(?:\d{4}-\d\d-\d\dT\S+Z:? )?(.*)$")
 
