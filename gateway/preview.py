@@ -61,7 +61,7 @@ async def payload(
         first + secrets.token_hex(16),
         names.checked(request.name) if request.name else names.generate(lambda _: False),
     )
-    wanted = next_nic(settings, settings.data_root / "network")
+    wanted = next_nic(settings, settings.data_root / "networks")
     found = plan(body, facts, identity, _surroundings(settings, wanted))
     if found.joins or body.host_config.volumes_from:
         raise InvalidParameter(

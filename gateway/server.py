@@ -16,19 +16,20 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 
 from dockerapi.app import APIServer
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import InvalidParameter, NotSupported
 from dockerapi.models.system import AuthConfig
 from gateway.engine import Gateway
-from gateway.hosts import open_host
 from gateway.listeners import is_tcp, open_listeners
 from gateway.settings import Settings
 from gateway.tls import server_context
+from gateway.zones.host import Host
 from imgsources.catalog import Catalog
 from imgsources.puller import Puller
 from imgsources.registry import Credentials, RegistryClient
@@ -51,29 +52,27 @@ async def serve(settings: Settings) -> None:
         )
         try:
             async with _opened(settings) as api:
-                servers = [
-                    await asyncio.get_running_loop().create_server(
-                        api.protocol_factory(tcp=is_tcp(listener)),
-                        sock=listener,
-                        ssl=context if is_tcp(listener) else None,
-                        backlog=1024,
-                    )
-                    if is_tcp(listener)
-                    else await asyncio.get_running_loop().create_unix_server(
-                        api.protocol_factory(tcp=False), sock=listener, backlog=1024
-                    )
-                    for listener in listeners
-                ]
+                servers = [await _listen(api, listener, context) for listener in listeners]
                 for host in settings.hosts:
                     log.info("API listen on %s", host)
                 _notify("READY=1")
                 await _stop_signal()
+                log.info("stopping: containers run on")
                 _notify("STOPPING=1")
                 for server in servers:
                     server.close()
                 await api.shutdown(settings.shutdown_timeout)
         finally:
             _remove_sockets(settings, listeners)
+
+
+async def _listen(
+    api: APIServer, listener: socket.socket, context: ssl.SSLContext | None
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if is_tcp(listener):
+        return await loop.create_server(api, sock=listener, ssl=context)
+    return await loop.create_unix_server(api, sock=listener)
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +83,7 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
             aiohttp.ClientSession(auto_decompress=False, trust_env=True)
         )
         group = await stack.enter_async_context(_cancelled_at_end())
-        host = await open_host(settings, group)
+        host = await _open_host(settings, group)
         stack.push_async_callback(host.close)
         catalog = await asyncio.to_thread(Catalog, settings.data_root / "images")
         puller = Puller(
@@ -96,18 +95,28 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
         )
 
         def registry(auth: AuthConfig | None) -> RegistryClient:
-            credentials = auth and Credentials(auth.username, auth.password, auth.identitytoken)
             return RegistryClient(
                 session,
                 mirrors=settings.registry_mirrors,
                 insecure=settings.insecure_registries,
-                auth=credentials,
+                auth=Credentials(auth.username, auth.password, auth.identitytoken)
+                if auth
+                else None,
             )
 
         engine = Gateway(host, catalog, puller, settings=settings, registry=registry, group=group)
         group.create_task(host.run())
         group.create_task(engine.run())
-        yield APIServer(engine, server_version=SERVER_VERSION)
+        yield APIServer(engine, group, server_version=SERVER_VERSION)
+
+
+async def _open_host(settings: Settings, group: asyncio.TaskGroup) -> Host:
+    """The chosen platform; only its modules are imported."""
+    if settings.backend == "linux":
+        from gateway.hosts.linux.host import LinuxHost
+
+        return await LinuxHost.open(settings, group)
+    raise NotSupported(f"--backend {settings.backend} is not built yet")
 
 
 @contextlib.asynccontextmanager
