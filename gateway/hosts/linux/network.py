@@ -4,7 +4,7 @@
                                      published port --nft dnat--> eth0
 
 No program is started: netlink.py speaks to the kernel, nft.py runs the rules, netns.py makes namespaces
-ahead, ports.py holds the sockets.  All of it happens in one worker thread, in order; a zone costs 2-3 ms there.
+ahead, publishing.py has the ports.  All of it happens in one worker thread, in order; a zone costs 2-3 ms there.
 What crosses a crash: bridge, rules and namespaces live on in the kernel; `adopt` takes back those of live
 zones and removes the rest.  Rules of others are never changed: `warnings` says where they are in the way.
 """
@@ -13,28 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import logging
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
-from dockerapi.errors import APIError, CommandFailed, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.ipam import LeaseBook, mac_of
-from gateway.hosts.linux import conntrack, netlink, nft
+from gateway.hosts.linux import netlink, nft
 from gateway.hosts.linux.bridges import Bridge, open_bridge, remove_bridge, write_sysctl
 from gateway.hosts.linux.forwarding import forwarding_warnings
 from gateway.hosts.linux.netns import Namespace, NamespaceFolder, NamespacePool
-from gateway.hosts.linux.ports import Held, HeldPorts, PortAllocated, PortTaken, check
+from gateway.hosts.linux.ports import check
 from gateway.hosts.linux.predefined import NetworkRecords, uuid_of
-from gateway.hosts.proxy import TCPProxy, UDPProxy
+from gateway.hosts.linux.publishing import PublishedPorts
 from gateway.settings import AddressPool
 from gateway.zones.host import Network, NetworkRequest
 from gateway.zones.metadata import PublishedPort
@@ -79,9 +78,8 @@ class LinuxNetworks:
         self._route = route
         self._rules = rules
         self._pool = NamespacePool(_POOL_SIZE)
-        self._ports = HeldPorts()
-        self._held: dict[ZoneUUID, tuple[tuple[Held, IPv4Address], ...]] = {}
-        self._proxies: dict[ZoneUUID, list_of_proxies] = {}
+        bridged = [nft.BridgedSubnet(bridge.name, bridge.address.network)] if bridge else []
+        self._published = PublishedPorts(rules, name, bridged)
         self._ipv6 = Path("/proc/sys/net/ipv6").exists()
         self._warnings: tuple[str, ...] = ()
         self._warned_at = 0.0
@@ -145,22 +143,6 @@ class LinuxNetworks:
             raise
         return self
 
-    def _make_table_if_missing(self) -> None:
-        """One that is there serves live zones until `adopt` knows them."""
-        try:
-            self._rules.run(f"list chain inet {nft.table_of(self._name)} same")
-        except CommandFailed:
-            self._make_table()
-
-    def _make_table(self, more: Iterable[nft.Redirect] = ()) -> None:
-        redirects = [one for held in self._held.values() for one in _redirects(held)]
-        self._rules.run(nft.ruleset(self._name, self._bridged(), [*redirects, *more]))
-
-    def _bridged(self) -> Sequence[nft.BridgedSubnet]:
-        if self._bridge is None:
-            return ()
-        return (nft.BridgedSubnet(self._bridge.name, self._bridge.address.network),)
-
     # NetworkHost: from memory, for any thread.
 
     def list(self) -> Sequence[Network]:
@@ -220,22 +202,22 @@ class LinuxNetworks:
         `endpoint` is the name that errors show.  Ports are ignored without a nic, as in dockerd.  APIError:
         `driver failed programming external connectivity on endpoint ...` if a port is taken; NotSupported: sctp.
         """
-        self._close_proxies(uuid)
+        self._published.stop_serving(uuid)
         try:
             attachment = await self._run(
                 self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid
             )
-            await self._open_proxies(uuid)
+            await self._published.serve(uuid)
         except BaseException:
             # If cancelled it may be under way and cannot be stopped: the one thread undoes it right after.
-            self._close_proxies(uuid)
+            self._published.stop_serving(uuid)
             self._worker.submit(self._disconnect, uuid)
             raise
         return attachment
 
     async def disconnect(self, uuid: ZoneUUID) -> None:
         """Ports are free and the namespace has no name any more; none is fine."""
-        self._close_proxies(uuid)
+        self._published.stop_serving(uuid)
         await asyncio.shield(self._run(self._disconnect, uuid))
 
     async def adopt(
@@ -246,30 +228,16 @@ class LinuxNetworks:
         Every zone, running or not, must have been learned before: leases of unknown zones are given up.
         """
         await self._run(self._adopt, dict(live))
-        for uuid in tuple(self._held):
-            await self._open_proxies(uuid)
+        for uuid in live:
+            await self._published.serve(uuid)
 
     async def close(self, remove: bool) -> None:
         """Let go.  `remove`: no zone is left, so take away rules, bridge (if we made it) and namespaces."""
         if self._closed.is_set():
             return
         self._closed.set()
-        for uuid in tuple(self._proxies):
-            self._close_proxies(uuid)
+        self._published.stop_serving()
         await asyncio.to_thread(self._close, remove)
-
-    async def _open_proxies(self, uuid: ZoneUUID) -> None:
-        """Serve in this process what DNAT cannot."""
-        for held, to in self._held.get(uuid, ()):
-            if held.is_ipv6 and held.socket is not None:
-                kind = TCPProxy if held.port.protocol == "tcp" else UDPProxy
-                proxy = kind(to, held.port.zone_port)
-                self._proxies.setdefault(uuid, []).append(proxy)
-                await proxy.start(held.socket)
-
-    def _close_proxies(self, uuid: ZoneUUID) -> None:
-        for proxy in self._proxies.pop(uuid, ()):
-            proxy.close()
 
     def warnings(self) -> tuple[str, ...]:
         """What on this machine keeps zones from being reached, and what to do; looked up anew now and then."""
@@ -299,7 +267,7 @@ class LinuxNetworks:
             # Without a name this ends the namespace, and its veths with it.
             namespace.close()
         try:
-            taken = self._publish(uuid, _primary(nics), ports, endpoint) if nics else ()
+            taken = self._published.publish(uuid, _primary(nics), ports, endpoint) if nics else ()
         except BaseException:
             self._folder.remove(uuid)
             raise
@@ -343,58 +311,11 @@ class LinuxNetworks:
             )
         return self._bridge, IPv4Interface((address, self._bridge.address.network.prefixlen))
 
-    def _publish(
-        self, uuid: ZoneUUID, nic: Nic, ports: Sequence[PublishedPort], endpoint: str
-    ) -> tuple[PublishedPort, ...]:
-        to = IPv4Address(nic.ip or "")
-        held: list_of_held = []
-        try:
-            for port in ports:
-                held.extend((one, to) for one in self._ports.take(port, to))
-            self._add_redirects(held)
-        except BaseException as error:
-            for one, _ in held:
-                self._ports.free(one)
-            if isinstance(error, PortAllocated | PortTaken):
-                raise APIError(
-                    f"driver failed programming external connectivity on endpoint {endpoint}"
-                    f" ({_endpoint_id(uuid, nic)}): {error.message}"
-                ) from error
-            raise
-        self._held[uuid] = tuple(held)
-        self._forget_flows(held)
-        return tuple(one.port for one, _ in held)
-
     def _disconnect(self, uuid: ZoneUUID) -> None:
-        held = self._held.pop(uuid, ())
         try:
-            if redirects := tuple(_redirects(held)):
-                self._rules.run(nft.delete_redirects(self._name, redirects))
-        except CommandFailed as error:
-            # Somebody flushed the rules: the port is free all the same.
-            log.warning("ports of zone %s could not be unpublished: %s", uuid, error.message)
+            self._published.withdraw(uuid)
         finally:
-            for one, _ in held:
-                self._ports.free(one)
             self._folder.remove(uuid)
-        self._forget_flows(held)
-
-    def _add_redirects(self, held: Sequence[tuple[Held, IPv4Address]]) -> None:
-        redirects = tuple(_redirects(held))
-        if not redirects:
-            return
-        try:
-            self._rules.run(nft.add_redirects(self._name, redirects))
-        except CommandFailed as error:
-            # A restart of the machine's firewall flushes everybody's tables: ours is known to the last element.
-            log.warning("rules of %s were changed by somebody, made anew: %s", self._name, error)
-            self._make_table(redirects)
-
-    def _forget_flows(self, held: Iterable[tuple[Held, IPv4Address]]) -> None:
-        """A UDP flow keeps the way it once took; TCP connections end by themselves."""
-        ports = {one.port.host_port for one, _ in held if one.port.protocol == "udp"}
-        if ports:
-            conntrack.forget_udp(ports)
 
     def _adopt(self, live: dict[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]) -> None:
         for uuid, (nics, ports) in live.items():
@@ -402,15 +323,8 @@ class LinuxNetworks:
             if not self._folder.path(uuid).exists():
                 log.error("zone %s runs without its network namespace file", uuid)
             if nics and ports:
-                to = IPv4Address(_primary(nics).ip or "")
-                self._held[uuid] = tuple((self._ports.retake(port, to), to) for port in ports)
-        for uuid, held in self._held.items():
-            for one, _ in held:
-                if one.socket is None:
-                    log.warning(
-                        "port %d of zone %s is bound by another program", one.port.host_port, uuid
-                    )
-        self._make_table()
+                self._published.take_over(uuid, _primary(nics), ports)
+        self._published.make_table()
         for name in self._folder.names():
             if name not in live:
                 self._folder.remove(name)
@@ -428,21 +342,21 @@ class LinuxNetworks:
 
     def _look_around(self) -> None:
         """Whether our rules are still there, and what those of others do."""
-        self._make_table_if_missing()
+        self._published.make_table_if_missing()
         self._warned_at = time.monotonic()
         bridge = self._bridge.name if self._bridge else ""
         self._warnings = forwarding_warnings(self._rules, bridge) if bridge else ()
 
     def _close(self, remove: bool) -> None:
         self._pool.close()
-        if remove:
-            self._worker.submit(self._remove_all).result()
-        self._worker.submit(self._let_go).result()
-        self._worker.shutdown(wait=True)
+        try:
+            if remove:
+                self._worker.submit(self._remove_all).result()
+        finally:
+            self._worker.submit(self._let_go).result()
+            self._worker.shutdown(wait=True)
 
     def _remove_all(self) -> None:
-        for uuid in tuple(self._held):
-            self._disconnect(uuid)
         self._folder.close()
         self._rules.run(nft.delete_table(self._name))
         self._remove_links(keep=set())
@@ -450,36 +364,11 @@ class LinuxNetworks:
             remove_bridge(self._route, self._bridge, self._mark)
 
     def _let_go(self) -> None:
-        for held in self._held.values():
-            for one, _ in held:
-                self._ports.free(one)
-        self._held.clear()
+        self._published.let_go()
         self._book.close()
         self._route.close()
         self._rules.close()
 
 
-# Inside the class `list` is the method.
-list_of_held = list[tuple[Held, IPv4Address]]
-list_of_proxies = list[TCPProxy | UDPProxy]
-
-
 def _primary(nics: Sequence[Nic]) -> Nic:
     return next((nic for nic in nics if nic.primary), nics[0])
-
-
-def _redirects(held: Iterable[tuple[Held, IPv4Address]]) -> Iterator[nft.Redirect]:
-    for one, to in held:
-        if not one.is_ipv6:
-            address = IPv4Address(one.port.host_ip)
-            yield nft.Redirect(
-                protocol=cast(Literal["tcp", "udp"], one.port.protocol),
-                address=None if address.is_unspecified else address,
-                port=one.port.host_port,
-                to=to,
-                to_port=one.port.zone_port,
-            )
-
-
-def _endpoint_id(uuid: ZoneUUID, nic: Nic) -> str:
-    return hashlib.sha256(f"{uuid}/{nic.interface}".encode()).hexdigest()

@@ -150,6 +150,7 @@ class HeldPorts:
 
     def retake(self, port: PublishedPort, to: IPv4Address) -> Held:
         """After a restart: the zone has it, whatever another program did meanwhile (then without a socket)."""
+        port = _at(port, port.host_ip or _ANY, port.host_port)
         try:
             return self._hold(port, to)
         except PortTaken:

@@ -1,0 +1,166 @@
+"""Ports of zones on the machine's addresses: taken, led to the zone, given back.
+
+    ports.py holds the sockets, nft.py leads IPv4 packets, proxy.py relays what comes by IPv6
+
+Rules and sockets are the worker thread's, proxies the event loop's; each method says whose it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address
+from typing import Literal, cast
+
+from dockerapi.errors import APIError, CommandFailed
+from gateway.hosts.linux import conntrack, nft
+from gateway.hosts.linux.ports import Held, HeldPorts, PortAllocated, PortTaken
+from gateway.hosts.proxy import TCPProxy, UDPProxy
+from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import Nic, ZoneUUID
+
+log = logging.getLogger(__name__)
+
+_Pair = tuple[Held, IPv4Address]
+"""A port, and the zone's address it leads to."""
+
+
+class PublishedPorts:
+    """Published ports of one instance, and its table of rules."""
+
+    def __init__(self, rules: nft.Nft, name: str, networks: Sequence[nft.BridgedSubnet]) -> None:
+        """`rules` stays the caller's to close."""
+        self._rules = rules
+        self._name = name
+        self._networks = tuple(networks)
+        self._ports = HeldPorts()
+        self._held: dict[ZoneUUID, tuple[_Pair, ...]] = {}
+        self._proxies: dict[ZoneUUID, list[TCPProxy | UDPProxy]] = {}
+
+    # In the worker thread.
+
+    def make_table_if_missing(self) -> None:
+        """One that is there serves live zones until they are taken over."""
+        try:
+            self._rules.run(f"list chain inet {nft.table_of(self._name)} same")
+        except CommandFailed:
+            self.make_table()
+
+    def make_table(self, more: Iterable[nft.Redirect] = ()) -> None:
+        """All rules anew in one transaction, with every port that is held and `more`."""
+        redirects = [one for held in self._held.values() for one in _redirects(held)]
+        self._rules.run(nft.ruleset(self._name, self._networks, [*redirects, *more]))
+
+    def publish(
+        self, uuid: ZoneUUID, nic: Nic, ports: Sequence[PublishedPort], endpoint: str
+    ) -> tuple[PublishedPort, ...]:
+        """Take all ports, as they were taken, or none.  APIError in dockerd's words with the name `endpoint`."""
+        to = IPv4Address(nic.ip or "")
+        held: list[_Pair] = []
+        try:
+            for port in ports:
+                held.extend((one, to) for one in self._ports.take(port, to))
+            self._add_redirects(held)
+        except BaseException as error:
+            self._free(held)
+            if isinstance(error, PortAllocated | PortTaken):
+                raise APIError(
+                    f"driver failed programming external connectivity on endpoint {endpoint}"
+                    f" ({_endpoint_id(uuid, nic)}): {error.message}"
+                ) from error
+            raise
+        if held:
+            self._held[uuid] = tuple(held)
+            _forget_flows(held)
+        return tuple(one.port for one, _ in held)
+
+    def take_over(self, uuid: ZoneUUID, nic: Nic, ports: Iterable[PublishedPort]) -> None:
+        """Of a zone that lives since before this process, with ports as taken; rules come by `make_table`."""
+        to = IPv4Address(nic.ip or "")
+        held: list[_Pair] = []
+        for port in ports:
+            try:
+                one = self._ports.retake(port, to)
+            except PortAllocated as error:
+                log.error("port of zone %s is another zone's as well: %s", uuid, error.message)  # noqa: TRY400
+                continue
+            if one.socket is None:
+                log.warning("port %d of zone %s is bound by another program", port.host_port, uuid)
+            held.append((one, to))
+        self._held[uuid] = tuple(held)
+
+    def withdraw(self, uuid: ZoneUUID) -> None:
+        """Give back a zone's ports; none is fine."""
+        held = self._held.pop(uuid, ())
+        try:
+            if redirects := tuple(_redirects(held)):
+                self._rules.run(nft.delete_redirects(self._name, redirects))
+        except CommandFailed as error:
+            # Somebody flushed the rules: the port is free all the same.
+            log.warning("ports of zone %s could not be unpublished: %s", uuid, error.message)
+        finally:
+            self._free(held)
+        _forget_flows(held)
+
+    def let_go(self) -> None:
+        """Close all sockets; rules stay."""
+        for held in self._held.values():
+            self._free(held)
+        self._held.clear()
+
+    def _free(self, held: Iterable[_Pair]) -> None:
+        for one, _ in held:
+            self._ports.free(one)
+
+    def _add_redirects(self, held: Sequence[_Pair]) -> None:
+        redirects = tuple(_redirects(held))
+        if not redirects:
+            return
+        try:
+            self._rules.run(nft.add_redirects(self._name, redirects))
+        except CommandFailed as error:
+            # A restart of the machine's firewall flushes everybody's tables: ours is known to the last element.
+            log.warning("rules of %s were changed by somebody, made anew: %s", self._name, error)
+            self.make_table(redirects)
+
+    # On the event loop.
+
+    async def serve(self, uuid: ZoneUUID) -> None:
+        """Relay in this process what no rule can lead to the zone; after `publish` or `take_over`."""
+        for held, to in self._held.get(uuid, ()):
+            if held.is_ipv6 and held.socket is not None:
+                kind = TCPProxy if held.port.protocol == "tcp" else UDPProxy
+                proxy = kind(to, held.port.zone_port)
+                self._proxies.setdefault(uuid, []).append(proxy)
+                await proxy.start(held.socket)
+
+    def stop_serving(self, uuid: ZoneUUID | None = None) -> None:
+        """End the relays of a zone, or of all; before `withdraw`."""
+        for one in tuple(self._proxies) if uuid is None else (uuid,):
+            for proxy in self._proxies.pop(one, ()):
+                proxy.close()
+
+
+def _forget_flows(held: Iterable[_Pair]) -> None:
+    """A UDP flow keeps the way it once took; TCP connections end by themselves."""
+    ports = {one.port.host_port for one, _ in held if one.port.protocol == "udp"}
+    if ports:
+        conntrack.forget_udp(ports)
+
+
+def _redirects(held: Iterable[_Pair]) -> Iterator[nft.Redirect]:
+    for one, to in held:
+        if not one.is_ipv6:
+            address = IPv4Address(one.port.host_ip)
+            yield nft.Redirect(
+                protocol=cast(Literal["tcp", "udp"], one.port.protocol),
+                address=None if address.is_unspecified else address,
+                port=one.port.host_port,
+                to=to,
+                to_port=one.port.zone_port,
+            )
+
+
+def _endpoint_id(uuid: ZoneUUID, nic: Nic) -> str:
+    return hashlib.sha256(f"{uuid}/{nic.interface}".encode()).hexdigest()
