@@ -59,6 +59,7 @@ class APIServer:
         self._group = group
         self._router = Router(ROUTES)
         self._followers: set[asyncio.Task[Any]] = set()
+        self._changes: set[asyncio.Task[Any]] = set()
         self._http = HTTPServer(self._serve, PingAnswer({**self.headers, **system.PING_HEADERS}))
 
     def __call__(self) -> Connection:
@@ -66,10 +67,15 @@ class APIServer:
         return self._http()
 
     async def shutdown(self, timeout_s: float) -> None:
-        """Ends waits, events, logs, pulls and taken connections; lets quick requests finish."""
+        """Ends waits, events, logs, pulls and taken connections; lets changes and quick requests end.
+
+        Changes that a client began and left are waited for too, all for `timeout_s` at most.
+        """
         self.closing = True
         for task in list(self._followers):
             task.cancel()
+        if self._changes:
+            await asyncio.wait(set(self._changes), timeout=timeout_s)
         await self._http.shutdown(timeout_s)
 
     # -- what routes ask for
@@ -81,7 +87,9 @@ class APIServer:
     ) -> T:
         """Runs `work` in the server's group, so that a cancelled request does not cut it."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._group.create_task(self._to_the_end(work, result, undo))
+        task = self._group.create_task(self._to_the_end(work, result, undo))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
         try:
             return await asyncio.shield(result)
         except asyncio.CancelledError:

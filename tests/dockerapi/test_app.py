@@ -369,3 +369,16 @@ async def test_a_bad_upload_does_not_break_the_server(world):
         status, _ = await read_head(reader)
     assert status == 400
     assert (await world.ask("GET", "/_ping")).status == 200
+
+
+async def test_shutdown_waits_for_a_change_whose_client_has_left(world):
+    _, writer = await world.connect()
+    writer.write(b"POST /containers/c1/start HTTP/1.1\r\nHost: x\r\n\r\n")
+    await world.engine.containers.started.wait()
+    writer.transport.abort()
+    async with asyncio.TaskGroup() as group:
+        ending = group.create_task(world.server.shutdown(10))
+        await asyncio.sleep(0)
+        assert not ending.done()
+        world.engine.containers.gate.set()
+    assert ("started", "c1") in world.engine.containers.calls
