@@ -28,7 +28,7 @@ from gateway.zones.host import LogQuery
 _FORWARD = 128 << 10  # of log; some 64-80 KiB of text where lines are short
 _BACKWARD = 256 << 10
 _AT_ONCE = 32 << 10
-_LINE_SEARCH = 1 << 20
+_LINE_SEARCH = 256 << 10
 _LONGEST_LINE = 64 << 20
 
 
