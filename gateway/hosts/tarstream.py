@@ -114,43 +114,44 @@ class Tar:
         return view
 
     def _next(self) -> Entry | None:
-        records: list[tuple[bytes, bytes]] = list(self._globals)
-        long_name = long_link = None
-        extended = 0
-        while True:
-            header = self._header()
-            if header is None:
-                if extended:
-                    raise BadArchive("archive ends after an extension header")
-                return None
+        extension = _Extension(list(self._globals))
+        while (header := self._header()) is not None:
             kind = header[156]
             size = _number(header[124:136])
             if kind not in b"xgXLK":
-                break
-            extended += 0 if kind == ord("g") else size
-            if max(size, extended) > EXTENSION_LIMIT:
-                raise BadArchive(f"extension header {chr(kind)!r} of {size} bytes is too large")
-            data = self._take(size)
-            self._skip(-size % BLOCK)
-            if kind == ord("L"):
-                long_name = _text(data)
-            elif kind == ord("K"):
-                long_link = _text(data)
-            elif kind == ord("g"):
+                return self._entry(header, kind, size, extension)
+            self._extend(extension, kind, size)
+        if extension.size:
+            raise BadArchive("archive ends after an extension header")
+        return None
+
+    def _extend(self, extension: _Extension, kind: int, size: int) -> None:
+        """Read one extension header into what is known of the entry after it."""
+        extension.size += 0 if kind == ord("g") else size
+        if max(size, extension.size) > EXTENSION_LIMIT:
+            raise BadArchive(f"extension header {chr(kind)!r} of {size} bytes is too large")
+        data = self._take(size)
+        self._skip(-size % BLOCK)
+        if kind == ord("L"):
+            extension.name = _text(data)
+        elif kind == ord("K"):
+            extension.link = _text(data)
+        else:
+            if kind == ord("g"):
                 self._add_globals(data)
-                records += _records(data)
-            else:
-                records += _records(data)
+            extension.records += _records(data)
+
+    def _entry(self, header: bytes, kind: int, size: int, extension: _Extension) -> Entry:
         entry = Entry(header, kind, size)
-        if long_name is not None:
-            entry.name = long_name
-        if long_link is not None:
-            entry.link = long_link
-        sparse = _apply(entry, records) if records else None
+        if extension.name is not None:
+            entry.name = extension.name
+        if extension.link is not None:
+            entry.link = extension.link
+        sparse = _apply(entry, extension.records) if extension.records else None
         if kind in _REGULAR:
             # Archivers before POSIX told directories by their names alone.
             entry.kind = ord("5") if entry.name.endswith(b"/") and kind in b"\x000" else ord("0")
-        if kind in _WITHOUT_DATA:
+        if entry.kind in _WITHOUT_DATA:
             entry.size = 0
         self._left, self._padding = entry.size, -entry.size % BLOCK
         if kind == ord("S"):
@@ -256,6 +257,18 @@ class Tar:
         if not self._buffer and not may_end:
             raise BadArchive("archive is cut short: unexpected EOF")
         return bool(self._buffer)
+
+
+class _Extension:
+    """What extension headers say of the entry after them."""
+
+    __slots__ = ("link", "name", "records", "size")
+
+    def __init__(self, records: list[tuple[bytes, bytes]]) -> None:
+        self.records = records
+        self.name: bytes | None = None
+        self.link: bytes | None = None
+        self.size = 0
 
 
 def _text(field: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """One layer's tar from standard input into a directory; nothing outside of it is ever touched.
 
-A program of its own, run by `gateway.hosts.*.datasets`, one process a layer:
+A program of its own, run by `gateway.hosts.*.datasets` as `command` says, one process a layer:
 
     untar ROOT overlay|merged [chroot]  < tar
 
@@ -43,6 +43,23 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = "trusted.overlay.opaque"
 # What an overlay mount would obey: a layer could redirect a directory to anywhere in the lower ones.
 _DROPPED_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+
+# The packages are entered without running their __init__, which would import half the gateway, and
+# site-packages (-S) are not looked at.
+_START = """\
+import sys
+for name in ("gateway", "gateway.hosts"):
+    package = sys.modules[name] = type(sys)(name)
+    package.__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
+from gateway.hosts.untar import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def command(root: str, mode: str, *options: str) -> list[str]:
+    """The command line of the program; `mode` is overlay or merged, the only option chroot."""
+    packages = __file__.removesuffix("/gateway/hosts/untar.py")
+    return [sys.executable, "-I", "-S", "-c", _START, packages, root, mode, *options]
 
 
 class Root:
@@ -157,12 +174,20 @@ class Writer:
         fd = self._directories.get(parent)
         if fd is None:
             fd = self._open_parent(parent, entry)
-        kind = entry.kind
-        if kind == 0x30:
+        if entry.kind == 0x30:
             self._file(tar, entry, fd, name)
-        elif kind == 0x35:
+        elif entry.kind == 0x35:
             self._directory(entry, fd, name, parent + b"/" + name if parent else name)
-        elif kind == 0x32:
+        else:
+            self._special(entry, fd, name)
+        if not self._overlay:
+            self._written.add((self._inodes[fd], name))
+
+    # --- the kinds of entries
+
+    def _special(self, entry: Entry, fd: int, name: bytes) -> None:
+        kind = entry.kind
+        if kind == 0x32:
             self._make(fd, name, lambda: os.symlink(entry.link, name, dir_fd=fd))
             self._attributes(entry, fd, name)
         elif kind == 0x31:
@@ -171,10 +196,6 @@ class Writer:
             self._device(entry, fd, name)
         else:
             raise BadArchive(f"{entry.name!r}: entries of type {chr(kind)!r} are not supported")
-        if not self._overlay:
-            self._written.add((self._inodes[fd], name))
-
-    # --- the kinds of entries
 
     def _file(self, tar: Tar, entry: Entry, directory: int, name: bytes) -> None:
         mode = entry.mode

@@ -13,14 +13,12 @@ leftovers that the next `open` sweeps.  All is in memory after that; lookups tou
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import json
 import logging
 import os
 import secrets
 import stat
-import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -28,12 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import gateway
 from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound
-from gateway.hosts import trees
+from gateway.hosts import trees, untar
 from gateway.hosts.command import Child, Spawner, default_spawner
 from gateway.hosts.linux import overlay
-from gateway.hosts.untar import Root
+from gateway.hosts.linux.implied import settle
 from imgsources.datasets import LayerInfo, LayerTree, Readable
 from imgsources.oci import ImageUUID
 
@@ -42,7 +39,6 @@ log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _PARTIAL = ".partial-"
 _LAYER_LIMIT = 499  # the kernel's own limit is 500 lower directories
-_UNTAR = "import sys; sys.path.append(sys.argv[1]); from gateway.hosts.untar import main; sys.exit(main(sys.argv[2:]))"
 
 T = TypeVar("T")
 
@@ -84,8 +80,12 @@ class OverlayDatasets:
     @classmethod
     async def open(cls, root: Path, spawner: Spawner | None = None) -> OverlayDatasets:
         """What is below `root`, leftovers swept; `root` becomes a shared mount."""
+        return await asyncio.to_thread(cls._opened, root, spawner)
+
+    @classmethod
+    def _opened(cls, root: Path, spawner: Spawner | None) -> OverlayDatasets:
         store = cls(root.resolve(), spawner)
-        await asyncio.to_thread(store._load)
+        store._load()
         return store
 
     def close(self) -> None:
@@ -127,9 +127,10 @@ class OverlayDatasets:
                 self._get(origin)
             lowers = self.lowers(origin) if origin is not None else ()
             dataset = _Dataset(origin, tree.report.size, tree.report.opaque)
-            await _finish(self._mounter, lambda: _settle(building, tree.report, lowers))
+            await _finish(self._mounter, lambda: settle(building, tree.report.implied, lowers))
             meta = _encode(dataset, layer)
-            await _finish(self._mounter, lambda: _write(building / "meta.json", meta))
+            # Not synced, for the layer's files are not either: what a power failure spoils is fetched again.
+            await _finish(self._mounter, lambda: (building / "meta.json").write_bytes(meta))
             if origin is not None:
                 self._get(origin)
             self._refuse_existing(uuid)
@@ -313,8 +314,7 @@ class _OverlayTree:
         self._add(text)
 
     async def _start(self, tar_read: int, tar_write: int, answer: int) -> Child:
-        packages = str(Path(gateway.__file__).parent.parent)
-        argv = [sys.executable, "-I", "-S", "-c", _UNTAR, packages, str(self._folder), "overlay"]
+        argv = untar.command(str(self._folder), "overlay")
         try:
             return await self._spawner.spawn(argv, fds={0: tar_read, 1: answer, 2: answer})
         except BaseException:
@@ -389,13 +389,6 @@ def _encode(dataset: _Dataset, layer: LayerInfo) -> bytes:
     return json.dumps(document).encode()
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _remove(path: Path) -> None:
     try:
         for name in ("rootfs", "merged"):
@@ -423,57 +416,3 @@ def _mount_zone(folder: Path, lowers: tuple[Path, ...]) -> None:
     if target.stat().st_dev != folder.stat().st_dev:
         return  # it is mounted
     overlay.mount(target, lowers=lowers, upper=folder / "upper", work=folder / "work")
-
-
-def _settle(building: Path, report: _Report, lowers: tuple[Path, ...]) -> None:
-    """Give directories that no entry described the attributes that they have below.
-
-    Overlay shows the attributes of the topmost directory: without this a layer with /tmp/x alone would
-    make /tmp 0755.
-    """
-    if not report.implied or not lowers:
-        return
-    merged = building / "merged"
-    merged.mkdir()
-    # One lower directory alone is refused by the kernel.
-    empty = building / "empty"
-    empty.mkdir()
-    overlay.mount(merged, lowers=[*lowers, empty], upper=None, work=None)
-    try:
-        _copy_implied(str(building / "layer"), str(merged), report.implied)
-    finally:
-        overlay.unmount(merged)
-        merged.rmdir()
-        empty.rmdir()
-
-
-def _copy_implied(layer: str, merged: str, paths: list[bytes]) -> None:
-    above, below = Root(layer), Root(merged)
-    try:
-        for path in paths:
-            _copy_attributes(above, below, path)
-    finally:
-        above.close()
-        below.close()
-
-
-def _copy_attributes(above: Root, below: Root, path: bytes) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptors: list[int] = []
-    try:
-        for root in (below, above):
-            descriptors.append(root.open(path, flags))
-        source, target = descriptors
-        found = os.fstat(source)
-        os.fchown(target, found.st_uid, found.st_gid)
-        os.fchmod(target, stat.S_IMODE(found.st_mode))
-        for name in os.listxattr(source):
-            if not name.startswith("trusted.overlay."):
-                os.setxattr(target, name, os.getxattr(source, name))
-        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)

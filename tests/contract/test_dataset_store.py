@@ -1,0 +1,177 @@
+"""What every DatasetStore must do.  Add a store to `STORES` to have it judged."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dockerapi.errors import Conflict, DigestMismatch, InvalidParameter, NotFound
+from gateway.hosts.linux import overlay
+from gateway.hosts.linux.datasets import OverlayDatasets
+from imgsources.datasets import DatasetStore, LayerInfo
+from imgsources.oci import Digest, ImageUUID, image_uuid
+from tests.fakes.registry import layer_tar
+
+pytestmark = pytest.mark.root
+
+INFO = LayerInfo(Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64), 5)
+
+
+@asynccontextmanager
+async def overlay_store(folder: Path) -> AsyncIterator[DatasetStore]:
+    store = await OverlayDatasets.open(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+        overlay.unmount(folder)
+
+
+Opener = Callable[[Path], AbstractAsyncContextManager[DatasetStore]]
+STORES: dict[str, Opener] = {"overlay": overlay_store}
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DatasetStore]:
+    async with STORES[request.param](tmp_path / "store") as opened:
+        yield opened
+
+
+def uuid(*names: str) -> ImageUUID:
+    digests = [Digest("sha256:" + hashlib.sha256(name.encode()).hexdigest()) for name in names]
+    return image_uuid(digests)
+
+
+async def add(store: DatasetStore, *names: str, tar: bytes | None = None) -> ImageUUID:
+    """The last of a chain of names becomes a dataset."""
+    origin = uuid(*names[:-1]) if len(names) > 1 else None
+    tar = layer_tar({names[-1]: b"12345"}) if tar is None else tar
+    async with store.extend(uuid(*names), origin=origin, layer=INFO) as tree:
+        await tree.apply(io.BytesIO(tar))
+    return uuid(*names)
+
+
+async def test_a_dataset_is_there_when_the_block_has_ended(store: DatasetStore) -> None:
+    async with store.extend(uuid("a"), origin=None, layer=INFO) as tree:
+        await tree.apply(io.BytesIO(layer_tar({"f": b"12345", "g": b"678"})))
+        assert not await store.exists(uuid("a"))
+    assert await store.exists(uuid("a"))
+    assert await store.list() == {uuid("a")}
+    assert await store.used_bytes(uuid("a")) == 8
+
+
+async def test_a_failed_block_leaves_nothing(store: DatasetStore) -> None:
+    async def fail() -> None:
+        async with store.extend(uuid("a"), origin=None, layer=INFO) as tree:
+            await tree.apply(io.BytesIO(layer_tar({"f": b"1"})))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert await store.list() == frozenset()
+    await add(store, "a")
+
+
+async def test_a_refused_entry_is_named(store: DatasetStore) -> None:
+    with pytest.raises(InvalidParameter, match=r"'\.\./x\\n': .*leads out"):
+        await add(store, "a", tar=layer_tar({"../x\n": b"1"}))
+    assert await store.list() == frozenset()
+
+
+async def test_an_error_of_the_stream_is_raised_and_leaves_nothing(store: DatasetStore) -> None:
+    class Spoiled:
+        def __init__(self) -> None:
+            self._blocks = [layer_tar({"f": b"1"})]
+
+        def read(self, _size: int, /) -> bytes:
+            if self._blocks:
+                return self._blocks.pop()
+            raise DigestMismatch("right", "wrong")
+
+    extending = store.extend(uuid("a"), origin=None, layer=INFO)
+    with pytest.raises(DigestMismatch):
+        async with extending as tree:
+            await tree.apply(Spoiled())
+    assert await store.list() == frozenset()
+
+
+async def test_the_stream_is_read_to_its_very_end(store: DatasetStore) -> None:
+    stream = io.BytesIO(layer_tar({"f": b"1"}) + bytes(2_000_000))
+    async with store.extend(uuid("a"), origin=None, layer=INFO) as tree:
+        await tree.apply(stream)
+    assert not stream.read()
+
+
+async def test_a_cancelled_apply_leaves_nothing(store: DatasetStore) -> None:
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Endless:
+        def read(self, _size: int, /) -> bytes:
+            loop.call_soon_threadsafe(started.set)
+            return bytes(1 << 20)
+
+    async def apply() -> None:
+        async with store.extend(uuid("a"), origin=None, layer=INFO) as tree:
+            await tree.apply(Endless())
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(apply())
+        async with asyncio.timeout(10):
+            await started.wait()
+        task.cancel()
+    assert await store.list() == frozenset()
+
+
+async def test_a_dataset_cannot_exist_without_its_origin(store: DatasetStore) -> None:
+    with pytest.raises(NotFound):
+        await add(store, "nobody", "b")
+    assert await store.list() == frozenset()
+
+
+async def test_the_same_dataset_cannot_be_made_twice(store: DatasetStore) -> None:
+    await add(store, "a")
+    with pytest.raises(Conflict):
+        await add(store, "a")
+    assert await store.used_bytes(uuid("a")) == 5
+
+
+async def test_an_origin_cannot_be_destroyed_before_what_is_on_it(store: DatasetStore) -> None:
+    await add(store, "a")
+    await add(store, "a", "b")
+    with pytest.raises(Conflict):
+        await store.destroy(uuid("a"))
+    await store.destroy(uuid("a", "b"))
+    await store.destroy(uuid("a"))
+    assert await store.list() == frozenset()
+
+
+async def test_an_unknown_dataset_is_not_found(store: DatasetStore) -> None:
+    with pytest.raises(NotFound):
+        await store.destroy(uuid("a"))
+    with pytest.raises(NotFound):
+        await store.used_bytes(uuid("a"))
+    assert not await store.exists(uuid("a"))
+
+
+async def test_an_empty_layer_is_a_dataset(store: DatasetStore) -> None:
+    await add(store, "a", tar=b"")
+    assert await store.used_bytes(uuid("a")) == 0
+
+
+@pytest.mark.parametrize("name", STORES)
+async def test_datasets_outlive_the_store_that_made_them(name: str, tmp_path: Path) -> None:
+    async with STORES[name](tmp_path / "store") as store:
+        await add(store, "a")
+        await add(store, "a", "b")
+    async with STORES[name](tmp_path / "store") as store:
+        assert await store.list() == {uuid("a"), uuid("a", "b")}
+        assert await store.used_bytes(uuid("a")) == 5
+        with pytest.raises(Conflict):
+            await store.destroy(uuid("a"))
