@@ -144,9 +144,12 @@ def api(daemon: Daemon) -> API:
 @pytest.fixture(autouse=True)
 def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test no container is left but those labelled `keep`; and the server has not ended."""
-    yield
     if "daemon" not in request.fixturenames:
+        yield
         return
+    clients = request.getfixturevalue("api")
+    yield
+    clients.close()
     server: Daemon = request.getfixturevalue("daemon")
     api = API(server.socket)
     kept = {

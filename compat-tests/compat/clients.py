@@ -177,6 +177,7 @@ class API:
 
     def __init__(self, path: str, version: str = "/v1.41") -> None:
         self.path, self.version = path, version
+        self._streams: list[tuple[_Connection, http.client.HTTPResponse]] = []
 
     def __call__(
         self,
@@ -217,7 +218,16 @@ class API:
         connection.request(
             method, self.version + path, body=data, headers={"Content-Type": "application/json"}
         )
-        return connection.getresponse()
+        answer = connection.getresponse()
+        self._streams.append((connection, answer))
+        return answer
+
+    def close(self) -> None:
+        """Close the streams that are still open."""
+        for connection, answer in self._streams:
+            answer.close()
+            connection.close()
+        self._streams.clear()
 
     def raw(self, data: bytes, timeout_s: float = 10, half_close: bool = False) -> bytes:
         """Bytes there, bytes back until the server closes, or nothing more comes."""

@@ -1,0 +1,152 @@
+"""kill -9 of the server while containers run, write and exit: after a restart nothing is lost and nothing is doubled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from compat.clients import API, CLI
+from compat.daemons import Daemon
+from compat.leftovers import new, settled, snapshot
+
+
+@pytest.fixture
+def server(kind: str, workdir: Path, baseline: Path) -> Iterator[Daemon]:
+    """A server of the test's own."""
+    if kind != "zonegate":
+        pytest.skip("dockerd was not told to keep containers alive (live-restore)")
+    made = Daemon("zonegate", workdir / "s", f"zs{os.getpid() % 1000000}")
+    made.start()
+    CLI(made.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
+    yield made
+    try:
+        if made.process is not None and made.process.poll() is not None:
+            made.start()
+        api = API(made.socket)
+        for row in api.ok("GET", "/containers/json?all=1"):
+            api("DELETE", f"/containers/{row['Id']}?force=1&v=1")
+        made.stop()
+    finally:
+        made.discard()
+
+
+@pytest.fixture
+def own(server: Daemon, workdir: Path) -> CLI:
+    return CLI(server.url, workdir / "own")
+
+
+def again(server: Daemon) -> None:
+    server.kill()
+    server.start()
+
+
+def test_running_containers_go_on(server: Daemon, own: CLI) -> None:
+    own.ok(
+        "run -d --name c1 --hostname one -p 127.0.0.1::80 bb sh -c 'i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done'"
+    )
+    own.ok("run -d --name c2 bb sleep 1000")
+    port = own.ok("port c1 80")
+    pid, started = own.ok("inspect -f '{{.State.Pid}} {{.State.StartedAt}}' c1").split()
+    again(server)
+    assert own.ok("ps --format '{{.Names}}'").split() == ["c2", "c1"]
+    assert own.ok("inspect -f '{{.State.Pid}} {{.State.StartedAt}}' c1").split() == [pid, started]
+    assert own.ok("port c1 80") == port
+    assert own.ok("exec c1 hostname") == "one"
+    own.ok("stop -t 0 c1")
+    lines = own.ok("logs c1").splitlines()
+    assert lines == [f"line {number}" for number in range(1, len(lines) + 1)]
+    assert own.ok("wait c1") == "137"
+
+
+def test_what_exits_meanwhile_has_its_exit_code(server: Daemon, own: CLI) -> None:
+    own.ok("run -d --name c1 bb sh -c 'sleep 0.6; echo last words; exit 7'")
+    own.ok("run -d --rm --name c2 bb sh -c 'sleep 0.6; exit 3'")
+    pid = own.ok("inspect -f '{{.State.Pid}}' c1")
+    server.kill()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    server.start()
+    assert own.ok("inspect -f '{{.State.Status}} {{.State.ExitCode}}' c1") == "exited 7"
+    assert own.ok("wait c1") == "7"
+    assert own.ok("logs c1") == "last words"
+    assert own("inspect c2").exit == 1
+    own.ok("start c1")
+    assert own.ok("wait c1") == "7"
+
+
+def test_one_can_attach_and_wait_after_it(server: Daemon, own: CLI) -> None:
+    own.ok(
+        "run -di --name c1 bb sh -c 'while read x; do echo got $x; [ $x = end ] && exit 9; done'"
+    )
+    again(server)
+    with own.popen("attach c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as attached:
+        assert attached.stdin is not None
+        assert attached.stdout is not None
+        attached.stdin.write(b"one\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == b"got one\n"
+        attached.stdin.write(b"end\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == b"got end\n"
+        attached.stdin.close()
+        assert attached.wait(10) == 9
+    assert own.ok("logs c1") == "got one\ngot end"
+
+
+def test_restart_policies_hold(server: Daemon, own: CLI) -> None:
+    own.ok("run -d --name c1 --restart always bb sh -c 'sleep 0.4; exit 1'")
+    own.ok("run -d --name c2 --restart always bb sleep 1000")
+    own.ok("stop -t 0 c2")
+    server.kill()
+    time.sleep(0.8)  # it must exit while nobody looks: there is nothing of the server's to wait for
+    server.start()
+    end = time.monotonic() + 15
+    while own.ok("inspect -f '{{.State.Running}}' c1") != "true":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_kills_at_any_moment_leave_a_server_that_starts(server: Daemon, own: CLI) -> None:
+    for number in range(6):
+        with own.popen(
+            f"run --name k{number} bb sh -c 'echo x; sleep 0.1'",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as running:
+            time.sleep(0.03 * number)  # another moment each time
+            again(server)
+            running.wait(20)
+    for row in own.ok("ps -a --format '{{.Names}} {{.State}}'").splitlines():
+        assert row.split()[1] in ("created", "running", "exited"), row
+    names = own.ok("ps -a --format '{{.Names}}'").split()
+    assert own.ok(["rm", "-f", *names]).split() == names if names else True
+    assert own.ok("run --rm bb echo fine") == "fine"
+
+
+def test_nothing_is_left_of_containers_that_were_removed_after_a_kill(
+    server: Daemon, own: CLI
+) -> None:
+    own.ok("run --rm bb true")
+    before = snapshot(server)
+    for number in range(5):
+        own.ok(f"run -d --name c{number} -p 80 bb sleep 1000")
+    again(server)
+    own.ok("rm -f c0 c1 c2 c3 c4")
+    assert settled(lambda: new(before, snapshot(server)), 1.0) == {}
+
+
+def test_a_stop_leaves_containers_running_and_the_next_start_finds_them(
+    server: Daemon, own: CLI
+) -> None:
+    own.ok("run -d --name c1 bb sleep 1000")
+    pid = own.ok("inspect -f '{{.State.Pid}}' c1")
+    assert server.stop() == 0
+    assert Path(f"/proc/{pid}").exists()
+    server.start()
+    assert own.ok("inspect -f '{{.State.Running}} {{.State.Pid}}' c1") == f"true {pid}"
