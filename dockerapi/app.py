@@ -76,6 +76,8 @@ class APIServer:
             task.cancel()
         if self._changes:
             await asyncio.wait(set(self._changes), timeout=timeout_s)
+        # Else aiohttp waits out the time for connections on which nothing is asked.
+        self._http.pre_shutdown()
         await self._http.shutdown(timeout_s)
 
     # -- what routes ask for

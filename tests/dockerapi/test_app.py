@@ -382,3 +382,16 @@ async def test_shutdown_waits_for_a_change_whose_client_has_left(world):
         assert not ending.done()
         world.engine.containers.gate.set()
     assert ("started", "c1") in world.engine.containers.calls
+
+
+async def test_shutdown_does_not_wait_for_idle_connections(world):
+    readers = []
+    for path in (b"/_ping", b"/version"):
+        reader, writer = await world.connect()
+        writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        await read_answer(reader)
+        readers.append(reader)
+    async with asyncio.timeout(2):
+        await world.server.shutdown(10)
+        for reader in readers:
+            assert await reader.read() == b""
