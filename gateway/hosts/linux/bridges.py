@@ -6,18 +6,21 @@ A bridge that we made carries our mark as its alias; only such a one is removed 
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from dockerapi.errors import InvalidParameter, Unavailable
 from gateway.hosts.ipam import choose_subnet, mac_of, parse_bip
 from gateway.hosts.linux import netlink
 from gateway.settings import AddressPool
+
+log = logging.getLogger(__name__)
 
 _LOCK = "\0zonegate/address-pools"
 _LOCK_TIMEOUT_S = 10.0
@@ -50,10 +53,14 @@ def open_bridge(
         if link is not None and link.kind != "bridge":
             raise InvalidParameter(f"interface {name} is there and is no bridge")
         present = [a for i, a in route.addresses() if link is not None and i == link.index]
+        if link is None and former is not None and _collides(former, _taken(route)):
+            log.warning(
+                "subnet %s of bridge %s was taken by others meanwhile", former.network, name
+            )
+            former = None
         address = _address(name, wanted, present, former, ours=bool(link and link.alias == mark))
         if address is None:
-            taken = [n for _, n in route.routes()] + [a.network for _, a in route.addresses()]
-            network = choose_subnet(pools, taken)
+            network = choose_subnet(pools, _taken(route))
             address = IPv4Interface((next(network.hosts()), network.prefixlen))
         if link is None:
             route.execute(netlink.new_bridge(name, mac_of(address.ip)))
@@ -69,6 +76,15 @@ def open_bridge(
     # Else the machine drops what 127.0.0.1 sends to a zone by a published port.
     write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
     return Bridge(name, index, address, link.mtu if link is not None else 1500)
+
+
+def _taken(route: netlink.RouteSocket) -> list[IPv4Network]:
+    """Networks that the machine knows a way to."""
+    return [n for _, n in route.routes()] + [a.network for _, a in route.addresses()]
+
+
+def _collides(address: IPv4Interface, taken: Sequence[IPv4Network]) -> bool:
+    return any(address.network.overlaps(network) for network in taken)
 
 
 def _address(

@@ -161,6 +161,22 @@ async def test_a_subnet_in_use_on_the_machine_is_passed_over(
     await networks.close(remove=True)
 
 
+async def test_a_subnet_that_was_given_up_may_be_gone_when_one_comes_back(
+    opened: Callable[..., LinuxNetworks],
+) -> None:
+    first = opened()
+    await first.close(remove=True)
+    first = opened()
+    assert first.get("bridge").subnet == "10.201.0.0/24", "kept over a restart"
+    await first.close(remove=True)
+    other = opened("u")
+    assert other.get("bridge").subnet == "10.201.0.0/24"
+    first = opened()
+    assert first.get("bridge").subnet == "10.201.1.0/24"
+    await first.close(remove=True)
+    await other.close(remove=True)
+
+
 async def test_without_a_default_network_there_is_nothing_to_lease(
     opened: Callable[..., LinuxNetworks],
 ) -> None:
