@@ -98,8 +98,9 @@ def _defaults(runtime: Runtime, place: Place, machine: Machine) -> list[Mount]:
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*mode, "nosuid", "noexec", "nodev"]),
         _mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
     ]
-    if place.shm:
-        return [*mounts, _bind("/dev/shm", place.shm, ["rbind", "rprivate"])]  # noqa: S108
+    # POSIX shared memory lies in files: whose IPC namespace it is, whose files they are.
+    if shared := place.shm or ("/dev/shm" if runtime.ipc == "host" else ""):  # noqa: S108
+        return [*mounts, _bind("/dev/shm", shared, ["rbind", "rprivate"])]  # noqa: S108
     options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={runtime.shm_size}"]
     return [*mounts, _mount("/dev/shm", "tmpfs", "shm", options)]  # noqa: S108
 

@@ -266,6 +266,7 @@ def test_shared_memory_of_another_zone_is_bound():
     body = config(runtime={"ipc": "zone:x"}, place=place)
     assert mounted(body)["/dev/shm"]["source"] == "/zones/other/shm"
     assert {"type": "ipc", "path": "/proc/7/ns/ipc"} in body["linux"]["namespaces"]
+    assert mounted(config(runtime={"ipc": "host"}))["/dev/shm"]["source"] == "/dev/shm"
 
 
 # --- namespaces, limits, devices, confinement -----------------------------------------------------------
