@@ -147,9 +147,9 @@ def _loop_factory() -> Any:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from gateway.hosts import diagnose
+    from gateway.doctor import examine
 
-    findings = asyncio.run(diagnose(_settings(vars(options))))
+    findings = asyncio.run(examine(_settings(vars(options))))
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL' if finding.fatal else 'note'}  {finding.text}")
     return 1 if any(finding.fatal and not finding.ok for finding in findings) else 0
