@@ -273,7 +273,10 @@ class _Gzip:
 
 def _opened(file: IO[bytes]) -> Callable[[int], bytes]:
     """How to read the tar in this file, told by its first bytes: media types are not to be relied on."""
-    magic = os.pread(file.fileno(), 6, 0)
+    head = os.pread(file.fileno(), 262, 0)
+    if head.endswith(b"ustar"):
+        return file.read  # even if its first name begins with BZh
+    magic = head[:6]
     if magic.startswith(b"\x1f\x8b"):
         return _Members(file, _gzip_decompressor(), "gzip", (zlib.error, *_isal_errors())).read
     if magic.startswith(b"BZh"):
