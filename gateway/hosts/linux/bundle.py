@@ -31,7 +31,7 @@ def oci_config(
     runtime = metadata.runtime
     _check_apparmor(runtime, machine)
     linux: dict[str, Any] = {
-        "namespaces": _namespaces(runtime, place, machine),
+        "namespaces": _namespaces(runtime, place),
         "cgroupsPath": place.cgroups_path,
         "resources": _resources(runtime, place, machine),
         "sysctl": _sysctls(spec, runtime),
@@ -79,7 +79,7 @@ def _confine(config: dict[str, Any], runtime: Runtime, machine: Machine) -> None
         config["linux"]["seccomp"] = seccomp.oci_seccomp(profile, capabilities, machine.kernel)
 
 
-def _namespaces(runtime: Runtime, place: Place, machine: Machine) -> list[dict[str, str]]:
+def _namespaces(runtime: Runtime, place: Place) -> list[dict[str, str]]:
     namespaces = [{"type": "mount"}]
     for kind, wanted, path in (
         ("network", runtime.network, place.netns),
@@ -92,8 +92,7 @@ def _namespaces(runtime: Runtime, place: Place, machine: Machine) -> list[dict[s
         if wanted.startswith("zone:") and not path:
             raise InvalidParameter(f"the {kind} namespace of {wanted} is not there to be joined")
         namespaces.append({"type": kind, "path": path} if path else {"type": kind})
-    # dockerd's default: an own view of the cgroups on v2, the host's on v1.
-    if runtime.cgroup == "private" or (machine.cgroup_layout == "v2" and runtime.cgroup != "host"):
+    if runtime.cgroup != "host":
         namespaces.append({"type": "cgroup"})
     return namespaces
 

@@ -142,16 +142,15 @@ class Cgroups:
 
     def oom_count(self, path: str) -> int:
         """Processes killed for want of memory so far; 0 if nobody counted."""
-        folder = self._folder("memory", path)
         name = "memory.events" if self.layout == "v2" else "memory.oom_control"
-        with suppress(OSError):
-            return _keyed(folder / name).get("oom_kill", 0)
+        with suppress(OSError, NotSupported):
+            return _keyed(self._folder("memory", path) / name).get("oom_kill", 0)
         return 0
 
     def pids(self, path: str) -> list[int]:
         """Processes in the cgroup and below it; none if it is gone."""
         found: list[int] = []
-        for folder in _tree(self._folder("pids", path)):
+        for folder in _tree(self.folders(path)[0]):  # its processes are in every tree alike
             with suppress(OSError):
                 found += map(int, (folder / "cgroup.procs").read_text().split())
         return found
