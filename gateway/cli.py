@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -132,9 +134,17 @@ def _serve(options: argparse.Namespace) -> int:
 
     if os.geteuid() != 0:
         raise InvalidParameter("zonegate serve needs root: it mounts, and makes namespaces")
+    _share_arena()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings))
     return 0
+
+
+def _share_arena() -> None:
+    """One malloc arena for all threads: glibc's one per thread cost 12 MB of an idle gateway's 60."""
+    arena_max = -8
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(arena_max, 1)
 
 
 def _loop_factory() -> Any:
