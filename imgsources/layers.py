@@ -100,7 +100,7 @@ async def _fill(
                 if isinstance(error, TransferBroken):
                     raise
                 raise TransferBroken(f"download of {blob.descriptor.digest} stalled") from error
-            await asyncio.sleep(min(pause_s * 2**failures, 5.0))
+            await asyncio.sleep(min(pause_s * 2 ** (failures - 1), 5.0))
 
 
 async def _transfer(

@@ -67,7 +67,9 @@ class Puller:
         group: asyncio.TaskGroup,
         max_concurrent_downloads: int = 3,
         max_concurrent_applies: int = 2,
+        max_download_attempts: int = 5,
     ) -> None:
+        self._attempts = max_download_attempts
         self._store = store
         self._catalog = catalog
         self._downloads = downloads
@@ -158,9 +160,7 @@ class Puller:
             ending = [task for layer in wanted if (task := layer.leave(watch))]
             self._in_use.subtract(uuids)
             if not is_recorded:
-                # In the group: a client that has gone cannot stop the clean-up half way.
-                settling = self._group.create_task(self._settle(uuids, ending))
-                await asyncio.shield(settling)
+                await self._settle_in_group(uuids, ending)
 
     async def _record(self, remote: RemoteImage, references: Sequence[Reference]) -> Image:
         """Put an image into the catalog; its datasets are there."""
@@ -308,6 +308,7 @@ class Puller:
                     blob.descriptor,
                     self._downloads,
                     progress=lambda size: blob.publish("Downloading", size),
+                    attempts=self._attempts,
                 )
             blob.publish("Verifying Checksum")
             blob.publish("Download complete")
@@ -340,6 +341,19 @@ class Puller:
             del self._blobs[blob.descriptor.digest]
 
     # --- what nobody needs
+
+    async def _settle_in_group(
+        self, uuids: Sequence[ImageUUID], ending: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """In the group, so that a client that has gone cannot stop the clean-up half way."""
+        settling = self._settle(uuids, ending)
+        try:
+            task = self._group.create_task(settling)
+        except RuntimeError:  # the server goes down and takes no more work
+            settling.close()
+            await self._settle(uuids, ending)
+        else:
+            await asyncio.shield(task)
 
     async def _settle(
         self, uuids: Sequence[ImageUUID], ending: Sequence[asyncio.Task[None]]
