@@ -56,7 +56,7 @@ def oci_config(
 
 
 def _check_apparmor(runtime: Runtime, machine: Machine) -> None:
-    if runtime.apparmor in ("", "unconfined") or runtime.privileged or machine.apparmor:
+    if runtime.apparmor in ("", "unconfined") or machine.apparmor:
         return
     raise InvalidParameter(
         f"AppArmor is not supported on this host, but the profile '{runtime.apparmor}' was specified"
@@ -65,7 +65,9 @@ def _check_apparmor(runtime: Runtime, machine: Machine) -> None:
 
 def _confine(config: dict[str, Any], runtime: Runtime, machine: Machine) -> None:
     """Put the seccomp filter where the runtime looks for it."""
-    if runtime.privileged or runtime.seccomp == "unconfined" or not machine.seccomp:
+    # A profile of the client's own holds for a privileged zone as well.
+    unconfined = ("unconfined", "default") if runtime.privileged else ("unconfined",)
+    if runtime.seccomp in unconfined or not machine.seccomp:
         return
     profile = seccomp.profile_of(runtime.seccomp)
     capabilities = frozenset(granted(runtime, machine))

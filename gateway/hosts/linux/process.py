@@ -145,7 +145,7 @@ def _process(
         process["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
     if limits := _rlimits(runtime, machine):
         process["rlimits"] = limits
-    if runtime.apparmor not in ("", "unconfined") and not runtime.privileged:
+    if runtime.apparmor not in ("", "unconfined"):
         process["apparmorProfile"] = runtime.apparmor
     return process
 

@@ -391,6 +391,8 @@ def test_crun_gets_a_compiled_filter_and_runc_the_json():
     assert "seccomp" not in crun["linux"]
     assert seccomp.ANNOTATION not in runc["annotations"]
     assert runc["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+    own = {"privileged": True, "seccomp": '{"defaultAction":"SCMP_ACT_ALLOW"}'}
+    assert seccomp.ANNOTATION in config(runtime=own)["annotations"]
     unconfined = config(runtime={"seccomp": "unconfined"})
     assert seccomp.ANNOTATION not in unconfined["annotations"]
 
