@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 SERVER_VERSION = "28.5.2"
 """The dockerd whose behaviour we show: clients parse it out of `Server:` and /version."""
 
+CERTIFICATES = Path("/etc/docker/certs.d")
+"""CAs and client certificates of registries, laid out as dockerd has them."""
+
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.  InvalidParameter where the settings cannot be served."""
@@ -80,7 +83,9 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
     """Everything but the sockets; the background loops run while the block does."""
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(auto_decompress=False, trust_env=True)
+            aiohttp.ClientSession(
+                auto_decompress=False, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+            )
         )
         group = await stack.enter_async_context(_cancelled_at_end())
         host = await _open_host(settings, group)
@@ -99,6 +104,7 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
                 session,
                 mirrors=settings.registry_mirrors,
                 insecure=settings.insecure_registries,
+                certificates=CERTIFICATES,
                 auth=Credentials(auth.username, auth.password, auth.identitytoken)
                 if auth
                 else None,
