@@ -155,9 +155,15 @@ class Containers:
             below = 0
         return {"SizeRw": changed, "SizeRootFs": below + changed}
 
+    def _find(self, ref: str) -> Zone:
+        """The zone, and what has become of it told before anything is done to it."""
+        zone = self._roster.find(ref)
+        self._lifecycle.note(zone)
+        return zone
+
     async def inspect(self, ref: str, *, size: bool) -> JSONObject:
         """The newest shape."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         shown = from_zone.inspect(
             zone,
             networks=self._networks(),
@@ -168,7 +174,7 @@ class Containers:
 
     async def start(self, ref: str) -> None:
         """NotModified if it runs; what goes wrong stays in State.Error."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if zone.state is ZoneState.PAUSED:
             raise Conflict("cannot start a paused container, try unpause instead")
         if zone.metadata.id in self._removing:
@@ -181,10 +187,15 @@ class Containers:
         except NotModified:
             raise
         except APIError:
-            if from_zone.auto_remove(zone):
-                await self.discard(zone)
+            await self._not_started(zone)
             raise
         self._lifecycle.note(started)
+
+    async def _not_started(self, zone: Zone) -> None:
+        """What is left of a failed start is State.Error, and with --rm nothing."""
+        self._lifecycle.note(self._zones.get(zone.uuid))
+        if from_zone.auto_remove(zone):
+            await self.discard(zone)
 
     def _check_networks(self, zone: Zone) -> None:
         for name in from_zone.networks_joined(zone):
@@ -198,7 +209,7 @@ class Containers:
 
     async def stop(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
         """NotModified if it does not run."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if not _is_up(zone):
             raise NotModified("")
         name = signal_name(signal) if signal else None
@@ -209,7 +220,7 @@ class Containers:
 
     async def restart(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
         """Also of a container that does not run.  --rm survives it."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         name = signal_name(signal) if signal else None
         self._check_networks(zone)
         if _is_up(zone):
@@ -218,6 +229,9 @@ class Containers:
         try:
             started = await self._zones.restart(zone.uuid, signal=name, timeout_s=timeout_s)
             self._lifecycle.note(started)
+        except APIError:
+            await self._not_started(zone)
+            raise
         finally:
             self._lifecycle.hold(zone, restarting=False)
         self._lifecycle.emit(started, "restart")
@@ -226,7 +240,7 @@ class Containers:
 
     async def kill(self, ref: str, *, signal: str) -> None:
         """KILL returns when the container is down, any other signal at once."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         try:
             name = signal_name(signal or "SIGKILL")
         except InvalidParameter as error:
@@ -252,7 +266,7 @@ class Containers:
 
     async def pause(self, ref: str) -> None:
         """Conflict unless it runs unpaused."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if not zone.is_running:
             raise NotRunning(zone.metadata.id)
         if zone.state is ZoneState.PAUSED:
@@ -262,7 +276,7 @@ class Containers:
 
     async def unpause(self, ref: str) -> None:
         """Refused with 500, as dockerd does, unless it is paused."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if zone.state is not ZoneState.PAUSED:
             raise APIError(f"container {zone.metadata.id} is not paused")
         self._lifecycle.note(await self._zones.unpause(zone.uuid))
@@ -270,7 +284,7 @@ class Containers:
 
     async def rename(self, ref: str, name: str) -> None:
         """The old name is free at once."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if not name.removeprefix("/"):
             raise InvalidParameter("Neither old nor new names may be empty")
         new, old = names.checked(name), zone.spec.alias
@@ -284,7 +298,7 @@ class Containers:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Anonymous volumes go with it where `volumes`."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if link:
             raise NotSupported("links are not supported by zonegate yet")
         if _is_up(zone) and not force:
@@ -339,7 +353,7 @@ class Containers:
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Conflict unless it runs."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         if not zone.is_running:
             raise NotRunning(zone.metadata.id)
         await self._zones.resize(zone.uuid, height, width)
@@ -347,11 +361,11 @@ class Containers:
 
     async def wait(self, ref: str, condition: str) -> Awaitable[JSONObject]:
         """Registered when this returns."""
-        return self._lifecycle.wait(self._roster.find(ref), condition)
+        return self._lifecycle.wait(self._find(ref), condition)
 
     async def attach(self, ref: str, query: AttachQuery) -> Stdio:
         """Also before start: nothing is lost."""
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         keys = attaching.detach_keys(query.detach_keys)
         if zone.state is ZoneState.PAUSED:
             raise Conflict(f"container {ref} is paused, unpause the container before attach")
@@ -384,7 +398,7 @@ class Containers:
         """NotSupported where the driver keeps nothing."""
         if not (query.stdout or query.stderr):
             raise InvalidParameter("Bad parameters: you must choose at least one stream")
-        zone = self._roster.find(ref)
+        zone = self._find(ref)
         _check_readable(zone)
         wanted = LogQuery(
             stdout=query.stdout,

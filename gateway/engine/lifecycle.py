@@ -67,6 +67,9 @@ class Lifecycle:
         if seen is None:
             return
         was, seen.zone = seen.zone, zone
+        if zone.error and not zone.is_running:
+            # A start that failed: dockerd tells of neither start nor end.
+            return
         if (
             seen.is_up
             and zone.finished_ns > seen.finished_ns

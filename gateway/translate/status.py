@@ -42,7 +42,7 @@ def status(zone: Zone) -> str:
             # Halting is still running for Docker; what has no process any more is on its way out.
             return "running" if zone.pid else "removing"
         case ZoneState.STOPPED:
-            return "exited" if zone.started_ns else "created"
+            return "exited" if zone.finished_ns else "created"
 
 
 def state(zone: Zone) -> JSONObject:
