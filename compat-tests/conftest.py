@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from compat.answers import Recording
 from compat.clients import API, CLI
-from compat.daemons import Daemon, start_registry
+from compat.daemons import Daemon, own_bridge, start_registry
 from compat.images import Image, Registry, archive, catalogue
 
 CLONE_NEWNET = 0x40000000
@@ -114,7 +114,9 @@ def baseline(workdir: Path, images: dict[str, Image]) -> Path:
 @pytest.fixture(scope="session")
 def daemon(kind: str, workdir: Path, registry: str, baseline: Path) -> Iterator[Daemon]:
     """The server, with the baseline images loaded."""
-    server = Daemon(kind, workdir / "d", f"zc{os.getpid() % 1000000}", registry)
+    server = Daemon(
+        kind, workdir / "d", f"zc{os.getpid() % 1000000}", registry, own_bridge(kind, 0)
+    )
     try:
         server.start()
         CLI(server.url, workdir / "seed").ok(f"docker load -q -i {baseline}")

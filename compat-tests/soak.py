@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from compat.clients import API, CLI
-from compat.daemons import Daemon
+from compat.daemons import Daemon, own_bridge
 from compat.images import archive, catalogue
 from compat.leftovers import new, settled, snapshot
 
@@ -30,7 +30,9 @@ def main() -> int:
     print(f"seed {args.seed}")
     chance = random.Random(args.seed)
     folder = Path(tempfile.mkdtemp(prefix="zgsoak-", dir="/tmp"))
-    server = Daemon("zonegate", folder / "d", f"zk{os.getpid() % 1000000}")
+    server = Daemon(
+        "zonegate", folder / "d", f"zk{os.getpid() % 1000000}", "", own_bridge("zonegate", 2)
+    )
     wrong: list[str] = []
     try:
         server.start()

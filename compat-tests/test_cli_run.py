@@ -110,7 +110,11 @@ SCENARIOS = [
         Step(
             "docker run --rm --hostname box --add-host peer:8.1.2.3 bb sh -c 'grep -c box /etc/hosts; grep peer /etc/hosts; grep ^127.0.0.1 /etc/hosts'"
         ),
-        "docker run --rm --dns 9.9.9.9 --dns-search example.org --dns-option ndots:2 bb sh -c 'grep -v ^# /etc/resolv.conf'",
+        Step(
+            "docker run --rm --dns 9.9.9.9 --dns-search example.org --dns-option ndots:2 bb sh -c 'grep -v ^# /etc/resolv.conf'",
+            stdout="re:\n*nameserver 9.9.9.9\nsearch example.org\noptions ndots:2\n",
+            why="28.5 has another order, and comments",
+        ),
         "docker run --rm --network none bb sh -c 'ls /sys/class/net; cat /etc/hostname | wc -c'",
     ),
     scenario(
@@ -350,7 +354,7 @@ SCENARIOS = [
     ),
     scenario(
         "the process sees a fresh kernel view",
-        'docker run --rm bb sh -c \'ls /dev | sort | tr "\\n" " "\'',
+        'docker run --rm bb sh -c \'ls /dev | sort | grep -v ^core$ | tr "\\n" " "\'',
         'docker run --rm bb sh -c \'ls -ld /proc/1/root >/dev/null && cat /proc/mounts | cut -d" " -f2 | sort -u | grep -E "^/(dev|proc|sys)$"\'',
         'docker run --rm bb sh -c \'ls / | sort | tr "\\n" " "; ls -a /.dockerenv\'',
     ),

@@ -571,13 +571,13 @@ LIFE = [
         "DELETE /containers/running",
         v28=(
             409,
-            'cannot remove container "running": container is running: stop the container before removing or force remove',
+            're:cannot remove container "/?running": container is running: stop the container before removing or force remove',
         ),
     ),
     row(
         "remove paused",
         "DELETE /containers/paused",
-        v28=(409, 're:cannot remove container "paused": container is paused.*'),
+        v28=(409, 're:cannot remove container "/?paused": container is paused.*'),
     ),
     row("inspect unknown", "GET /containers/nothere/json"),
     row("inspect by a short id", "GET /containers/{running12}/json"),
@@ -635,7 +635,7 @@ EXEC = [
         "exec paused",
         "POST /containers/paused/exec",
         {"Cmd": ["true"]},
-        v28=(409, "re:container (ID64|paused) is paused, unpause the container before exec"),
+        v28=(409, "re:[Cc]ontainer (ID64|paused) is paused, unpause the container before exec"),
     ),
     row(
         "exec nothing",

@@ -25,6 +25,8 @@ GONE = {
     ".BridgeNfIptables": "removed with 1.50",
     ".BridgeNfIp6tables": "removed with 1.50",
     ".Commit.Expected": "removed with 1.48",
+    ".RegistryConfig.AllowNondistributableArtifactsCIDRs": "gone from 28.5",
+    ".RegistryConfig.AllowNondistributableArtifactsHostnames": "gone from 28.5",
 }
 OPEN = (
     ".GraphDriver.Data",
@@ -37,6 +39,7 @@ OPEN = (
     ".Status",
     ".Options",
     ".Labels",
+    ".Containers.",
 )
 """What is below these is the server's own."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from compat.clients import API, CLI
-from compat.daemons import Daemon
+from compat.daemons import Daemon, own_bridge
 from compat.leftovers import new, settled, snapshot
 
 
@@ -19,7 +19,7 @@ def server(kind: str, workdir: Path, baseline: Path) -> Iterator[Daemon]:
     """A server of the test's own."""
     if kind != "zonegate":
         pytest.skip("dockerd was not told to keep containers alive (live-restore)")
-    made = Daemon("zonegate", workdir / "s", f"zs{os.getpid() % 1000000}")
+    made = Daemon("zonegate", workdir / "s", f"zs{os.getpid() % 1000000}", "", own_bridge(kind, 1))
     made.start()
     CLI(made.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
     yield made

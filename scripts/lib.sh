@@ -130,7 +130,8 @@ gateway_start() {
     mkdir -p "$folder" "$data"
     # setsid: a Ctrl-C is for the command, the server is stopped afterwards.
     setsid "$bin/zonegate" serve --name "$name" --host "unix://$folder/api.sock" --data-root "$data" \
-        --exec-root "$folder/exec" --pidfile "$folder/pid" "$@" </dev/null >"$folder/log" 2>&1 9>&- &
+        --exec-root "$folder/exec" --pidfile "$folder/pid" \
+        --default-address-pool base=10.213.0.0/16,size=24 "$@" </dev/null >"$folder/log" 2>&1 9>&- &
     gateway=$!
     wait_ready "$folder/api.sock" "$gateway" "$folder/log" || fail "zonegate serve failed"
     DOCKER_HOST=unix://$folder/api.sock

@@ -24,6 +24,12 @@ def zonegate_program() -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-m", "gateway"]
 
 
+def own_bridge(kind: str, number: int) -> tuple[str, ...]:
+    """Flags for a bridge whose addresses no other server of these tests has."""
+    part = (os.getpid() * 4 + number) % (48 * 256)
+    return () if kind == "dockerd" else ("--bip", f"10.{200 + part // 256}.{part % 256}.1/24")
+
+
 @dataclass
 class Daemon:
     """One server.  `start` and `kill` may follow each other any number of times on the same roots."""

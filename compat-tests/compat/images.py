@@ -46,8 +46,8 @@ def layer(entries: list[tuple[str, Any]]) -> bytes:
     return out.getvalue()
 
 
-def busybox_layer() -> bytes:
-    """A root with busybox and a link for every applet."""
+def busybox_layer(mark: str = "") -> bytes:
+    """A root with busybox and a link for every applet; a mark makes it a layer of its own."""
     program = Path("/bin/busybox")
     listed = subprocess.run(
         [program, "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
@@ -55,6 +55,7 @@ def busybox_layer() -> bytes:
     folders = ["bin", "dev", "etc", "home", "home/alice", "proc", "root", "sys", "tmp", "var"]
     entries: list[tuple[str, Any]] = [(f"{name}/", None) for name in folders]
     entries += [("etc/passwd", PASSWD.encode()), ("etc/group", GROUP.encode())]
+    entries += [("etc/mark", mark.encode())] if mark else []
     entries += [("bin/busybox", (program.read_bytes(), 0o755))]
     entries += [(f"bin/{name}", "-> busybox") for name in sorted(listed) if name != "busybox"]
     return layer(entries)
@@ -146,7 +147,7 @@ def catalogue() -> list[Image]:
         Image(
             "fresh",
             [
-                base,
+                busybox_layer("fresh"),
                 layer([("fresh/", None), ("fresh/one", b"1" * 5000)]),
                 layer([("fresh/two", b"2" * 70000)]),
             ],
@@ -165,7 +166,9 @@ def catalogue() -> list[Image]:
                 ]
             },
         ),
-        Image("foreign", [base], {}, "s390x" if MACHINE != "s390x" else "amd64"),
+        Image(
+            "foreign", [busybox_layer("foreign")], {}, "s390x" if MACHINE != "s390x" else "amd64"
+        ),
     ]
 
 

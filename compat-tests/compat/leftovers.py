@@ -21,15 +21,20 @@ def snapshot(daemon: Daemon) -> Snapshot:
         "netns": frozenset(
             target for target in mounts if "netns" in target and target.startswith(root)
         ),
-        "links": frozenset(
-            name
-            for name in (entry.name for entry in Path("/sys/class/net").iterdir())
-            if name != "lo"
-        ),
+        "links": frozenset(_links(daemon)),
         "cgroups": frozenset(_cgroups(daemon.name)),
         "processes": frozenset(_processes(root, daemon)),
         "files": frozenset(_files(daemon)),
     }
+
+
+def _links(daemon: Daemon) -> list[str]:
+    """Interfaces; beside other servers on the machine only those on this server's bridge."""
+    links = [entry for entry in Path("/sys/class/net").iterdir() if entry.name != "lo"]
+    if daemon.kind == "zonegate":
+        bridge = f"{daemon.name}0"
+        links = [link for link in links if (link / "master").resolve().name == bridge]
+    return [link.name for link in links]
 
 
 def _cgroups(name: str) -> list[str]:
@@ -65,7 +70,7 @@ def _files(daemon: Daemon) -> list[str]:
         for folder, folders, files in os.walk(base):
             if folder.count("/") - str(base).count("/") >= 3:
                 folders.clear()
-            found += [f"{folder}/{name}" for name in (*folders, *files)]
+            found += [f"{folder}/{name}" for name in (*folders, *files) if name != "leases.json"]
     return found
 
 
