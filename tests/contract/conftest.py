@@ -181,6 +181,11 @@ async def collect(stdio: Stdio) -> tuple[bytes, bytes]:
     return bytes(streams[StreamId.STDOUT]), bytes(streams[StreamId.STDERR])
 
 
+def exists(path: str) -> bool:
+    """Whether there is such a file on the host."""
+    return Path(path).exists()
+
+
 class _Over(Exception):
     pass
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from os.path import exists
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from dockerapi.errors import (
 from dockerapi.framing import StreamId
 from gateway.zones.host import AttachStreams, LogQuery, Process, ZoneChange
 from gateway.zones.spec import Filesystem, ZoneState, ZoneUUID
-from tests.contract.conftest import DEADLINE_S, Bench, collect, zone_spec
+from tests.contract.conftest import DEADLINE_S, Bench, collect, exists, zone_spec
 
 UNKNOWN = ZoneUUID("00000000-0000-0000-0000-00000000dead")
 SLEEP = ("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done")

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from dockerapi.errors import CommandFailed, StartFailure
 from gateway.hosts.command import Spawner, run
+from gateway.hosts.linux.reaper import reap_when_ended
 
 CREATE_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 20.0
@@ -253,6 +254,7 @@ def _end_conmon(bundle: Bundle) -> None:
         if pid > 0:
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
+            reap_when_ended(pid)
 
 
 async def start(spawner: Spawner, runtime: Runtime, name: str) -> None:

@@ -25,6 +25,7 @@ from dockerapi.errors import StartFailure
 from gateway.hosts.command import Child, Spawner
 from gateway.hosts.linux.conmon import EXEC_PREFIX, Runtime, reworded
 from gateway.hosts.linux.inlet import widen
+from gateway.hosts.linux.reaper import reap_strays
 from gateway.hosts.linux.stdio import ProcessStdio
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.zones.host import Process
@@ -221,11 +222,14 @@ class Execs:
             child.kill()
             await child.wait()
             _close_all(ours.values())
+            self._group.create_task(reap_strays())
             if isinstance(error, TimeoutError):
                 raise _failure(f"no answer within {_START_TIMEOUT_S:g} s", process) from error
             raise
         if not pid:
             _close_all(ours.values())
+            # The runtime does not wait for the child whose exec failed.
+            self._group.create_task(reap_strays())
             raise _failure(files.read("log"), process)
         if console is not None:
             console.take()

@@ -23,6 +23,7 @@ from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.execs import Execs
 from gateway.hosts.linux.machine import Machine, detect
 from gateway.hosts.linux.network import LinuxNetworks
+from gateway.hosts.linux.reaper import become_subreaper
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.hosts.linux.zones import LinuxZones
@@ -58,6 +59,7 @@ class LinuxHost:
 
         APIError where the machine cannot run zones, with the reason.
         """
+        become_subreaper()
         folders = Folders(settings.data_root, settings.exec_root)
         runtime_state, exits = folders.run / "runtime", folders.run / "exits"
         _make_folders(folders, runtime_state, exits)
@@ -148,8 +150,13 @@ class LinuxHost:
         self._execs.close()
         self._parts.spawner.close()
         empty = not self._zones.list()
+        if empty:
+            path = self._parts.cgroups.path("", default_parent=self._parts.name)
+            await self._parts.cgroups.remove(path, timeout_s=0.1)
         await self._parts.networks.close(remove=empty)
         await asyncio.to_thread(self._parts.datasets.close)
+        if empty:
+            overlay.unmount(self._parts.folders.data / "overlay")
 
 
 def _make_folders(folders: Folders, *others: Path) -> None:

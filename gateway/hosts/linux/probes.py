@@ -23,6 +23,7 @@ from gateway.hosts.command import Spawner, run
 from gateway.hosts.linux import conmon, seccomp
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.conmon import Bundle, Runtime, Streams
+from gateway.hosts.linux.reaper import reap_when_ended
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ async def _probe(
             await conmon.start(spawner, runtime, name)
             if not await _ended(pidfd):
                 return None
+            reap_when_ended(bundle.conmon_pid())
         finally:
             os.close(pidfd)
         return await asyncio.to_thread(output.read_text)

@@ -10,6 +10,7 @@ waits for that.  How one zone comes up and goes: boot.py; its streams: stdio.py;
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import shutil
@@ -38,10 +39,12 @@ from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.execs import Exec, Execs
 from gateway.hosts.linux.logs import read_logs
 from gateway.hosts.linux.process import exec_process
+from gateway.hosts.linux.reaper import reap_when_ended
 from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.resident import Resident
 from gateway.hosts.linux.restarter import RestartPolicy
 from gateway.hosts.linux.stdio import AttachStdio
+from gateway.hosts.linux.survivors import lives, read_all, read_exit, sweep
 from gateway.hosts.linux.users import resolve
 from gateway.zones.host import AttachStreams, LogQuery, Process, Zone, ZoneChange, ZoneEvent
 from gateway.zones.metadata import decode
@@ -109,7 +112,7 @@ class LinuxZones:
 
     async def adopt(self) -> None:
         """Take over the zones of an earlier life; remove what it left half done."""
-        found = await asyncio.to_thread(_read_all, self._parts.folders.data / "zones")
+        found = await asyncio.to_thread(read_all, self._parts.folders.data / "zones")
         for record in sorted(found, key=lambda record: record.zone.created_ns):
             zone = record.zone
             self._zones[zone.uuid] = Resident(
@@ -118,7 +121,7 @@ class LinuxZones:
             self._aliases[zone.spec.alias] = zone.uuid
             self._parts.networks.learn(zone.uuid, zone.spec.nics)
         up = [resident for resident in self._zones.values() if resident.is_up]
-        live = [resident for resident in up if _lives(resident.record)]
+        live = [resident for resident in up if lives(resident.record)]
         await self._parts.networks.adopt(
             {
                 r.zone.uuid: (r.zone.spec.nics, r.zone.ports)
@@ -128,9 +131,8 @@ class LinuxZones:
         )
         for resident in live:
             zone = resident.zone
-            resident.watch(
-                zone.pid, resident.record.conmon_pid, lambda r=resident: self._conmon_ended(r)
-            )
+            ended = functools.partial(self._conmon_ended, resident)
+            resident.watch(zone.pid, resident.record.conmon_pid, ended)
         for resident in up:
             if resident not in live:
                 self._settle_dead(resident)
@@ -152,11 +154,11 @@ class LinuxZones:
         for zone in self._parts.datasets.zones() - {str(uuid) for uuid in self._zones}:
             await self._parts.datasets.discard(zone)
         up = {str(resident.zone.uuid) for resident in self._zones.values() if resident.is_up}
-        await asyncio.to_thread(
-            _sweep_folders, self._parts, {str(uuid) for uuid in self._zones}, up
-        )
-        for resident in self._zones.values():
-            if not resident.is_up and resident.cleared.is_set():
+        known = {str(uuid) for uuid in self._zones}
+        remains = await asyncio.to_thread(sweep, self._parts, known, up)
+        for name in remains & known:
+            resident = self._zones[ZoneUUID(name)]
+            if resident.cleared.is_set():
                 await boot.clear(self._parts, resident.zone)
 
     def look_for_exits(self) -> None:
@@ -445,7 +447,11 @@ class LinuxZones:
         """conmon is gone: with an exit file as it should be, or killed."""
         if not resident.is_up:
             return
+        # conmon writes its code twice: here in case the common folder could not take it.
+        bundle = self._parts.folders.bundle(resident.zone.uuid)
         code = read_exit(self._parts.runtime.exits / resident.zone.uuid)
+        if code is None:
+            code = read_exit(bundle.path / "persist" / "exit")
         if code is None:
             log.error("zone %s: conmon ended without an exit code", resident.zone.uuid)
             with suppress(ProcessLookupError):
@@ -460,6 +466,7 @@ class LinuxZones:
         """The zone has stopped: tell it, decide on a restart, clear away."""
         zone = resident.zone
         resident.unwatch()
+        reap_when_ended(resident.record.conmon_pid)
         oom = self._parts.folders.bundle(zone.uuid).oomed
         if oom:
             self._emit(ZoneChange.OOM, zone)
@@ -648,6 +655,8 @@ class LinuxZones:
         root = Path(f"/proc/{zone.pid}/root")
         groups = zone.metadata.runtime.groups
         identity = resolve(root, process.user or zone.metadata.user, groups)
+        # crun moves the process into the cgroup: that waits 10-15 ms after an idle moment.
+        self._group.create_task(self._parts.cgroups.warm())
         document = exec_process(zone.spec, zone.metadata, process, identity, self._parts.machine)
         return await self._execs.start(uuid, process, document)
 
@@ -663,58 +672,6 @@ class LinuxZones:
             raise NotSupported("configured logging driver does not support reading")
         path = self._parts.folders.log(uuid)
         return read_logs(path, query, ended=resident.log_ended, tty=resident.zone.metadata.tty)
-
-
-def read_exit(path: Path) -> int | None:
-    """The code in an exit file; None while it is not there or still empty."""
-    try:
-        text = path.read_text().strip()
-    except FileNotFoundError:
-        return None
-    return int(text) if text else None
-
-
-def _read_all(folder: Path) -> Sequence[Record]:
-    """Every readable record; one that is not is named in the log and left alone."""
-    found = []
-    for path in folder.iterdir():
-        try:
-            found.append(records.read(path))
-        except FileNotFoundError:
-            continue  # half made or half deleted: swept
-        except (ValueError, KeyError):
-            log.exception("%s cannot be read: this zone is not served", path)
-    return found
-
-
-def _lives(record: Record) -> bool:
-    """Whether its conmon is the process that it was."""
-    return (
-        record.conmon_start != 0 and records.process_start(record.conmon_pid) == record.conmon_start
-    )
-
-
-def _sweep_folders(parts: Parts, known: set[str], up: set[str]) -> None:
-    for folder in (parts.folders.data / "zones").iterdir():
-        if folder.name not in known and not (folder / records.FILE).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-    for parent in (parts.folders.run / "bundles", parts.runtime.state):
-        for folder in parent.iterdir():
-            if folder.name not in up:
-                _end_stray(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-    for path in parts.runtime.exits.iterdir():
-        if path.name not in known:
-            path.unlink(missing_ok=True)
-
-
-def _end_stray(folder: Path) -> None:
-    """A conmon of a start that the gateway's death cut off: it waits for ever for its process to be started."""
-    bundle = conmon.Bundle(folder)
-    for pid in (bundle.pid(), bundle.conmon_pid()):
-        if pid > 0 and bundle.is_of(pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal_numbers.SIGKILL)
 
 
 def _write_new(folder: Path, record: Record) -> None:
