@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from dockerapi.errors import DataLoss, DigestMismatch, NotSupported
+from dockerapi.errors import APIError, DataLoss, DigestMismatch, NotSupported
 from imgsources.oci import Descriptor, Digest
 from imgsources.sources import ImageSource, RemoteImage, TransferBroken
 
@@ -92,7 +92,9 @@ async def _fill(
             await _transfer(blob, source, image, progress, stall_s)
         except (TransferBroken, TimeoutError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
-                raise  # of this machine: the disk is full
+                raise APIError(
+                    f"write {blob.path}: {error.strerror}"
+                ) from error  # the disk is full
             if blob.size - before >= _PROGRESS_COUNTS:
                 failures = 0
             failures += 1
@@ -146,7 +148,7 @@ class _Blob:
 
     def __init__(self, path: Path, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
-        self._path = path
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
         self._hash = hashlib.sha256()
@@ -189,7 +191,7 @@ class _Blob:
 
     def discard(self) -> None:
         """Of no use to anybody."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """The file stays."""
@@ -197,7 +199,7 @@ class _Blob:
 
     def _load(self) -> None:
         self._file.seek(0)
-        while block := self._file.read(_BLOCK):
+        while self.missing >= 0 and (block := self._file.read(_BLOCK)):
             self._hash.update(block)
             self.size += len(block)
         if self.size > self.descriptor.size:

@@ -221,7 +221,7 @@ class Puller:
                     tags=tuple(map(str, tags)) if number == len(layers) - 1 else (),
                     config=remote.config.config,
                 )
-                below = self._layers.get(origin) if origin is not None else None
+                below = None if origin is None or origin in present else self._layers[origin]
                 layer = _Layer(uuid, origin, below, info, after=layer)
                 layer.blob = self._blob(remote, source, descriptor, layer)
                 self._layers[uuid] = layer
@@ -239,7 +239,7 @@ class Puller:
         self, remote: RemoteImage, source: ImageSource, descriptor: Descriptor, layer: _Layer
     ) -> _Download:
         blob = self._blobs.get(descriptor.digest)
-        if blob is None or blob.is_ending:
+        if blob is None or blob.is_over:
             blob = _Download(remote, source, descriptor, after=blob)
             self._blobs[descriptor.digest] = blob
         blob.users.add(layer)
@@ -498,6 +498,13 @@ class _Download:
         self.is_used_up = False
         """Some layer was made of it, or found it to be wrong: it is not worth keeping."""
         self.done: asyncio.Future[None] = _future()
+
+    @property
+    def is_over(self) -> bool:
+        """Given up, or failed: who comes now needs another try."""
+        if self.is_ending or self.done.cancelled():
+            return True
+        return self.done.done() and self.done.exception() is not None
 
     def publish(self, status: str, current: int | None = None) -> None:
         """Tell every layer that waits for it."""

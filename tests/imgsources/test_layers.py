@@ -19,7 +19,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dockerapi.errors import DataLoss, DigestMismatch, NotFound
+from dockerapi.errors import APIError, DataLoss, DigestMismatch, NotFound
+from gateway.hosts.command import run
 from imgsources.layers import BlobTar, fetch, partial_path
 from imgsources.oci import Descriptor, Digest, ImageConfig, Manifest, Platform
 from imgsources.sources import RemoteImage, TransferBroken
@@ -263,3 +264,15 @@ def test_a_bomb_comes_out_in_blocks_of_the_size_asked_for(tmp_path: Path, name: 
     tar = BlobTar(path, digest(b""), lambda _: None)
     assert 0 < len(tar.read(1000)) <= 1000
     tar.close()
+
+
+@pytest.mark.root
+async def test_a_full_disk_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    await run(["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], timeout_s=5)
+    source = Flaky()
+    try:
+        with pytest.raises(APIError, match="No space left on device"):
+            await fetched(source, tmp_path)
+    finally:
+        await run(["/bin/umount", str(tmp_path)], timeout_s=5)
+    assert source.offsets == [0]

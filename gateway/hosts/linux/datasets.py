@@ -308,9 +308,9 @@ class _OverlayTree:
         finally:
             os.close(answer)
         if status == 1:
-            raise InvalidParameter(f"failed to extract layer: {_last_line(text)}")
+            raise InvalidParameter(f"failed to register layer: {_last_line(text)}")
         if status != 0:
-            raise APIError(f"failed to extract layer: {_last_line(text) or f'status {status}'}")
+            raise APIError(f"failed to register layer: {_last_line(text) or f'status {status}'}")
         self._add(text)
 
     async def _start(self, tar_read: int, tar_write: int, answer: int) -> Child:
