@@ -285,7 +285,10 @@ def _opened(file: IO[bytes]) -> Callable[[int], bytes]:
         return _Members(file, bz2.BZ2Decompressor, "bzip2", (OSError, ValueError)).read
     if magic == b"\xfd7zXZ\x00":
         return _Members(file, lzma.LZMADecompressor, "xz", (lzma.LZMAError,)).read
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+    # A zstd stream may begin with a frame to be skipped (zstd:chunked, seekable formats).
+    if magic.startswith(b"\x28\xb5\x2f\xfd") or (
+        magic[1:4] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5
+    ):
         return _zstd(file)
     return file.read
 

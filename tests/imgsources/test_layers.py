@@ -226,6 +226,13 @@ def test_a_blob_cut_short_says_so(tmp_path: Path, name: str) -> None:
         unpacked(tmp_path, blob[:-5], digest(CONTENT))
 
 
+@pytest.mark.parametrize("at_start", [True, False])
+def test_frames_to_be_skipped_are_no_content(tmp_path: Path, at_start: bool) -> None:
+    frame, skipped = FORMATS["zstd"](CONTENT), b"\x53\x2a\x4d\x18\x04\0\0\0skip"
+    blob = skipped + frame if at_start else frame + skipped
+    assert unpacked(tmp_path, blob, digest(CONTENT)) == CONTENT
+
+
 def test_zstd_cut_short_is_no_layer(tmp_path: Path) -> None:
     with pytest.raises(DataLoss):
         unpacked(tmp_path, FORMATS["zstd"](CONTENT)[:-5], digest(CONTENT))
