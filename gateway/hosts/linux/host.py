@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 
 from gateway.hosts.command import Spawner
-from gateway.hosts.linux import probes
+from gateway.hosts.linux import overlay, probes
 from gateway.hosts.linux.boot import Folders, Parts
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.datasets import OverlayDatasets

@@ -17,7 +17,7 @@ import shutil
 import signal as signal_numbers
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +69,7 @@ class LinuxZones:
         self._events: deque[ZoneEvent] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._background: set[asyncio.Task[None]] = set()
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -107,6 +108,12 @@ class LinuxZones:
         if not resident.deleted:
             records.write(self._parts.folders.zone(zone.uuid), resident.record)
         return zone
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that nobody waits for but `settled`."""
+        task = self._group.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     # -- opening and closing ---------------------------------------------------------------------
 
@@ -205,9 +212,9 @@ class LinuxZones:
             resident.end_logs()
 
     async def settled(self) -> None:
-        """Everything that stopped is cleared away."""
-        for resident in tuple(self._zones.values()):
-            await resident.cleared.wait()
+        """Everything that stopped or was deleted is cleared away."""
+        while self._background:
+            await asyncio.wait(self._background)
 
     # -- create, rename, delete ------------------------------------------------------------------
 
@@ -291,7 +298,7 @@ class LinuxZones:
         resident.abandon_attaches()
         (self._parts.folders.zone(uuid) / records.FILE).unlink(missing_ok=True)
         self._emit(ZoneChange.DELETED, resident.zone)
-        self._group.create_task(self._remove(resident))
+        self._later(self._remove(resident))
 
     async def _end(self, resident: Resident) -> None:
         """SIGKILL and wait until it has stopped; a start under way is waited for."""
@@ -311,7 +318,7 @@ class LinuxZones:
 
     def _discard_later(self, uuid: ZoneUUID) -> None:
         self._parts.networks.release(uuid)
-        self._group.create_task(self._discard(uuid))
+        self._later(self._discard(uuid))
 
     async def _discard(self, uuid: ZoneUUID) -> None:
         """Root, log, own volumes: out of the way at once, off the disk in a thread."""
@@ -489,10 +496,10 @@ class LinuxZones:
         log.info("zone %s stopped: exit status %d", zone.uuid, code)
         if again:
             ran_s = (finished_ns - zone.started_ns) / 1e9
-            resident.schedule(ran_s, lambda: self._group.create_task(self._start_again(resident)))
+            resident.schedule(ran_s, lambda: self._later(self._start_again(resident)))
         else:
             resident.end_logs()
-        self._group.create_task(self._clear(resident))
+        self._later(self._clear(resident))
 
     async def _clear(self, resident: Resident) -> None:
         uuid = resident.zone.uuid
@@ -656,7 +663,7 @@ class LinuxZones:
         groups = zone.metadata.runtime.groups
         identity = resolve(root, process.user or zone.metadata.user, groups)
         # crun moves the process into the cgroup: that waits 10-15 ms after an idle moment.
-        self._group.create_task(self._parts.cgroups.warm())
+        self._later(self._parts.cgroups.warm())
         document = exec_process(zone.spec, zone.metadata, process, identity, self._parts.machine)
         return await self._execs.start(uuid, process, document)
 

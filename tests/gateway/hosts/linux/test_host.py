@@ -48,8 +48,11 @@ async def bench(settings: Settings) -> AsyncIterator[Bench]:
 def _traces(settings: Settings, zones: list[Zone]) -> list[str]:
     """Files, mounts, cgroups and processes that belong to zones."""
     uuids = [str(zone.uuid) for zone in zones]
-    found = [str(p) for root in (settings.data_root, settings.exec_root) for p in root.rglob("*-*-*-*-*")
-             if any(uuid in str(p) for uuid in uuids)]  # fmt: skip
+    # os.walk passes over what is removed meanwhile; layers are not looked into.
+    roots = (settings.data_root, settings.exec_root)
+    names = [f"{folder}/{name}" for root in roots for folder, folders, files in os.walk(root)
+             for name in folders + files if "/layer" not in folder]  # fmt: skip
+    found = [name for name in names if any(uuid in name for uuid in uuids)]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines()
               if any(uuid in line for uuid in uuids)]  # fmt: skip
     found += [str(p) for p in Path("/sys/fs/cgroup").glob(f"*/{settings.name}/*/")]
