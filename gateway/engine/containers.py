@@ -15,6 +15,7 @@ from dockerapi.errors import (
     APIError,
     Conflict,
     InvalidParameter,
+    NameInUse,
     NoSuchContainer,
     NoSuchImage,
     NotFound,
@@ -31,6 +32,7 @@ from gateway.engine.creation import Creation
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.platforms import fits, parse_platform
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
@@ -95,8 +97,9 @@ class Containers:
     def _image(self, name: str, platform: str | None) -> Image:
         if not name:
             raise InvalidParameter("no image specified: a container needs one")
+        wanted = parse_platform(platform) if platform else None
         image = self._catalog.get(name)
-        if platform and not _fits(platform, image):
+        if wanted and not fits(wanted, image.config.platform):
             raise NotFound(
                 f"image with reference {name} was found but its platform ({image.config.platform}) "
                 f"does not match the specified platform ({platform})"
@@ -290,8 +293,11 @@ class Containers:
         new, old = names.checked(name), zone.spec.alias
         if new == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
-        with self._roster.reserve(new, zone.metadata.id):
-            renamed = await self._zones.rename(zone.uuid, new)
+        try:
+            with self._roster.reserve(new, zone.metadata.id):
+                renamed = await self._zones.rename(zone.uuid, new)
+        except NameInUse as error:
+            raise Conflict(f"Error when allocating new name: {error.message}") from error
         self._roster.free(old, zone.metadata.id)
         self._lifecycle.note(renamed)
         self._lifecycle.emit(renamed, "rename", oldName=f"/{old}")
@@ -305,7 +311,7 @@ class Containers:
             what = "and must be unpaused first" if zone.state is ZoneState.PAUSED else ""
             state = status(zone)
             raise Conflict(
-                f'cannot remove container "/{zone.spec.alias}": container is {state}'
+                f'cannot remove container "{zone.spec.alias}": container is {state}'
                 + (f" {what}" if what else ": stop the container before removing or force remove")
             )
         if zone.metadata.id in self._removing:
@@ -420,16 +426,6 @@ def _is_up(zone: Zone) -> bool:
 
 def _stop_signal(zone: Zone) -> str:
     return signal_name(zone.metadata.runtime.stop_signal or "SIGTERM")
-
-
-def _fits(platform: str, image: Image) -> bool:
-    """Whether the parts that `os/architecture/variant` gives are the image's."""
-    found = image.config.platform
-    wanted = platform.lower().split("/")
-    actual = (found.os, found.architecture, found.variant)
-    if len(wanted) == 1 and wanted[0] not in ("linux", "windows"):
-        return wanted[0] == found.architecture
-    return all(want == have for want, have in zip(wanted, actual, strict=False) if have)
 
 
 def _check_readable(zone: Zone) -> None:

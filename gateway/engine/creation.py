@@ -16,7 +16,7 @@ from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFou
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
-from gateway.translate import from_zone
+from gateway.translate import from_zone, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inherited
 from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
@@ -38,7 +38,7 @@ class Creation:
         self, body: ContainerCreate, image: ImageFacts, identity: Identity, around: Surroundings
     ) -> tuple[Zone, tuple[str, ...]]:
         """The zone and the warnings.  The name must be reserved."""
-        found = plan(body, image, identity, around)
+        found = plan(body, image, identity, self._as_seen(body, around))
         joined = {kind: self._roster.find(ref).uuid for kind, ref in found.joins.items()}
         points = mount_points(found, self._inherited(body))
         await asyncio.to_thread(_check_sources, points)
@@ -54,6 +54,13 @@ class Creation:
             await self._remove_volumes(made)
             raise
         return zone, found.warnings
+
+    def _as_seen(self, body: ContainerCreate, around: Surroundings) -> Surroundings:
+        """Who joins another's network goes by the other's name."""
+        owner = networking.target(networking.network_mode(body.host_config))
+        if not owner:
+            return around
+        return replace(around, hostname=self._roster.find(owner).spec.hostname or "")
 
     def _inherited(self, body: ContainerCreate) -> list[MountPoint]:
         points: list[MountPoint] = []

@@ -70,8 +70,9 @@ class Execs:
         self._execs: dict[str, _Exec] = {}
 
     def of(self, docker_id: str) -> list[str]:
-        """Ids of those that run in a container."""
-        return [e.id for e in self._execs.values() if e.container_id == docker_id and e.is_running]
+        """Ids of a container's that have not ended; dockerd counts those that wait for their start."""
+        mine = (e for e in self._execs.values() if e.container_id == docker_id)
+        return [e.id for e in mine if e.exit_code is None]
 
     def forget(self, docker_id: str) -> None:
         """The container is gone."""
@@ -127,7 +128,7 @@ class Execs:
     async def _watch(self, exec_: _Exec, process: ZoneProcess) -> None:
         try:
             exec_.exit_code = await process.wait()
-        except APIError as error:
+        except (APIError, OSError) as error:
             log.warning("exec %s: its end is not known: %s", exec_.id, error)
             exec_.exit_code = 255
         ran = (time.time_ns() - exec_.started_ns) // 1_000_000_000
@@ -167,7 +168,7 @@ class Execs:
                 "entrypoint": body.cmd[0],
                 "arguments": body.cmd[1:],
                 "privileged": body.privileged,
-                **({"user": body.user} if body.user else {}),
+                "user": body.user,
             },
             "OpenStdin": body.attach_stdin,
             "OpenStderr": body.attach_stderr,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 
 from dateutil.parser import isoparse
 
@@ -132,14 +131,6 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
     return chain
 
 
-def go_architecture() -> str:
-    """This machine in Go's words."""
-    machine = platform.machine()
-    return {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}.get(
-        machine, machine
-    )
-
-
 class ImageTests:
     """Filters of the image list.  InvalidParameter, NoSuchImage for what cannot be meant."""
 
@@ -220,8 +211,3 @@ def until_ns(text: str, now_ns: int) -> int:
     except ValueError as error:
         raise InvalidParameter(f"invalid filter 'until={text}'") from error
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * _SECOND
-
-
-def rfc3339(ns: int) -> str:
-    """For /info: local clock as UTC."""
-    return datetime.fromtimestamp(ns / _SECOND, UTC).isoformat().replace("+00:00", "Z")

@@ -19,6 +19,7 @@ from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine import deletion, image_shapes
 from gateway.engine.events import Bus
+from gateway.engine.platforms import parse_platform
 from gateway.engine.progress import message
 from gateway.engine.roster import Roster
 from imgsources.archives import open_archive
@@ -64,7 +65,7 @@ class Images:
     ) -> AsyncIterator[JSONObject]:
         """Progress messages; what cannot be resolved is an error at once."""
         reference = _pulled(name, tag)
-        wanted = _platform(platform) if platform else None
+        wanted = parse_platform(platform) if platform else None
         source = self._registry(auth)
         references = [reference]
         if reference.tag is None and reference.digest is None:
@@ -87,7 +88,7 @@ class Images:
         self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str
     ) -> AsyncIterator[JSONObject]:
         """`Loaded image: x:tag` lines.  The upload is read when the messages are."""
-        return self._load(archive, _platform(platform) if platform else None)
+        return self._load(archive, parse_platform(platform) if platform else None)
 
     async def _load(
         self, archive: AsyncIterator[bytes], platform: Platform | None
@@ -202,12 +203,20 @@ class Images:
         await asyncio.to_thread(self._catalog.remove, image.id)
         self._emit(image, "delete", image.id, image.id)
         records.append({"Deleted": image.id})
-        needed = self._catalog.needed_datasets()
-        chains = image_shapes.chain_ids(image.config.diff_ids)
-        for uuid, chain in reversed(list(zip(image.uuids, chains, strict=False))):
-            if uuid not in needed:
-                records.append({"Deleted": chain})
+        records += [{"Deleted": chain} for chain in self._unneeded(image)]
         await self._puller.collect()
+
+    def _unneeded(self, image: Image) -> Ids:
+        """Chain ids of the layers that go with a removed image, topmost first."""
+        running, stopped = self._users(image)
+        if running or stopped:
+            return []
+        kept = {
+            chain
+            for other in self._catalog.images()
+            for chain in image_shapes.chain_ids(other.config.diff_ids)
+        }
+        return [c for c in reversed(image_shapes.chain_ids(image.config.diff_ids)) if c not in kept]
 
     def _emit(self, image: Image, action: str, actor: str, name: str) -> None:
         labels = image.config.config.get("Labels") or {}
@@ -229,51 +238,6 @@ def _pulled(name: str, tag: str) -> Reference:
         except ValueError as error:
             raise InvalidParameter("invalid reference format") from error
     return reference.with_tag(tag)
-
-
-_OSES = frozenset(["linux", "windows", "freebsd", "darwin", "illumos", "solaris", "wasi"])
-_ARCHITECTURES = frozenset(
-    [
-        "386",
-        "amd64",
-        "arm",
-        "arm64",
-        "loong64",
-        "mips",
-        "mips64",
-        "mips64le",
-        "mipsle",
-        "ppc64",
-        "ppc64le",
-        "riscv64",
-        "s390x",
-        "wasm",
-    ]
-)
-_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
-
-
-def _platform(text: str) -> Platform:
-    """`os[/architecture[/variant]]`; InvalidParameter in containerd's words."""
-    parts = text.lower().split("/")
-    fault = f'"{text}": '
-    if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
-        raise InvalidParameter(
-            f"{fault}cannot parse platform specifier: platform specifier component must match "
-            '"^[A-Za-z0-9_-]+$": invalid argument'
-        )
-    if len(parts) == 1:
-        machine = _ALIASES.get(parts[0], parts[0])
-        if machine in _ARCHITECTURES:
-            return Platform("linux", machine)
-        if machine not in _OSES:
-            raise InvalidParameter(
-                f"{fault}unknown operating system or architecture: invalid argument"
-            )
-        return Platform(machine, image_shapes.go_architecture())
-    if parts[0] not in _OSES:
-        raise InvalidParameter(f"{fault}unknown operating system or architecture: invalid argument")
-    return Platform(parts[0], _ALIASES.get(parts[1], parts[1]), *parts[2:])
 
 
 @contextlib.asynccontextmanager

@@ -38,5 +38,6 @@ class Supervisor:
     async def _clean(self, zone: Zone) -> None:
         try:
             await self._remove(zone)
-        except APIError as error:
+        except (APIError, OSError) as error:
+            # TimeoutError among them: a container that cannot be killed must not end the gateway.
             log.warning("container %s (--rm) could not be removed: %s", zone.metadata.id, error)

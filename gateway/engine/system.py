@@ -12,7 +12,7 @@ from dockerapi.engine import EventsQuery
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine.events import Bus
-from gateway.engine.image_shapes import go_architecture
+from gateway.engine.platforms import own_architecture
 from gateway.engine.roster import Roster
 from gateway.settings import Settings
 from gateway.translate import status
@@ -56,7 +56,7 @@ class System:
         facts = self._host.facts
         common = {
             "ApiVersion": API_VERSION,
-            "Arch": go_architecture(),
+            "Arch": own_architecture(),
             "BuildTime": "",
             "GitCommit": "",
             "GoVersion": f"python{platform.python_version()}",

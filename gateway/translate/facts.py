@@ -37,7 +37,8 @@ class Identity:
 class Surroundings:
     """What the machine and the settings add to every body.
 
-    `limits` as /info names them (MemoryLimit ...): a limit that is False there only warns.
+    `hostname` is what a container shows that has none of its own: the machine's, or that of the container
+    whose network it joins.  `limits` as /info names them (MemoryLimit ...): a limit that is False there only warns.
     """
 
     instance: str = "zonegate"

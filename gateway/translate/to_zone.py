@@ -216,9 +216,7 @@ def _console(size: Sequence[int]) -> tuple[int, int] | None:
 
 
 def _hostname(body: ContainerCreate, identity: Identity, around: Surroundings, mode: str) -> str:
-    if networking.target(mode):
-        return ""
-    if mode == "host" or body.host_config.uts_mode == "host":
+    if mode == "host" or networking.target(mode) or body.host_config.uts_mode == "host":
         return body.hostname or around.hostname
     return body.hostname or identity.docker_id[:12]
 

@@ -119,12 +119,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
             yield bench
             running.cancel()
             # What was started for a test (execs that never end) goes with it.
-            group.create_task(_end())
+            _leave()
     except* _Over:
         pass
 
 
-async def _end() -> None:
+def _leave() -> None:
     raise _Over
 
 

@@ -292,7 +292,7 @@ async def test_volumes_from_gives_the_others_mounts(bench: Bench) -> None:
 async def test_renaming(bench: Bench) -> None:
     await bench.create("one")
     await bench.create("two")
-    with pytest.raises(NameInUse):
+    with pytest.raises(Conflict, match="Error when allocating new name: Conflict"):
         await bench.gateway.containers.rename("one", "two")
     with pytest.raises(InvalidParameter, match="same name as its current name"):
         await bench.gateway.containers.rename("one", "/one")
