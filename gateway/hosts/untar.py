@@ -62,19 +62,40 @@ def command(root: str, mode: str, *options: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _START, packages, root, mode, *options]
 
 
+def has_openat2() -> bool:
+    """Whether the kernel can confine a lookup (5.6 on)."""
+    try:
+        Root("/").close()
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return False
+        raise
+    return True
+
+
 class Root:
-    """A directory, and lookups that cannot leave it."""
+    """A directory, and lookups that cannot leave it.
+
+    OSError(ENOSYS) where the kernel cannot confine them.  With `chroot` the whole process is confined
+    instead: only for a process that does nothing else.
+    """
 
     def __init__(self, path: str, *, chroot: bool = False) -> None:
         self.fd = os.open(path, _DIRECTORY)
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._chroot = chroot or not self._has_openat2()
-        if self._chroot:
+        self._chroot = chroot
+        if chroot:
             # From here on an import would be looked up inside the image.
             sys.path[:] = []
             sys.meta_path[:] = []
             os.fchdir(self.fd)
             os.chroot(".")
+            return
+        try:
+            os.close(self.open(b""))
+        except OSError:
+            self.close()
+            raise
 
     def open(self, path: bytes, flags: int = _DIRECTORY) -> int:
         """A descriptor of the directory `path` (relative, normalised; "" is the root)."""
@@ -98,16 +119,6 @@ class Root:
     def close(self) -> None:
         """Let go of the directory."""
         os.close(self.fd)
-
-    def _has_openat2(self) -> bool:
-        try:
-            self._chroot = False
-            os.close(self.open(b""))
-        except OSError as error:
-            if error.errno == errno.ENOSYS:
-                return False
-            raise
-        return True
 
 
 class Writer:
@@ -523,7 +534,8 @@ def main(arguments: list[str]) -> int:
     root, mode, *options = arguments
     os.umask(0)
     try:
-        writer = Writer(Root(root, chroot="chroot" in options), overlay=mode == "overlay")
+        chroot = "chroot" in options or not has_openat2()
+        writer = Writer(Root(root, chroot=chroot), overlay=mode == "overlay")
         writer.write(Tar(_read_input))
     except BadArchive as error:
         os.write(2, f"{error}\n".encode())

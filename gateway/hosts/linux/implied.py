@@ -9,6 +9,7 @@ the one and followed the other: so do we, once the origin is there.  Blocking.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from pathlib import Path
 
 from gateway.hosts import trees
 from gateway.hosts.linux import overlay
-from gateway.hosts.untar import Root
+from gateway.hosts.untar import Root, has_openat2
+
+log = logging.getLogger(__name__)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,6 +38,9 @@ def settle(building: Path, paths: Sequence[bytes], lowers: Sequence[Path]) -> No
     layer = building / "layer"
     if list(paths) == [b""]:  # nearly every layer of `docker build`
         _copy_between(str(layer), str(lowers[0]))
+        return
+    if not has_openat2():
+        log.warning("this kernel has no openat2: directories missing in the layer get mode 0755")
         return
     merged, empty = building / "merged", building / "empty"
     merged.mkdir()
