@@ -138,6 +138,19 @@ gateway_start() {
     export DOCKER_HOST
 }
 
+# unmount_below FOLDER: a stopped server leaves its own mounts for the next one.
+unmount_below() {
+    awk -v below="$1/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r target; do
+        umount -l "$target" 2>/dev/null || true
+    done
+}
+
+# discard FOLDER: take it away, and what is still mounted below it.
+discard() {
+    unmount_below "$1"
+    rm -rf "$1"
+}
+
 # gateway_stop: remove its containers, then end it.
 gateway_stop() {
     [ -n "${gateway-}" ] || return 0
