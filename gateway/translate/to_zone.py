@@ -183,7 +183,8 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         oom_score_adj=host.oom_score_adj,
         stop_signal=found.config.get("StopSignal", ""),
         stop_timeout_s=body.stop_timeout,
-        stdin_once=body.stdin_once,
+        # The end of a client is no end of a terminal's input, or nobody could come back to it.
+        stdin_once=body.stdin_once and not body.tty,
         console_size=_console(host.console_size),
         published_ports=_published(body, found.config, mode),
         resources=limits.resources(host),
