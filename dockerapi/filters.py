@@ -26,7 +26,7 @@ class Filters:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise InvalidParameter(f"invalid filter: {error}") from error
+            raise InvalidParameter("invalid filter", detail=str(error)) from error
         if data is None:
             return cls()
         if not isinstance(data, dict):
