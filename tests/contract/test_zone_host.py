@@ -591,6 +591,27 @@ async def test_a_zone_without_log_says_so(bench: Bench) -> None:
         bench.zones.logs(zone.uuid, LogQuery())
 
 
+async def test_a_log_is_rotated_and_read_as_one(bench: Bench) -> None:
+    # One line in each half second is enough to be seen growing over the limit several times.
+    zone = await bench.start(
+        "sh", "-c", "for i in $(seq 20); do echo $i; seq 100 > /dev/null; sleep 0.1; done",
+        log_config={"max-size": "200", "max-file": "9"},
+    )  # fmt: skip
+    await bench.seen(ZoneChange.STOPPED, zone)
+    assert await bench.logs(zone) == b"".join(b"%d\n" % n for n in range(1, 21))
+
+
+async def test_a_log_keeps_as_many_files_as_asked(bench: Bench) -> None:
+    zone = await bench.start(
+        "sh", "-c", "for i in $(seq 30); do echo $i; sleep 0.1; done",
+        log_config={"max-size": "200", "max-file": "2"},
+    )  # fmt: skip
+    await bench.seen(ZoneChange.STOPPED, zone)
+    numbers = [int(line) for line in (await bench.logs(zone)).split()]
+    assert numbers == list(range(numbers[0], 31))
+    assert 1 < numbers[0] < 31
+
+
 # -- restart policy --------------------------------------------------------------------------------
 
 
@@ -691,6 +712,22 @@ async def test_a_zone_can_share_anothers_namespaces(bench: Bench) -> None:
     assert code == 0
     assert f"inet {address}/".encode() in out
     assert b"trap" in out
+
+
+async def test_a_zone_may_use_the_hosts_network_or_none(bench: Bench) -> None:
+    code, out, _ = await bench.run("ip", "link", runtime={"network": "host"})
+    assert code == 0
+    own, _, _ = await bench.run("sh", "-c", "ip link | grep -c mtu")
+    assert own == 0
+    assert out.count(b"mtu") > 1
+    _, out, _ = await bench.run("sh", "-c", "ip link | grep -c mtu")
+    assert out == b"1\n"
+
+
+async def test_groups_of_the_zone_are_not_those_of_another_user(bench: Bench) -> None:
+    zone = await bench.start(*SLEEP, runtime={"groups": ("77",)})
+    assert b"77" in (await bench.exec(zone, "id", "-G"))[1]
+    assert b"77" not in (await bench.exec(zone, "id", "-G", user="web"))[1]
 
 
 async def test_an_exec_stream_names_its_source(bench: Bench) -> None:

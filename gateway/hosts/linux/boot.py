@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported, StartFailure
 from gateway.hosts.command import Spawner
@@ -231,11 +232,8 @@ def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
     for filesystem in zone.spec.filesystems:
         words = options.get(filesystem.target, ())
         if is_own_volume(filesystem):
-            source = (
-                parts.folders.zone(zone.uuid)
-                / "volumes"
-                / filesystem.target.strip("/").replace("/", "-")
-            )
+            name = quote(filesystem.target, safe="")  # /a/b and /a-b are two volumes
+            source = parts.folders.zone(zone.uuid) / "volumes" / name
             source.mkdir(parents=True, exist_ok=True)
             own[filesystem.target] = str(source)
             parts.copy_up(root, filesystem.target, source)
@@ -243,7 +241,8 @@ def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
             if "nocopy" not in words:
                 parts.copy_up(root, filesystem.target, Path(filesystem.source))
         elif "create" in words:
-            Path(filesystem.source).mkdir(parents=True, exist_ok=True)
+            if not os.path.lexists(filesystem.source):
+                Path(filesystem.source).mkdir(parents=True, exist_ok=True)
         else:
             check_bind(filesystem.source)
     return own

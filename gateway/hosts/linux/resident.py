@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.restarter import BackOff, RestartPolicy
+from gateway.hosts.linux.rotation import Rotation
 from gateway.hosts.linux.stdio import AttachStdio
 from gateway.zones.host import Zone
 
@@ -22,9 +23,11 @@ class Resident:
     `no_restart`: stopped by hand in this run.
     """
 
-    def __init__(self, record: Record, policy: RestartPolicy) -> None:
+    def __init__(self, record: Record) -> None:
+        metadata = record.zone.metadata
         self.record = record
-        self.policy = policy
+        self.policy = RestartPolicy.parse(metadata.restart_policy)
+        self.rotation = Rotation.parse(metadata.log_driver, metadata.log_config)
         self.lock = asyncio.Lock()
         self.stopped = asyncio.Event()
         self.stopped.set()

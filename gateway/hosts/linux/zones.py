@@ -34,7 +34,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import StreamId
-from gateway.hosts.linux import boot, conmon, records, signals
+from gateway.hosts.linux import boot, conmon, records, rotation, signals
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.execs import Exec, Execs
 from gateway.hosts.linux.logs import read_logs
@@ -122,9 +122,7 @@ class LinuxZones:
         found = await asyncio.to_thread(read_all, self._parts.folders.data / "zones")
         for record in sorted(found, key=lambda record: record.zone.created_ns):
             zone = record.zone
-            self._zones[zone.uuid] = Resident(
-                record, RestartPolicy.parse(zone.metadata.restart_policy)
-            )
+            self._zones[zone.uuid] = Resident(record)
             self._aliases[zone.spec.alias] = zone.uuid
             self._parts.networks.learn(zone.uuid, zone.spec.nics)
         up = [resident for resident in self._zones.values() if resident.is_up]
@@ -174,11 +172,24 @@ class LinuxZones:
             self.exit_appeared(path.name)
 
     async def run(self) -> None:
-        """Start what dockerd starts at its own start; ends when that is done."""
+        """Start what dockerd starts at its own start, then look after logs that are to be rotated."""
         async with asyncio.TaskGroup() as group:
             for resident in tuple(self._zones.values()):
                 if self._starts_with_us(resident):
                     group.create_task(self._boot(resident))
+        while True:
+            await asyncio.sleep(rotation.INTERVAL_S)
+            for resident in self._zones.values():
+                if resident.is_up and resident.rotation is not None:
+                    self._rotate(resident, resident.rotation)
+
+    def _rotate(self, resident: Resident, limits: rotation.Rotation) -> None:
+        path = self._parts.folders.log(resident.zone.uuid)
+        try:
+            if limits.is_due(path):
+                limits.rotate(path, self._parts.folders.bundle(resident.zone.uuid).reopen_log)
+        except OSError as error:
+            log.warning("zone %s: its log is not rotated: %s", resident.zone.uuid, error)
 
     def _starts_with_us(self, resident: Resident) -> bool:
         zone = resident.zone
@@ -227,7 +238,7 @@ class LinuxZones:
         if uuid in self._zones:
             raise Conflict(f"zone {uuid} exists")
         self._reserve(spec.alias, uuid)
-        resident = Resident(Record.of(zone), RestartPolicy.parse(metadata.restart_policy))
+        resident = Resident(Record.of(zone))
         folder = self._parts.folders.zone(uuid)
         try:
             self._parts.networks.learn(uuid, spec.nics)
@@ -247,6 +258,7 @@ class LinuxZones:
             RestartPolicy.parse(zone.metadata.restart_policy)
         except ValueError as error:
             raise InvalidParameter(f"invalid restart policy: {error}") from error
+        rotation.Rotation.parse(zone.metadata.log_driver, zone.metadata.log_config)
         if zone.metadata.runtime.stop_signal:
             signals.number(zone.metadata.runtime.stop_signal)
         if zone.spec.quota:
@@ -660,7 +672,8 @@ class LinuxZones:
         if not resident.is_up:
             raise NotRunning(zone.metadata.id)
         root = Path(f"/proc/{zone.pid}/root")
-        groups = zone.metadata.runtime.groups
+        # --group-add belongs to the zone's own user.
+        groups = () if process.user else zone.metadata.runtime.groups
         identity = resolve(root, process.user or zone.metadata.user, groups)
         # crun moves the process into the cgroup: that waits 10-15 ms after an idle moment.
         self._later(self._parts.cgroups.warm())
