@@ -113,6 +113,8 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
         engine = Gateway(host, catalog, puller, settings=settings, registry=registry, group=group)
         group.create_task(host.run())
         group.create_task(engine.run())
+        # Layers of a pull that a kill cut short, which no image came to need.
+        group.create_task(puller.collect())
         yield APIServer(engine, group, server_version=SERVER_VERSION)
 
 
