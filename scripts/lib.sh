@@ -125,16 +125,16 @@ PY
 
 # gateway_start NAME FOLDER DATA_ROOT [ARGS]: a server of our own, ready; sets $gateway (its pid) and DOCKER_HOST.
 gateway_start() {
-    name=$1 folder=$2 data=$3
+    of=$1 at=$2 in=$3
     shift 3
-    mkdir -p "$folder" "$data"
+    mkdir -p "$at" "$in"
     # setsid: a Ctrl-C is for the command, the server is stopped afterwards.
-    setsid "$bin/zonegate" serve --name "$name" --host "unix://$folder/api.sock" --data-root "$data" \
-        --exec-root "$folder/exec" --pidfile "$folder/pid" \
-        --default-address-pool base=10.213.0.0/16,size=24 "$@" </dev/null >"$folder/log" 2>&1 9>&- &
+    setsid "$bin/zonegate" serve --name "$of" --host "unix://$at/api.sock" --data-root "$in" \
+        --exec-root "$at/exec" --pidfile "$at/pid" \
+        --default-address-pool base=10.213.0.0/16,size=24 "$@" </dev/null >"$at/log" 2>&1 9>&- &
     gateway=$!
-    wait_ready "$folder/api.sock" "$gateway" "$folder/log" || fail "zonegate serve failed"
-    DOCKER_HOST=unix://$folder/api.sock
+    wait_ready "$at/api.sock" "$gateway" "$at/log" || fail "zonegate serve failed"
+    DOCKER_HOST=unix://$at/api.sock
     export DOCKER_HOST
 }
 
