@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.hosts.linux.records import Record
@@ -98,10 +98,10 @@ class Resident:
 
     # -- attached clients ------------------------------------------------------------------------
 
-    def open_attaches(self) -> Iterator[AttachStdio]:
-        """Those who wait for the start."""
+    def waiting_attaches(self) -> list[AttachStdio]:
+        """Those who have no connection to the first process yet."""
         self.attaches = [stdio for stdio in self.attaches if not stdio.closed]
-        return iter(self.attaches)
+        return [stdio for stdio in self.attaches if not stdio.connected]
 
     def abandon_attaches(self) -> None:
         """No process will come for those who wait."""

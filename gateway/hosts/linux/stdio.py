@@ -63,6 +63,11 @@ class AttachStdio:
         """Whether the client has left."""
         return self._closed
 
+    @property
+    def connected(self) -> bool:
+        """Whether it was given a socket."""
+        return self._inlet is not None
+
     def connect(self, sock: socket.socket) -> None:
         """Take conmon's socket, before the process starts, so that nothing is lost."""
         sock.setblocking(False)

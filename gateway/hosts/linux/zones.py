@@ -35,6 +35,7 @@ from dockerapi.errors import (
 )
 from dockerapi.framing import StreamId
 from gateway.hosts.linux import boot, conmon, records, rotation, signals
+from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.execs import Exec, Execs
 from gateway.hosts.linux.logs import read_logs
@@ -367,7 +368,7 @@ class LinuxZones:
         resident.starting = True
         try:
             prepared = await boot.prepare(self._parts, resident.zone, self._peer)
-            self._connect_attaches(resident)
+            await self._connect_attaches(resident)
             self._enter_running(resident, prepared, values)
             await conmon.start(self._parts.spawner, self._parts.runtime, resident.zone.uuid)
         except BaseException as error:
@@ -390,10 +391,14 @@ class LinuxZones:
             raise Conflict(f"cannot join network of a non running container: {zone.metadata.id}")
         return zone
 
-    def _connect_attaches(self, resident: Resident) -> None:
+    async def _connect_attaches(self, resident: Resident) -> None:
+        """Everybody who waits for this start, before it happens: nothing of the output is lost."""
         bundle = self._parts.folders.bundle(resident.zone.uuid)
-        for stdio in resident.open_attaches():
-            stdio.connect(bundle.connect())
+        while waiting := resident.waiting_attaches():  # who comes meanwhile is taken along
+            socks = [bundle.connect() for _ in waiting]
+            for stdio, sock in zip(waiting, socks, strict=True):
+                stdio.connect(sock)
+            await accepted(socks)
 
     def _enter_running(
         self, resident: Resident, prepared: boot.Prepared, values: dict[str, Any]
@@ -649,9 +654,15 @@ class LinuxZones:
             stdin_once=metadata.runtime.stdin_once,
             resize=resize,
         )
-        if resident.is_up:
-            stdio.connect(self._parts.folders.bundle(uuid).connect())
         resident.attaches.append(stdio)
+        if resident.is_up:
+            try:
+                sock = self._parts.folders.bundle(uuid).connect()
+            except OSError:
+                stdio.abandon()  # it is just ending
+            else:
+                stdio.connect(sock)
+                await accepted([sock])
         return stdio
 
     async def resize(self, uuid: ZoneUUID, height: int, width: int) -> None:
