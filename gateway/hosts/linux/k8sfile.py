@@ -144,24 +144,29 @@ def offset_of_last(log: bytes, count: int) -> int:
     return 0
 
 
-def unfinished(blocks_backward: Iterable[bytes]) -> list[bytes]:
+def unfinished(blocks_backward: Iterable[bytes], *, search: int, longest: int) -> list[bytes]:
     """The P pieces at the end of the log whose line has not ended, in order.
 
-    Takes blocks of log lines from the last to the first, as many as it needs to see the last F of
-    each stream.
+    Takes blocks of log lines from the last to the first, as many as it needs to see the last F of each
+    stream: up to `longest` bytes for a line whose pieces are seen, up to `search` for a stream of which
+    nothing is (most logs have one stream only).
     """
     kept: list[bytes] = []
-    streams = {b"stdout", b"stderr"}
+    open_streams = {b"stdout", b"stderr"}
+    begun: set[bytes] = set()
+    seen = 0
     for log in blocks_backward:
         for line in [_any_line(log)] if _is_plain(log) else reversed(log.split(b"\n")[:-1]):
             stream = line[36:42]
-            if stream not in streams:
+            if stream not in open_streams:
                 continue
             if _is_full(line):
-                streams.discard(stream)
+                open_streams.discard(stream)
             else:
+                begun.add(stream)
                 kept.append(line)
-        if not streams:
+        seen += len(log)
+        if not open_streams or seen > (longest if begun & open_streams else search):
             break
     return kept[::-1]
 

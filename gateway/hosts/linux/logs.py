@@ -165,12 +165,12 @@ class _Files:
         if wanted > 0:
             self._at = _Position(0, 0)
             return b""
-        pieces = unfinished(self._recent(self._at))
+        pieces = self._unfinished(self._at)
         return b"".join(piece + b"\n" for piece in pieces)
 
     def _open_lines(self) -> int:
         """Lines that were begun and not ended at the end of the log: they count as lines."""
-        pieces = unfinished(self._recent(self.end()))
+        pieces = self._unfinished(self.end())
         return len({piece[36:42] for piece in pieces})
 
     def end(self) -> _Position:
@@ -253,16 +253,9 @@ class _Files:
                 if data:
                     yield _Position(file, start + cut), data
 
-    def _recent(self, end: _Position) -> Iterator[bytes]:
-        """Blocks before `end`, the last first; not for ever, where a stream never ended a line."""
-        seen = 0
-        has_pieces = False
-        for _, log in self._backward(end):
-            yield log
-            has_pieces = has_pieces or b" stdout P " in log or b" stderr P " in log
-            seen += len(log)
-            if seen > (_LONGEST_LINE if has_pieces else _LINE_SEARCH):
-                return
+    def _unfinished(self, end: _Position) -> list[bytes]:
+        blocks = (log for _, log in self._backward(end))
+        return unfinished(blocks, search=_LINE_SEARCH, longest=_LONGEST_LINE)
 
 
 def _open_all(path: Path) -> list[int]:
