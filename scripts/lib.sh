@@ -43,6 +43,12 @@ apt_install() {
     wanted=
 }
 
+# The static busybox, which images are made from; Debian's dynamic one has the same name.
+need_busybox() {
+    need busybox busybox-static
+    if [ -x /bin/busybox ] && ldd /bin/busybox >/dev/null 2>&1; then wanted="$wanted busybox-static"; fi
+}
+
 # What running containers takes.
 need_runtime() {
     need conmon conmon crun crun runc runc ip iproute2 nsenter util-linux
@@ -89,7 +95,7 @@ need_docker_cli() {
         case $candidate in '' | '(none)') continue ;; esac
         say "taking the docker CLI out of $package"
         folder=$(mktemp -d)
-        (cd "$folder" && apt-get download -qq "$package" >&2) || { rm -rf "$folder"; continue; }
+        (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2) || { rm -rf "$folder"; continue; }
         rm -rf "$root/.venv/docker"
         dpkg-deb -x "$folder"/*.deb "$root/.venv/docker" && rm -rf "$folder"
         command -v docker >/dev/null 2>&1 && return 0
