@@ -299,6 +299,8 @@ def start_failure(message: str, complaints: str, program: str = "") -> StartFail
 
 _NOT_IN_PATH = re.compile(r"executable file [`'\"](.*?)[`'\"] not found in \$PATH")
 _CHDIR = re.compile(r"chdir [`'\"](.*?)[`'\"]: ([\w ]+)$")
+# How runc writes its log.
+_LOGRUS = re.compile(r'^time="[^"]*" level=\w+ msg="(.*)"$')
 # conmon's log prefix, and the times that runtimes put before their words.
 _LINE = re.compile(r"^(?:\[conmon:\w+\]: )?(?:\d{4}-\d\d-\d\dT\S+Z:? )?(.*)$")
 
@@ -310,6 +312,10 @@ def reworded(text: str, program: str) -> tuple[str, int]:
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = _LINE.sub(r"\1", lines[-1]) if lines else "the runtime ended without a word"
+    if match := _LOGRUS.match(last):
+        last = match[1].replace('\\"', '"')
+    last = last.rpartition("error during container init: ")[2]
+    last = last.rpartition("unable to start container process: ")[2]
     if match := _NOT_IN_PATH.search(last):
         last = f'exec: "{match[1]}": executable file not found in $PATH'
         if "/" in match[1]:

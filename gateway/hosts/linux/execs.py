@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dockerapi.errors import StartFailure
+from dockerapi.errors import NotSupported, StartFailure
 from gateway.hosts.command import Child, Spawner
 from gateway.hosts.linux.conmon import EXEC_PREFIX, Runtime, reworded
 from gateway.hosts.linux.inlet import widen
@@ -164,6 +164,11 @@ class Execs:
 
     async def start(self, zone: str, process: Process, document: Mapping[str, Any]) -> Exec:
         """Run OCI `document` in the zone of that runtime name; StartFailure in dockerd's words."""
+        if process.tty and self._runtime.name == "runc":
+            # It hands a terminal over only to those who do not wait for it (--detach): no exit code.
+            raise NotSupported(
+                "exec with a terminal needs the runtime crun, which does not work here"
+            )
         files = _Files(self._folder, secrets.token_hex(8))
         event = self._waiting[files.token] = asyncio.Event()
         console = _Console(self._descriptor, files.token) if process.tty else None

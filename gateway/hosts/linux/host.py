@@ -61,8 +61,7 @@ class LinuxHost:
         """
         become_subreaper()
         folders = Folders(settings.data_root, settings.exec_root)
-        runtime_state, exits = folders.run / "runtime", folders.run / "exits"
-        _make_folders(folders, runtime_state, exits)
+        _make_folders(folders, folders.run / "runtime", folders.run / "exits")
         # Shared mounts must be there before the spawner's thread copies the mount namespace.
         networks = await asyncio.to_thread(
             LinuxNetworks.open,
@@ -73,6 +72,21 @@ class LinuxHost:
             state=folders.data / "networks",
             exec_root=folders.run,
         )
+        try:
+            return await cls._open(settings, group, folders, networks)
+        except BaseException:
+            await networks.close(remove=False)
+            raise
+
+    @classmethod
+    async def _open(
+        cls,
+        settings: Settings,
+        group: asyncio.TaskGroup,
+        folders: Folders,
+        networks: LinuxNetworks,
+    ) -> LinuxHost:
+        runtime_state, exits = folders.run / "runtime", folders.run / "exits"
         datasets = await OverlayDatasets.open(folders.data / "overlay")
         volumes = await asyncio.to_thread(LinuxVolumes, folders.data)
         spawner = Spawner(probes.leave_mount_namespace)
