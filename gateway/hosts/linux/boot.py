@@ -271,13 +271,14 @@ def exit_code(error: APIError) -> int:
 async def clear(parts: Parts, zone: Zone) -> None:
     """Take away what a running zone had: processes, cgroup, runtime state, network, mount, bundle."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(_clear_cgroup(parts, cgroup(parts, zone)))
+        group.create_task(clear_cgroup(parts, cgroup(parts, zone)))
         group.create_task(parts.networks.disconnect(zone.uuid))
     await parts.datasets.unmount(zone.uuid)
     await asyncio.to_thread(_clear_files, parts, zone.uuid)
 
 
-async def _clear_cgroup(parts: Parts, path: str) -> None:
+async def clear_cgroup(parts: Parts, path: str) -> None:
+    """Kill what is in a cgroup, and remove it; none is fine."""
     # Without a pid namespace of its own a zone's processes outlive the first one.
     await parts.cgroups.thaw(path)
     parts.cgroups.kill(path)

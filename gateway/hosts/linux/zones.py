@@ -162,6 +162,10 @@ class LinuxZones:
         up = {str(resident.zone.uuid) for resident in self._zones.values() if resident.is_up}
         known = {str(uuid) for uuid in self._zones}
         remains = await asyncio.to_thread(sweep, self._parts, known, up)
+        for name in remains - known:  # a probe, or a zone whose deletion was cut off
+            await boot.clear_cgroup(
+                self._parts, self._parts.cgroups.path(name, default_parent=self._parts.name)
+            )
         for name in remains & known:
             resident = self._zones[ZoneUUID(name)]
             if resident.cleared.is_set():
