@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -94,6 +95,22 @@ def test_logs_and_attach(client: docker.DockerClient) -> None:
     assert container.logs() == b"1\n2\n3\n"
     assert container.logs(tail=1) == b"3\n"
     assert b"".join(container.logs(stream=True, follow=True)) == b"1\n2\n3\n"
+
+
+def test_the_output_of_many_execs_is_whole(client: docker.DockerClient) -> None:
+    # The SDK reads the head through a buffer and goes on below it: what comes in one piece with the
+    # head is lost to it, so output may only be sent once the head was taken.
+    container = client.containers.run("bb", "sleep 1000", detach=True)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(
+            pool.map(
+                lambda _: container.exec_run(
+                    ["sh", "-c", "echo o; echo e >&2; exit 3"], demux=True
+                ),
+                range(80),
+            )
+        )
+    assert [tuple(result) for result in results] == [(3, (b"o\n", b"e\n"))] * 80
 
 
 def test_an_exec_socket(client: docker.DockerClient) -> None:

@@ -51,6 +51,8 @@ need_busybox() {
 
 # What running containers takes.
 need_runtime() {
+    # Something that reaps, for --init; docker's own will do.
+    command -v docker-init >/dev/null 2>&1 || need tini tini
     need conmon conmon crun crun runc runc ip iproute2 nsenter util-linux
     need_library libnftables.so.1 libnftables1 libseccomp.so.2 libseccomp2
 }
