@@ -26,7 +26,6 @@ from typing import Any
 from dockerapi.errors import (
     APIError,
     Conflict,
-    InvalidParameter,
     NameInUse,
     NoSuchContainer,
     NotModified,
@@ -37,13 +36,13 @@ from dockerapi.framing import StreamId
 from gateway.hosts.linux import boot, conmon, records, rotation, signals
 from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
+from gateway.hosts.linux.checks import check
 from gateway.hosts.linux.execs import Exec, Execs
 from gateway.hosts.linux.logs import read_logs
 from gateway.hosts.linux.process import exec_process
 from gateway.hosts.linux.reaper import reap_when_ended
 from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.resident import Resident
-from gateway.hosts.linux.restarter import RestartPolicy
 from gateway.hosts.linux.stdio import AttachStdio
 from gateway.hosts.linux.survivors import lives, read_all, read_exit, sweep
 from gateway.hosts.linux.users import resolve
@@ -239,7 +238,7 @@ class LinuxZones:
         metadata = decode(spec.internal_metadata)
         uuid = ZoneUUID(spec.uuid)
         zone = Zone(spec, metadata, ZoneState.STOPPED, created_ns=time.time_ns())
-        self._check(zone)
+        check(zone)
         if uuid in self._zones:
             raise Conflict(f"zone {uuid} exists")
         self._reserve(spec.alias, uuid)
@@ -256,25 +255,6 @@ class LinuxZones:
         self._zones[uuid] = resident
         self._emit(ZoneChange.CREATED, zone)
         return zone
-
-    def _check(self, zone: Zone) -> None:
-        """InvalidParameter or NotSupported for what this host cannot run."""
-        try:
-            RestartPolicy.parse(zone.metadata.restart_policy)
-        except ValueError as error:
-            raise InvalidParameter(f"invalid restart policy: {error}") from error
-        rotation.Rotation.parse(zone.metadata.log_driver, zone.metadata.log_config)
-        if zone.metadata.runtime.stop_signal:
-            signals.number(zone.metadata.runtime.stop_signal)
-        if zone.spec.quota:
-            raise NotSupported("a limit of the root's size is not supported on overlay")
-        if not zone.metadata.argv:
-            raise InvalidParameter("no command specified")
-        options = zone.metadata.runtime.mount_options
-        for filesystem in zone.spec.filesystems:
-            words = options.get(filesystem.target, ())
-            if not boot.is_own_volume(filesystem) and not {"volume", "create"} & set(words):
-                boot.check_bind(filesystem.source)
 
     def _reserve(self, alias: str, uuid: ZoneUUID) -> None:
         holder = self._aliases.get(alias)

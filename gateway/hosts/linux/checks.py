@@ -1,0 +1,28 @@
+"""What this host cannot run, said when a zone is created and not when it starts."""
+
+from __future__ import annotations
+
+from dockerapi.errors import InvalidParameter, NotSupported
+from gateway.hosts.linux import boot, rotation, signals
+from gateway.hosts.linux.restarter import RestartPolicy
+from gateway.zones.host import Zone
+
+
+def check(zone: Zone) -> None:
+    """InvalidParameter or NotSupported for what this host cannot run."""
+    try:
+        RestartPolicy.parse(zone.metadata.restart_policy)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid restart policy: {error}") from error
+    rotation.Rotation.parse(zone.metadata.log_driver, zone.metadata.log_config)
+    if zone.metadata.runtime.stop_signal:
+        signals.number(zone.metadata.runtime.stop_signal)
+    if zone.spec.quota:
+        raise NotSupported("a limit of the root's size is not supported on overlay")
+    if not zone.metadata.argv:
+        raise InvalidParameter("no command specified")
+    options = zone.metadata.runtime.mount_options
+    for filesystem in zone.spec.filesystems:
+        words = options.get(filesystem.target, ())
+        if not boot.is_own_volume(filesystem) and not {"volume", "create"} & set(words):
+            boot.check_bind(filesystem.source)
