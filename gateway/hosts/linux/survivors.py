@@ -17,6 +17,7 @@ from gateway.hosts.linux import conmon, records
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.overlay import mounts
 from gateway.hosts.linux.records import Record
+from gateway.zones.spec import ZoneUUID
 
 log = logging.getLogger(__name__)
 
@@ -75,3 +76,18 @@ def _end_stray(folder: Path) -> None:
         if pid > 0 and bundle.is_of(pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def write_new(folder: Path, record: Record) -> None:
+    """The folder of a new zone."""
+    folder.mkdir(parents=True)
+    records.write(folder, record)
+
+
+def throw_away(parts: Parts, uuid: ZoneUUID) -> None:
+    """Out of the way by one rename, then off the disk."""
+    folder = parts.folders.zone(uuid)
+    trash = parts.folders.trash / uuid
+    with suppress(FileNotFoundError):
+        folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)

@@ -13,7 +13,6 @@ import asyncio
 import functools
 import logging
 import os
-import shutil
 import signal as signal_numbers
 import time
 from collections import deque
@@ -44,7 +43,7 @@ from gateway.hosts.linux.reaper import reap_when_ended
 from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.resident import Resident
 from gateway.hosts.linux.stdio import AttachStdio
-from gateway.hosts.linux.survivors import lives, read_all, read_exit, sweep
+from gateway.hosts.linux.survivors import lives, read_all, read_exit, sweep, throw_away, write_new
 from gateway.hosts.linux.users import resolve
 from gateway.zones.host import AttachStreams, LogQuery, Process, Zone, ZoneChange, ZoneEvent
 from gateway.zones.metadata import decode
@@ -247,7 +246,7 @@ class LinuxZones:
         try:
             self._parts.networks.learn(uuid, spec.nics)
             await self._parts.datasets.clone(ImageUUID(spec.image_uuid), uuid)
-            _write_new(folder, resident.record)
+            write_new(folder, resident.record)
         except BaseException:
             del self._aliases[spec.alias]
             self._discard_later(uuid)
@@ -321,7 +320,7 @@ class LinuxZones:
         """Root, log, own volumes: out of the way at once, off the disk in a thread."""
         try:
             await self._parts.datasets.discard(uuid)
-            await asyncio.to_thread(_throw_away, self._parts, uuid)
+            await asyncio.to_thread(throw_away, self._parts, uuid)
         except (OSError, APIError):
             log.exception("zone %s: files are left", uuid)
 
@@ -687,16 +686,3 @@ class LinuxZones:
             raise NotSupported("configured logging driver does not support reading")
         path = self._parts.folders.log(uuid)
         return read_logs(path, query, ended=resident.log_ended, tty=resident.zone.metadata.tty)
-
-
-def _write_new(folder: Path, record: Record) -> None:
-    folder.mkdir(parents=True)
-    records.write(folder, record)
-
-
-def _throw_away(parts: Parts, uuid: ZoneUUID) -> None:
-    folder = parts.folders.zone(uuid)
-    trash = parts.folders.trash / uuid
-    with suppress(FileNotFoundError):
-        folder.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
