@@ -170,7 +170,9 @@ class DigestMismatch(DataLoss):
     """Content does not hash to what its descriptor says."""
 
     def __init__(self, expected: str, actual: str) -> None:
-        super().__init__(f"filesystem layer verification failed for digest {expected}: got {actual}")
+        super().__init__(
+            f"filesystem layer verification failed for digest {expected}: got {actual}"
+        )
 
 
 class CommandFailed(APIError):

@@ -1,7 +1,7 @@
 """`filters=` of the query in its two encodings.  No I/O.
 
-    {"label": ["a", "b=c"]}            docker-py
-    {"label": {"a": true, "b=c": true}}  CLI, compose; a false value still counts as set
+{"label": ["a", "b=c"]}            docker-py
+{"label": {"a": true, "b=c": true}}  CLI, compose; a false value still counts as set
 """
 
 from __future__ import annotations

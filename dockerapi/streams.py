@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import select
+import socket
+import termios
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
@@ -32,6 +35,7 @@ JOIN_LIMIT = 256 * 1024
 INPUT_HIGH = 256 * 1024
 INPUT_LOW = 128 * 1024
 LINGER_S = 2.0
+HEAD_WAIT_S = 0.5
 
 
 class Taken(web.StreamResponse):
@@ -66,6 +70,7 @@ class Hijack(asyncio.Protocol):
         self._ended = False
         self._reading_paused = False
         self._lost = False
+        self._head_unread = False
         self._hangup: select.epoll | None = None
         early, connection.early = connection.early, None
         transport.set_protocol(self)
@@ -149,8 +154,30 @@ class Hijack(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
+    async def write_head(self, data: bytes) -> None:
+        """The head of the answer, which must not share a segment with what follows.
+
+        docker-py reads it through a buffer, then goes on with the bare socket: bytes that came along
+        would be lost to it.
+        """
+        await self.write(data)
+        self._head_unread = True
+
+    async def _until_head_is_read(self) -> None:
+        """A unix socket tells what its peer has not read yet; for at most a moment."""
+        self._head_unread = False
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return
+        end = self._loop.time() + HEAD_WAIT_S
+        # The kernel has no event for it.
+        while not self._lost and self._loop.time() < end and _unread(sock.fileno()):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
     async def write(self, data: bytes) -> None:
         """Returns when the client has taken enough; ConnectionResetError when it is gone."""
+        if self._head_unread:
+            await self._until_head_is_read()
         if self._lost or self._transport.is_closing():
             raise ConnectionResetError("the client is gone")
         self._transport.write(data)
@@ -174,6 +201,16 @@ class Hijack(asyncio.Protocol):
                             pass
         finally:
             self._transport.close()
+
+
+def _unread(descriptor: int) -> bool:
+    """SIOCOUTQ: whether bytes that we sent are still in the socket."""
+    if descriptor < 0:
+        return False
+    with contextlib.suppress(OSError):
+        answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+        return any(answer)
+    return False
 
 
 class Joiner:

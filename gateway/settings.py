@@ -57,7 +57,17 @@ class Settings(BaseModel):
     """Name of the default network's bridge; "" = `NAME0`, none = no default network."""
     bip: str = ""
     """Address/prefix of the default bridge; "" = first free of the default pools."""
-    default_address_pools: tuple[AddressPool, ...] = (AddressPool(base="172.30.0.0/15", size=16),)
+    default_address_pools: tuple[AddressPool, ...] = tuple(
+        AddressPool(base=base, size=size)
+        for base, size in (
+            ("172.17.0.0/16", 16),
+            ("172.18.0.0/15", 16),
+            ("172.20.0.0/14", 16),
+            ("172.24.0.0/13", 16),
+            ("192.168.0.0/16", 20),
+        )
+    )
+    """dockerd's own; what the machine or another instance uses is passed over."""
     dns: tuple[str, ...] = ()
     tls: bool = False
     tlsverify: bool = False

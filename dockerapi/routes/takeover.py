@@ -30,7 +30,7 @@ async def serve(
         try:
             hijack = Hijack(call.connection)
             call.response = Taken()
-            await hijack.write(answer_head(call, framed=framed))
+            await hijack.write_head(answer_head(call, framed=framed))
         except BaseException:
             await stdio.close()
             raise

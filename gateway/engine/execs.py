@@ -7,8 +7,10 @@ import base64
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from dockerapi.errors import (
     APIError,
@@ -97,14 +99,23 @@ class Execs:
         exec_ = self._get(exec_id)
         zone = self._roster.get(exec_.container_id)
         _check_running(zone, exec_.container_id)
-        try:
-            return await self._start(exec_, zone, body)
-        except (InvalidParameter, Conflict) as error:
-            if body.detach:
-                raise
-            return Replay(text_stream(StreamId.STDERR, f"{error.message}\r\n"), tty=exec_.body.tty)
+        if body.detach:
+            await self._start(exec_, zone, body)
+            return None
+        begin = partial(self._begin, exec_, zone, body)
+        return _Starting(begin, self._group, tty=exec_.body.tty)
 
-    async def _start(self, exec_: _Exec, zone: Zone, body: ExecStart) -> Stdio | None:
+    async def _begin(self, exec_: _Exec, zone: Zone, body: ExecStart) -> Stdio:
+        try:
+            process = await self._start(exec_, zone, body)
+        except APIError as error:
+            return Replay(text_stream(StreamId.STDERR, f"{error.message}\r\n"), tty=exec_.body.tty)
+        if process.stdio is None:
+            return _UntilEnd(Replay(text_stream(StreamId.STDOUT, ""), tty=False), exec_.ended)
+        keys = exec_.keys if exec_.body.tty and exec_.body.attach_stdin else b""
+        return _UntilEnd(Attached(process.stdio, keys=keys), exec_.ended)
+
+    async def _start(self, exec_: _Exec, zone: Zone, body: ExecStart) -> ZoneProcess:
         if exec_.was_started:
             state = "is already running" if exec_.is_running else "has already run"
             raise Conflict(f"exec command {exec_.id} {state}")
@@ -120,10 +131,7 @@ class Execs:
         exec_.process, exec_.started_ns = process, time.time_ns()
         exec_.ready.set()
         self._group.create_task(self._watch(exec_, process))
-        if process.stdio is None:
-            return None
-        keys = exec_.keys if exec_.body.tty and exec_.body.attach_stdin else b""
-        return _UntilEnd(Attached(process.stdio, keys=keys), exec_.ended)
+        return process
 
     async def _watch(self, exec_: _Exec, process: ZoneProcess) -> None:
         try:
@@ -184,6 +192,52 @@ class Execs:
             return self._execs[exec_id]
         except KeyError as error:
             raise NoSuchExec(exec_id) from error
+
+
+class _Starting:
+    """Streams of a process that is started when its output is first asked for.
+
+    The client has the head of the answer by then.  docker-py reads that head through a buffer and loses
+    what comes in the same segment; dockerd takes long enough to start a process that nobody notices.
+    The start itself is not cut when the client leaves.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Coroutine[Any, Any, Stdio]],
+        group: asyncio.TaskGroup,
+        *,
+        tty: bool,
+    ) -> None:
+        self.tty = tty
+        self._begin = begin
+        self._group = group
+        self._task: asyncio.Task[Stdio] | None = None
+        self._asked = asyncio.Event()
+
+    async def _stdio(self) -> Stdio:
+        await self._asked.wait()
+        assert self._task is not None  # noqa: S101 - set before the event
+        return await asyncio.shield(self._task)
+
+    async def output(self) -> AsyncIterator[tuple[StreamId, bytes]]:
+        self._task = self._group.create_task(self._begin())
+        self._asked.set()
+        async for chunk in (await self._stdio()).output():
+            yield chunk
+
+    async def write(self, data: bytes) -> None:
+        await (await self._stdio()).write(data)
+
+    async def close_input(self) -> None:
+        await (await self._stdio()).close_input()
+
+    async def resize(self, height: int, width: int) -> None:
+        await (await self._stdio()).resize(height, width)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await (await self._stdio()).close()
 
 
 class _UntilEnd:

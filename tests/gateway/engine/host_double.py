@@ -102,6 +102,7 @@ class Zones:
         self.zones: dict[ZoneUUID, Zone] = {}
         self.streams: dict[ZoneUUID, Streams] = {}
         self.processes: list[Running] = []
+        self.process_started = asyncio.Event()
         self.log: list[tuple[StreamId, bytes]] = []
         self.queries: list[LogQuery] = []
         self.create_fails: Exception | None = None
@@ -212,6 +213,7 @@ class Zones:
         attached = process.attach_stdout or process.attach_stderr or process.attach_stdin
         running = Running(Streams(tty=process.tty) if attached else None)
         self.processes.append(running)
+        self.process_started.set()
         return running
 
     async def resize(self, uuid: ZoneUUID, height: int, width: int) -> None:

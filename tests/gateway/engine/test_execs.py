@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dockerapi.errors import Conflict, InvalidParameter, NoSuchContainer, NoSuchExec
@@ -25,10 +27,18 @@ async def test_an_exec_ends_when_its_exit_code_is_known(bench: Bench) -> None:
     stdio = await bench.gateway.execs.start(exec_id, ExecStart())
     assert stdio is not None
     assert (await bench.inspect("web"))["ExecIDs"] == [exec_id]
-    running = bench.host.zones.processes[0]
-    running.stdio.chunks.put_nowait((StreamId.STDOUT, b"out"))
-    running.end(3)
-    assert [chunk async for chunk in stdio.output()] == [(StreamId.STDOUT, b"out")]
+    # The process is started when its output is asked for, and not before.
+    assert bench.host.zones.processes == []
+
+    async def end_it() -> None:
+        await bench.host.zones.process_started.wait()
+        running = bench.host.zones.processes[0]
+        running.stdio.chunks.put_nowait((StreamId.STDOUT, b"out"))
+        running.end(3)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(end_it())
+        assert [chunk async for chunk in stdio.output()] == [(StreamId.STDOUT, b"out")]
     shown = await bench.gateway.execs.inspect(exec_id)
     assert (shown["ExitCode"], shown["Running"]) == (3, False)
     assert shown["ProcessConfig"]["arguments"] == ["x"]
@@ -97,9 +107,18 @@ async def test_an_exec_is_gone_with_its_container(bench: Bench) -> None:
 async def test_resizing_an_exec(bench: Bench) -> None:
     await bench.started("web")
     exec_id = await created(bench, "web", "sh", Tty=True)
-    await bench.gateway.execs.start(exec_id, ExecStart(tty=True))
-    await bench.gateway.execs.resize(exec_id, 30, 99)
-    assert bench.host.zones.processes[0].stdio.size == (30, 99)
-    bench.host.zones.processes[0].end(0)
+    stdio = await bench.gateway.execs.start(exec_id, ExecStart(tty=True))
+    assert stdio is not None
+
+    async def resize_it() -> None:
+        await bench.gateway.execs.resize(exec_id, 30, 99)
+        assert bench.host.zones.processes[0].stdio.size == (30, 99)
+        bench.host.zones.processes[0].end(0)
+
+    # The CLI resizes as soon as it has its stream, before the process is there.
+    async with asyncio.TaskGroup() as group:
+        group.create_task(resize_it())
+        async for _ in stdio.output():
+            pass
     with pytest.raises(NoSuchExec):
         await bench.gateway.execs.resize("zz", 1, 1)
