@@ -531,8 +531,12 @@ class LinuxZones:
         resident = self._resident(uuid)
         number = self._stop_number(resident, signal)
         async with resident.lock:
+            publishes = bool(resident.zone.ports)
             if not await self._stop(resident, number, timeout_s):
                 raise NotModified(f"zone {uuid} does not run")
+            if publishes:
+                # Whoever stops it may want its ports at once.
+                await resident.cleared.wait()
             return resident.zone
 
     async def restart(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:
