@@ -83,7 +83,10 @@ def _free_name(directory: int, number: int) -> str:
 
 
 def size(directory: str) -> int:
-    """Sum of the sizes of all regular files below, each inode once; what vanishes meanwhile is left out."""
+    """Sum of the sizes of all files and symbolic links below, as dockerd counts them: each inode once.
+
+    What vanishes meanwhile is left out.
+    """
     total = 0
     seen: set[tuple[int, int]] = set()
     for _, _, files, fd in os.fwalk(directory, follow_symlinks=False):
@@ -92,7 +95,7 @@ def size(directory: str) -> int:
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if not stat.S_ISREG(found.st_mode):
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
                 continue
             if found.st_nlink > 1:
                 if (found.st_dev, found.st_ino) in seen:

@@ -201,6 +201,7 @@ class Writer:
         if kind == 0x32:
             self._make(fd, name, lambda: os.symlink(entry.link, name, dir_fd=fd))
             self._attributes(entry, fd, name)
+            self.bytes += len(entry.link)  # a link's size is its text's length; dockerd counts it
         elif kind == 0x31:
             self._hard_link(entry, fd, name)
         elif kind in b"346":
