@@ -143,29 +143,33 @@ def sha256(raw: bytes) -> Digest:
 
 
 def parse_platform(text: str) -> Platform:
-    """`os[/arch[/variant]]` or `arch` as the platform parameter has it; InvalidParameter if neither.
+    """`os[/arch[/variant]]` or `arch` as the platform parameter has it; InvalidParameter in containerd's words.
 
     Names are normalised as containerd does: x86_64 -> amd64, aarch64 -> arm64, arm -> arm/v7.
     """
     parts = text.lower().split("/")
-    if not 1 <= len(parts) <= 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
+    if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
         raise InvalidParameter(
-            f'"{text}": invalid platform format, expected os/architecture[/variant]'
+            f'"{text}": cannot parse platform specifier: platform specifier component must match '
+            '"^[A-Za-z0-9_-]+$": invalid argument'
+        )
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        platform = normalize(Platform("linux", parts[0]))
+        if platform.architecture in _ARCHITECTURES:
+            return platform
+    if parts[0] not in _SYSTEMS:
+        raise InvalidParameter(
+            f'"{text}": unknown operating system or architecture: invalid argument'
         )
     if len(parts) == 1:
-        return _parse_lone_part(text, parts[0])
-    if parts[0] not in _SYSTEMS:
-        raise InvalidParameter(f'"{parts[0]}" is an invalid OS component of "{text}"')
+        return Platform(parts[0], default_platform().architecture, default_platform().variant)
     return normalize(Platform(*parts))
 
 
-def _parse_lone_part(text: str, part: str) -> Platform:
-    if part in _SYSTEMS:
-        return Platform(part, default_platform().architecture, default_platform().variant)
-    platform = normalize(Platform("linux", part))
-    if platform.architecture not in _ARCHITECTURES:
-        raise InvalidParameter(f'"{text}": unknown operating system or architecture')
-    return platform
+def fits(wanted: Platform, found: Platform) -> bool:
+    """Whether an image of platform `found` is what was asked for; a variant counts if both name one."""
+    same = (wanted.os, wanted.architecture) == (found.os, found.architecture)
+    return same and (not wanted.variant or not found.variant or wanted.variant == found.variant)
 
 
 def default_platform() -> Platform:

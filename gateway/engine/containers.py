@@ -32,7 +32,6 @@ from gateway.engine.creation import Creation
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.lifecycle import Lifecycle
-from gateway.engine.platforms import fits, parse_platform
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
@@ -41,6 +40,7 @@ from gateway.translate.status import status
 from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
 from gateway.zones.spec import ZoneState
 from imgsources.catalog import Catalog, Image
+from imgsources.oci import fits, parse_platform
 
 log = logging.getLogger(__name__)
 

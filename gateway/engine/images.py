@@ -19,13 +19,12 @@ from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine import deletion, image_shapes
 from gateway.engine.events import Bus
-from gateway.engine.platforms import parse_platform
 from gateway.engine.progress import message
 from gateway.engine.roster import Roster
 from imgsources.archives import open_archive
 from imgsources.catalog import Catalog, Image
 from imgsources.datasets import DatasetStore
-from imgsources.oci import Platform, parse_digest
+from imgsources.oci import Platform, parse_digest, parse_platform
 from imgsources.puller import LoadEvent, Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient

@@ -12,12 +12,12 @@ from dockerapi.engine import EventsQuery
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine.events import Bus
-from gateway.engine.platforms import own_architecture
 from gateway.engine.roster import Roster
 from gateway.settings import Settings
 from gateway.translate import status
 from gateway.zones.host import Host
 from imgsources.catalog import Catalog
+from imgsources.oci import default_platform
 from imgsources.registry import Credentials, RegistryClient
 
 VERSION = "28.5.2"
@@ -56,7 +56,7 @@ class System:
         facts = self._host.facts
         common = {
             "ApiVersion": API_VERSION,
-            "Arch": own_architecture(),
+            "Arch": default_platform().architecture,
             "BuildTime": "",
             "GitCommit": "",
             "GoVersion": f"python{platform.python_version()}",
