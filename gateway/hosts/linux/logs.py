@@ -261,12 +261,11 @@ class _Files:
 def _open_all(path: Path) -> list[int]:
     """Descriptors of the rotated files and the current one, oldest first."""
     while True:
-        descriptors: list[int] = []
-        current = _open(path)
-        if current is not None:
-            descriptors.append(current)
-        for number in range(1, 1000):
-            older = _open(path.with_name(f"{path.name}.{number}"))
+        names = _newest_first(path)
+        current = _open(next(names))
+        descriptors = [] if current is None else [current]
+        for name in names:
+            older = _open(name)
             if older is None:
                 break
             descriptors.append(older)
@@ -285,9 +284,8 @@ def _open_all(path: Path) -> list[int]:
 
 def _newer(path: Path, descriptor: int) -> int | None:
     """The file that came after this one, opened; None if this is the newest."""
-    newest_first = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, 1000))]
     following: int | None = None
-    for name in newest_first:
+    for name in _newest_first(path):
         candidate = _open(name)
         if candidate is None:
             if name == path:
@@ -301,6 +299,13 @@ def _newer(path: Path, descriptor: int) -> int | None:
         following = candidate
     # Ours was thrown away as too old: the oldest that is left comes next.
     return following
+
+
+def _newest_first(path: Path) -> Iterator[Path]:
+    """Names that files of one log may have.  A follower nearly always needs the first only."""
+    yield path
+    for number in range(1, 1000):
+        yield path.with_name(f"{path.name}.{number}")
 
 
 def _open(path: Path) -> int | None:
