@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _FIRST_PASSED_FD = 3
+_HIGHEST_PORT = 65535
 
 
 def open_listeners(
@@ -35,12 +36,20 @@ def open_listeners(
         for host in hosts:
             opened += _open(host, group=group, with_tls=with_tls, environment=environment)
     except BaseException:
-        for listener in opened:
-            listener.close()
+        _take_back(hosts, opened)
         raise
     for listener in opened:
         listener.setblocking(False)
     return opened
+
+
+def _take_back(hosts: Sequence[str], opened: Sequence[socket.socket]) -> None:
+    """Close, and remove the files of unix sockets that we bound; those of systemd stay."""
+    for listener in opened:
+        where = "" if is_tcp(listener) else listener.getsockname()
+        listener.close()
+        if f"unix://{where}" in hosts:
+            Path(where).unlink(missing_ok=True)
 
 
 def _open(
@@ -68,7 +77,10 @@ def is_tcp(listener: socket.socket) -> bool:
 def _unix(path: Path, group: str) -> socket.socket:
     if not path.is_absolute():
         raise InvalidParameter(f"invalid bind address: unix://{path} is not an absolute path")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidParameter(f"cannot make {path.parent}: {error.strerror}") from error
     if path.is_socket():
         if _answers(path):
             raise InvalidParameter(f"{path} is in use by another process")
@@ -80,7 +92,8 @@ def _unix(path: Path, group: str) -> socket.socket:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise InvalidParameter(f"cannot listen on {path}: {error.strerror}") from error
+        # "AF_UNIX path too long" has no number.
+        raise InvalidParameter(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.umask(previous)
     os.chown(path, 0, _group_id(group))
@@ -109,7 +122,7 @@ def _group_id(group: str) -> int:
 def _tcp(address: str, *, with_tls: bool) -> list[socket.socket]:
     name, _, port = address.rstrip("/").rpartition(":")
     name = name.strip("[]") or "127.0.0.1"
-    if not port.isdigit():
+    if not port.isdecimal() or int(port) > _HIGHEST_PORT:
         raise InvalidParameter(f"invalid bind address: tcp://{address} has no port")
     try:
         found = socket.getaddrinfo(
@@ -141,7 +154,8 @@ def _tcp(address: str, *, with_tls: bool) -> list[socket.socket]:
 
 
 def _passed(environment: Mapping[str, str]) -> list[socket.socket]:
-    count = int(environment.get("LISTEN_FDS", "0"))
+    text = environment.get("LISTEN_FDS", "")
+    count = int(text) if text.isdecimal() else 0
     if environment.get("LISTEN_PID") != str(os.getpid()) or count < 1:
         raise InvalidParameter("no sockets found via socket activation: start zonegate by systemd")
     listeners = []

@@ -9,9 +9,18 @@ import ipaddress
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dockerapi.errors import InvalidParameter
 
@@ -29,11 +38,57 @@ class AddressPool(BaseModel):
     def _is_network(cls, base: str) -> str:
         return str(ipaddress.IPv4Network(base, strict=False))
 
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if ipaddress.IPv4Network(self.base).prefixlen > self.size:
+            raise ValueError(f"{self.base} has no subnet of size /{self.size}")
+        return self
+
     @classmethod
     def parse(cls, text: str) -> AddressPool:
-        """`base=10.99.0.0/16,size=24`."""
+        """`base=10.99.0.0/16,size=24`.  InvalidParameter."""
         parts = dict(part.partition("=")[::2] for part in text.split(","))
-        return cls.model_validate(parts)
+        try:
+            return cls.model_validate(parts)
+        except ValidationError as error:
+            raise InvalidParameter(
+                f"invalid default address pool {text}: {_reasons(error)}"
+            ) from error
+
+
+def _absolute(path: Path) -> Path:
+    """The server's children have other working directories."""
+    return path.absolute()
+
+
+def _label(text: str) -> str:
+    if not text.partition("=")[0].strip() or "=" not in text:
+        raise ValueError(f"bad attribute format: {text}")
+    return text
+
+
+def _mirror(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f'invalid mirror: unsupported scheme "{parts.scheme}" in "{url}"')
+    if not parts.netloc or parts.query or parts.fragment or " " in url:
+        raise ValueError(f'invalid mirror: "{url}" is not a base URI')
+    return url
+
+
+def _insecure_registry(text: str) -> str:
+    if "://" in text:
+        raise ValueError(f"insecure registry {text} should not contain '://'")
+    if "/" in text:
+        return str(ipaddress.ip_network(text, strict=False))
+    return text
+
+
+def _name_server(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
+_Path = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Settings(BaseModel):
@@ -44,15 +99,15 @@ class Settings(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,10}$")] = "zonegate"
     """Tag of this instance's zones, its nft table, cgroup parent, and default bridge."""
     hosts: tuple[str, ...] = ("unix:///run/zonegate.sock",)
-    data_root: Path = Path("/var/lib/zonegate")
-    exec_root: Path = Path("/run/zonegate")
-    pidfile: Path | None = None
+    data_root: _Path = Path("/var/lib/zonegate")
+    exec_root: _Path = Path("/run/zonegate")
+    pidfile: _Path | None = None
     group: str = "docker"
     backend: Literal["linux", "smartos"] = "linux"
     log_level: Literal["debug", "info", "warn", "error", "fatal"] = "info"
-    labels: tuple[str, ...] = ()
-    registry_mirrors: tuple[str, ...] = ()
-    insecure_registries: tuple[str, ...] = ()
+    labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ()
+    registry_mirrors: tuple[Annotated[str, AfterValidator(_mirror)], ...] = ()
+    insecure_registries: tuple[Annotated[str, AfterValidator(_insecure_registry)], ...] = ()
     bridge: str = ""
     """Name of the default network's bridge; "" = `NAME0`, none = no default network."""
     bip: str = ""
@@ -68,7 +123,7 @@ class Settings(BaseModel):
         )
     )
     """dockerd's own; what the machine or another instance uses is passed over."""
-    dns: tuple[str, ...] = ()
+    dns: tuple[Annotated[str, AfterValidator(_name_server)], ...] = ()
     tls: bool = False
     tlsverify: bool = False
     tlscacert: Path | None = None
@@ -97,8 +152,17 @@ def load(
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise InvalidParameter("invalid settings: " + "; ".join(lines)) from error
+        raise InvalidParameter(f"invalid settings: {_reasons(error)}") from error
+
+
+def _reasons(error: ValidationError) -> str:
+    """On one line, each with the name of its setting."""
+    lines = []
+    for found in error.errors():
+        place = ".".join(map(str, found["loc"]))
+        text = found["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {text}" if place else text)
+    return "; ".join(lines)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -106,7 +170,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text())
     except OSError as error:
         raise InvalidParameter(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidParameter(f"{path}: {error}") from error
     return {key.replace("-", "_"): value for key, value in document.items()}
 

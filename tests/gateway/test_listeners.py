@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from pathlib import Path
@@ -68,11 +69,29 @@ def test_tcp_with_tls_may_be_anywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["zonegate.sock", "http://x:1", "unix://relative", "tcp://127.0.0.1", "fd://"]
+    "host",
+    [
+        "zonegate.sock",
+        "http://x:1",
+        "unix://relative",
+        "unix:///proc/no/z.sock",
+        "unix:///etc/passwd",
+        f"unix:///tmp/{'long' * 50}",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:65536",
+        "fd://",
+    ],
 )
 def test_what_cannot_be_served_is_refused(host: str) -> None:
-    with pytest.raises(InvalidParameter):
+    with pytest.raises(InvalidParameter) as refused:
         listeners(host)
+    assert "None" not in refused.value.message
+
+
+def test_nonsense_from_the_activating_program_is_refused() -> None:
+    environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"}
+    with pytest.raises(InvalidParameter, match="no sockets found"):
+        open_listeners(["fd://"], group="0", with_tls=False, environment=environment)
 
 
 def test_sockets_opened_before_a_bad_one_are_closed(tmp_path: Path) -> None:
@@ -80,3 +99,4 @@ def test_sockets_opened_before_a_bad_one_are_closed(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter):
         listeners(f"unix://{tmp_path}/z.sock", "http://x")
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert not list(tmp_path.iterdir())

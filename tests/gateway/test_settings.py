@@ -62,3 +62,47 @@ def test_the_default_bridge_is_called_after_the_instance() -> None:
     assert load(file=None, environment={}, flags={"name": "blue"}).bridge_name == "blue0"
     assert load(file=None, environment={}, flags={"bridge": "none"}).bridge_name == ""
     assert load(file=None, environment={}, flags={"bridge": "br7"}).bridge_name == "br7"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"labels": ["gold"]}, "labels.0: bad attribute format: gold"),
+        ({"dns": ["resolver"]}, "dns.0: 'resolver' does not appear to be"),
+        ({"registry_mirrors": ["ftp://x"]}, 'unsupported scheme "ftp" in "ftp://x"'),
+        ({"registry_mirrors": ["http://x/?y"]}, "invalid mirror"),
+        ({"insecure_registries": ["http://x"]}, "should not contain '://'"),
+        ({"insecure_registries": ["10.0.0.0/99"]}, "10.0.0.0/99"),
+    ],
+)
+def test_a_value_that_would_do_nothing_is_refused(
+    flags: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=r"^invalid settings: ") as refused:
+        load(file=None, environment={}, flags=flags)
+    assert message in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "pool", ["x", "base=10.0.0.300/24,size=26", "base=10.0.0.0/24,size=16", "base=10.0.0.0/8"]
+)
+def test_a_wrong_address_pool_is_named_on_one_line(pool: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"^invalid default address pool {pool}: .+$"):
+        AddressPool.parse(pool)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidParameter, match=r"config\.toml: "):
+        load(file=file, environment={}, flags={})
+
+
+def test_relative_folders_are_those_of_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load(file=None, environment={"ZONEGATE_DATA_ROOT": "data"}, flags={"pidfile": "pid"})
+    assert settings.data_root == tmp_path / "data"
+    assert settings.pidfile == tmp_path / "pid"
