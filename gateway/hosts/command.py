@@ -62,14 +62,13 @@ class Child:
 class Spawner:
     """Starts programs from one long-lived thread.
 
-    `enter` runs once in that thread before the first spawn, to unshare what children should not share.
-    Nothing else of the program may run there.
+    `enter` runs in that thread before the first spawn, to unshare what children should not share, and
+    whenever `renew` is called.  Nothing else of the program may run there.
     """
 
     def __init__(self, enter: Callable[[], None] | None = None) -> None:
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="spawner", initializer=enter or (lambda: None)
-        )
+        self._enter = enter or (lambda: None)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spawner", initializer=self._enter)
         # A cwd of the child's is set by chdir in the thread: harmless only if the thread has a
         # filesystem context of its own, which unsharing the mount namespace brings along.
         self._own_cwd = enter is not None
@@ -96,6 +95,10 @@ class Spawner:
             self._thread, _posix_spawn, list(argv), environment, given, cwd
         )
         return Child(pid, argv)
+
+    async def renew(self) -> None:
+        """Run `enter` again: children started from now on see the machine as it is now."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._enter)
 
     def close(self) -> None:
         """End the thread; children run on."""

@@ -128,6 +128,8 @@ async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     netns, ports = connected.result()()
     warmed.result()()
     await asyncio.to_thread(_make_bundle, parts, zone, Path(root), netns, joined)
+    if zone.spec.filesystems:
+        await parts.spawner.renew()  # a source may have been mounted since we started
     bundle = parts.folders.bundle(uuid)
     pid = await conmon.create(parts.spawner, parts.runtime, bundle, uuid, _streams(parts, zone))
     return Prepared(pid, bundle.conmon_pid(), str(root), ports)
@@ -180,6 +182,7 @@ def _make_bundle(
         utsns=_namespace(joined.get("uts"), "uts"),
         init=_init() if uses_init(metadata.runtime) else "",
         volumes=sources,
+        files=frozenset(f.source for f in spec.filesystems if not Path(f.source).is_dir()),
         devices=find_devices(metadata.runtime),
     )
     identity = resolve(root, metadata.user, metadata.runtime.groups)

@@ -111,6 +111,7 @@ class Place:
     `init`: program that reaps orphans (tini), needed where the spec asks for it.
     `shm`: folder to bind on /dev/shm where ipc is shared; "" = a tmpfs of its own.
     `volumes`: target of a filesystem whose source is no path (UUID, create-volume) -> folder.
+    `files`: sources of filesystems that are no folders.
     `devices`: what `devices.find` made of the spec.
     """
 
@@ -124,6 +125,7 @@ class Place:
     init: str = ""
     shm: str = ""
     volumes: Mapping[str, str] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
     devices: tuple[DeviceNode, ...] = ()
 
 

@@ -139,22 +139,27 @@ def _filesystems(
         if not source.startswith("/"):
             source = place.volumes[filesystem.target]
         options = _options(filesystem, runtime)
-        yield _bind(clean(filesystem.target), source, _bind_options(options, machine))
+        deep = machine.kernel >= (5, 12) and source not in place.files
+        yield _bind(clean(filesystem.target), source, _bind_options(options, deep=deep))
 
 
 def _options(filesystem: Filesystem, runtime: Runtime) -> list[str]:
     return [*filesystem.options, *runtime.mount_options.get(filesystem.target, ())]
 
 
-def _bind_options(options: Sequence[str], machine: Machine) -> list[str]:
+def _bind_options(options: Sequence[str], *, deep: bool) -> list[str]:
+    """`deep`: mounts below the source can be made read-only too."""
     given = set(options)
-    result = ["bind" if "nonrecursive" in given else "rbind"]
+    alone = "nonrecursive" in given
+    result = ["bind" if alone else "rbind"]
     if "ro" in given:
         # Mounts below the source are made read-only too where the kernel can (mount_setattr, 5.12), as
-        # dockerd does from 25 on.
-        shallow = bool(given & {"nonrecursive", "readonlynonrecursive"})
-        result.append("ro" if shallow or machine.kernel < (5, 12) else "rro")
-    result.append(_propagation(options))
+        # dockerd does from 25 on.  crun cannot for a file, which has nothing below it.
+        shallow = alone or not deep or "readonlynonrecursive" in given
+        result.append("ro" if shallow else "rro")
+    # crun takes the r of any word, rprivate too, for the bind's.
+    propagation = _propagation(options)
+    result.append(propagation.removeprefix("r") if alone else propagation)
     known = {"rw", "ro", "rbind", "bind", *_PROPAGATIONS} | _NOT_FOR_THE_MOUNT
     extra = [word for word in options if word not in known]
     for word in extra:

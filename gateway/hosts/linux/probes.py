@@ -27,7 +27,7 @@ from gateway.hosts.linux.reaper import reap_when_ended
 
 log = logging.getLogger(__name__)
 
-_CLONE_NEWNS = 0x20000
+_CLONE_NEWNS, _CLONE_FS = 0x20000, 0x200
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _MNT_DETACH = 2
 _PROBE_TIMEOUT_S = 10.0
@@ -42,16 +42,27 @@ def leave_mount_namespace() -> None:
     """For the spawner's thread: a mount namespace of its own, without the unified hierarchy.
 
     crun refuses a hybrid layout whose unified mount lists controllers; here there is none to be seen.
-    Propagation stays as it was copied, or binds with rshared would not reach the host any more.
+    Propagation stays as it was copied, or binds with rshared would not reach the host any more.  What is
+    mounted on the machine later comes in only by way of shared mounts: call it again to have it all.
     """
-    if _libc.unshare(_CLONE_NEWNS) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"unshare: {os.strerror(error)}")
+    _checked(_libc.unshare(_CLONE_FS), "unshare")
     if not Path(_UNIFIED).is_dir():
         return
+    machines = os.open(f"/proc/{os.getpid()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.setns(machines, _CLONE_NEWNS), "setns")
+    finally:
+        os.close(machines)
+    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
     where = b"/sys/fs/cgroup"
     _libc.mount(None, where, None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
     _libc.umount2(_UNIFIED.encode(), _MNT_DETACH)
+
+
+def _checked(result: int, call: str) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{call}: {os.strerror(error)}")
 
 
 def find_program(*names: str) -> str:

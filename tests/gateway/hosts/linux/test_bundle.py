@@ -194,7 +194,7 @@ def test_filesystems_are_bound_shallow_first_with_their_options():
         place=place,
     )
     assert body["mounts"][-3:] == [
-        {"destination": "/a", "type": "bind", "source": "/host/ro", "options": ["bind", "ro", "rprivate"]},
+        {"destination": "/a", "type": "bind", "source": "/host/ro", "options": ["bind", "ro", "private"]},
         {"destination": "/own", "type": "bind", "source": "/zones/volumes/own", "options": ["rbind", "rprivate"]},
         {"destination": "/a/b/c", "type": "bind", "source": "/host/deep", "options": ["rbind", "rprivate"]},
     ]  # fmt: skip
@@ -205,6 +205,8 @@ def test_read_only_means_everything_below_where_the_kernel_can():
     new, old = config(spec=spec), config(spec=spec, on=Machine(kernel=(5, 4)))
     assert mounted(new)["/a"]["options"] == ["rbind", "rro", "rprivate"]
     assert mounted(old)["/a"]["options"] == ["rbind", "ro", "rprivate"]
+    place = Place(rootfs="/r", cgroups_path="/c", files=frozenset({"/h"}))
+    assert mounted(config(spec=spec, place=place))["/a"]["options"] == ["rbind", "ro", "rprivate"]
 
 
 @pytest.mark.parametrize(

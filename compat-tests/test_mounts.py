@@ -1,0 +1,47 @@
+"""Mounts as the container sees them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from compat.clients import API, CLI, frames
+
+
+def output(api: API, script: str, host: dict[str, object]) -> str:
+    """What `script` prints in a container with this HostConfig."""
+    body = {"Image": "bb", "Cmd": ["sh", "-c", script], "HostConfig": host}
+    name = api.ok("POST", "/containers/create", body)["Id"]
+    api.ok("POST", f"/containers/{name}/start")
+    api.ok("POST", f"/containers/{name}/wait")
+    return b"".join(
+        frames(api("GET", f"/containers/{name}/logs?stdout=1&stderr=1").body).values()
+    ).decode()
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Iterator[Path]:
+    """A folder with another mount below it."""
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path / "below"], check=True)
+
+
+def test_a_file_is_mounted_read_only(cli: CLI, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content\n")
+    assert cli.ok(f"run --rm -v {tmp_path}/file:/m:ro bb cat /m") == "content"
+    refused = cli(["run", "--rm", "-v", f"{tmp_path}/file:/m:ro", "bb", "sh", "-c", "echo > /m"])
+    assert "Read-only file system" in refused.stderr
+
+
+@pytest.mark.parametrize(("alone", "seen"), [(True, "1"), (False, "2")])
+def test_a_bind_takes_what_is_below_it_or_not(
+    api: API, nested: Path, alone: bool, seen: str
+) -> None:
+    mount = {"Type": "bind", "Source": str(nested), "Target": "/m"}
+    options = {"BindOptions": {"NonRecursive": alone}}
+    script = "grep -c ' /m' /proc/self/mountinfo"
+    assert output(api, script, {"Mounts": [mount | options]}).strip() == seen
