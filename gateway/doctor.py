@@ -88,6 +88,7 @@ async def _runtime() -> tuple[list[Finding], Machine | None]:
         spawner.close()
         await cgroups.remove(f"/{_PARENT}")
         await asyncio.to_thread(shutil.rmtree, folder, True)
+    found.runtime.close()
     version = await probes.version(found.runtime.program)
     conmon = await probes.version(found.runtime.conmon)
     rows = [

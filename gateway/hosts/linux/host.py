@@ -1,7 +1,7 @@
 """The Linux host, opened: probes the machine, puts its parts together, finds its zones again.
 
     data_root   overlay/ zones/ volumes/ networks/ trash/       outlives a reboot
-    exec_root   bundles/ runtime/ exits/ execs/ netns/          does not
+    exec_root   bundles/ runtime/ exits/ execs/ netns/ sealed/  does not
 
 What each part does stands in its own file; this one only knows the order in which they must come up.
 """
@@ -163,6 +163,7 @@ class LinuxHost:
         self._watch.close()
         self._execs.close()
         self._parts.spawner.close()
+        self._parts.runtime.close()
         empty = not self._zones.list()
         if empty:
             path = self._parts.cgroups.path("", default_parent=self._parts.name)
@@ -200,6 +201,8 @@ async def _facts(settings: Settings, parts: Parts, found: probes.Found) -> HostF
         security_options=_security_options(parts.machine),
         log_drivers=("json-file", "local", "none"),
         limits=parts.cgroups.limits(),
+        rlimits=dict(parts.machine.rlimits),
+        oom_score_adj=parts.machine.oom_score_adj,
         warnings=(*found.warnings, *parts.networks.warnings()),
         components=(
             (runtime.name, await probes.version(runtime.program)),
