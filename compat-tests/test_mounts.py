@@ -45,3 +45,56 @@ def test_a_bind_takes_what_is_below_it_or_not(
     options = {"BindOptions": {"NonRecursive": alone}}
     script = "grep -c ' /m' /proc/self/mountinfo"
     assert output(api, script, {"Mounts": [mount | options]}).strip() == seen
+
+
+def test_what_programs_look_for_is_there(api: API) -> None:
+    said = output(api, "readlink /etc/mtab; ls /.dockerenv; df / | tail -1 | cut -d' ' -f1", {})
+    assert said.split() == ["/proc/mounts", "/.dockerenv", "overlay"]
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [("rslave", "shared or slave"), ("rshared", "shared"), ("slave", "shared or slave")],
+)
+def test_mounts_are_passed_on_only_from_where_they_can_be(
+    cli: CLI, nested: Path, word: str, wanted: str
+) -> None:
+    below = nested / "below"
+    subprocess.run(["mount", "--make-private", below], check=True)
+    refused = cli(f"run --rm -v {below}:/m:{word} bb true")
+    assert f"path {below} is mounted on {below} but it is not a {wanted} mount" in refused.stderr
+    assert refused.exit == 125
+
+
+def test_a_mount_made_later_is_seen_inside(cli: CLI, nested: Path) -> None:
+    below = nested / "below"
+    subprocess.run(["mount", "--make-shared", below], check=True)
+    name = cli.ok(f"run -d -v {below}:/m:rslave bb sleep 1000")
+    (below / "later").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "later", below / "later"], check=True)
+    try:
+        assert cli.ok(f"exec {name} grep -c /m/later /proc/self/mountinfo") == "1"
+    finally:
+        subprocess.run(["umount", below / "later"], check=True)
+
+
+def test_a_mount_made_inside_is_seen_on_the_host(cli: CLI, nested: Path) -> None:
+    below = nested / "below"
+    subprocess.run(["mount", "--make-shared", below], check=True)
+    make = "mkdir /m/inner && mount -t tmpfs inner /m/inner"
+    cli.ok(
+        [
+            "run",
+            "--rm",
+            "--cap-add",
+            "SYS_ADMIN",
+            "-v",
+            f"{below}:/m:rshared",
+            "bb",
+            "sh",
+            "-c",
+            make,
+        ]
+    )
+    assert f" {below}/inner " in Path("/proc/self/mountinfo").read_text()
+    subprocess.run(["umount", below / "inner"], check=True)

@@ -119,6 +119,8 @@ def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
         dns=settings.dns,
         host_gateway=gateway,
         limits=facts.limits,
+        rlimits=facts.rlimits,
+        oom_score_adj=facts.oom_score_adj,
         zone_defaults=settings.zone_defaults,
     )
 

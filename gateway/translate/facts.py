@@ -39,6 +39,7 @@ class Surroundings:
 
     `hostname` is what a container shows that has none of its own: the machine's, or that of the container
     whose network it joins.  `limits` as /info names them (MemoryLimit ...): a limit that is False there only warns.
+    `rlimits` (RLIMIT_NOFILE ... -> the highest, absent = any), `oom_score_adj`: the lowest; beyond these too.
     """
 
     instance: str = "zonegate"
@@ -50,6 +51,8 @@ class Surroundings:
     dns: tuple[str, ...] = ()
     host_gateway: str = ""
     limits: Mapping[str, bool] = field(default_factory=dict)
+    rlimits: Mapping[str, int] = field(default_factory=dict)
+    oom_score_adj: int = -1000
     zone_defaults: Mapping[str, int | str] = field(default_factory=dict)
 
 

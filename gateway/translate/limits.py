@@ -219,28 +219,49 @@ def byte_size(text: str) -> int:
     return int(float(match[1]) * 1024**power)
 
 
+_NOT_MOUNTED = "or the cgroup is not mounted."
+
+
 def check_warnings(host: HostConfig, around: Surroundings) -> list[str]:
-    """What the kernel at hand cannot limit, in dockerd's words."""
+    """What the machine at hand cannot limit, in dockerd's words where it has some."""
+    swappiness = host.memory_swappiness not in (None, -1)
     checks = (
-        (host.memory, "MemoryLimit", "memory limit"),
-        (host.cpu_shares, "CPUShares", "CPU shares"),
-        (host.nano_cpus or host.cpu_quota, "CpuCfsQuota", "CPU CFS quota"),
-        (host.cpuset_cpus, "CPUSet", "cpuset"),
-        (host.pids_limit and host.pids_limit > 0, "PidsLimit", "PIDs limit"),
-    )
+        (host.memory, "MemoryLimit", f"memory limit capabilities {_NOT_MOUNTED} Limitation discarded."),
+        (host.memory, "SwapLimit", f"swap limit capabilities {_NOT_MOUNTED} Memory limited without swap."),
+        (swappiness, "MemorySwappiness", f"memory swappiness capabilities {_NOT_MOUNTED} Memory swappiness discarded."),
+        (host.oom_kill_disable, "OomKillDisable", "OomKillDisable. OomKillDisable discarded."),
+        (max(host.pids_limit or 0, 0), "PidsLimit", f"PIDs limit capabilities {_NOT_MOUNTED} PIDs limit discarded."),
+        (host.cpu_shares, "CPUShares", f"CPU shares {_NOT_MOUNTED} Shares discarded."),
+        (host.nano_cpus or host.cpu_quota or host.cpu_period, "CpuCfsQuota", "CPU CFS scheduler. CPU period/quota discarded."),
+        (host.cpuset_cpus or host.cpuset_mems, "CPUSet", f"cpuset {_NOT_MOUNTED} Cpuset discarded."),
+        (host.blkio_weight, "BlkioWeight", f"Block I/O weight {_NOT_MOUNTED} Weight discarded."),
+    )  # fmt: skip
+    # What cgroup v2 no longer has, no /info names.
+    lacking = {"MemorySwappiness", "OomKillDisable"} if around.cgroup_version == "2" else set()
+    lacking |= {key for key, there in around.limits.items() if not there}
     warnings = [
-        f"Your kernel does not support {words} capabilities or the cgroup is not mounted. Limitation discarded."
+        f"Your kernel does not support {words}"
         for asked, key, words in checks
-        if asked and around.limits.get(key) is False
+        if asked and key in lacking
     ]
-    if host.memory and around.limits.get("SwapLimit") is False:
-        warnings.append(
-            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
-            "Memory limited without swap."
-        )
     if host.oom_kill_disable and not host.memory:
         warnings.append(
             "OOM killer is disabled for the container, but no memory limit is set, this can result "
             "in the system running out of resources."
+        )
+    return warnings + _beyond_rights(host, around)
+
+
+def _beyond_rights(host: HostConfig, around: Surroundings) -> list[str]:
+    """dockerd fails at start where its own rights do not go so far."""
+    warnings = []
+    for limit in rlimits(host.ulimits):
+        highest = around.rlimits.get(limit.type)
+        if highest is not None and (limit.hard > highest or limit.hard < 0):
+            name = limit.type.removeprefix("RLIMIT_").lower()
+            warnings.append(f"The ulimit {name} is lowered to {highest}: zonegate may not raise it")
+    if host.oom_score_adj < around.oom_score_adj:
+        warnings.append(
+            f"The oom score adj is raised to {around.oom_score_adj}: zonegate may not lower it"
         )
     return warnings

@@ -12,7 +12,7 @@ process to list or get.  The host applies the restart policy.  Errors are `docke
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -336,6 +336,10 @@ class HostFacts:
     log_drivers: tuple[str, ...]
     limits: dict[str, bool] = field(default_factory=dict)
     """MemoryLimit, SwapLimit, PidsLimit, CpuCfsQuota ... as /info names them."""
+    rlimits: Mapping[str, int] = field(default_factory=dict)
+    """RLIMIT_NOFILE ... -> the highest hard limit that a zone can have; absent = any."""
+    oom_score_adj: int = -1000
+    """The lowest that a zone can have."""
     warnings: tuple[str, ...] = ()
     components: tuple[tuple[str, str], ...] = ()
     """Name and version of the programs used: crun, conmon."""

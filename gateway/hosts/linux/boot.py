@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported, StartFailure
 from gateway.hosts.command import Spawner
-from gateway.hosts.linux import conmon, etcfiles
+from gateway.hosts.linux import conmon, etcfiles, overlay
 from gateway.hosts.linux.bundle import oci_config
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.conmon import Bundle, Runtime
@@ -31,7 +31,7 @@ from gateway.hosts.linux.devices import find as find_devices
 from gateway.hosts.linux.machine import Machine, Place
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.process import uses_init
-from gateway.hosts.linux.rooted import make_folders
+from gateway.hosts.linux.rooted import make_folders, make_link
 from gateway.hosts.linux.users import resolve
 from gateway.zones.host import Zone
 from gateway.zones.metadata import PublishedPort
@@ -202,10 +202,12 @@ def _namespace(zone: Zone | None, kind: str) -> str:
 
 
 def _mark(root: Path) -> None:
-    """The empty file by which programs know that they run under docker."""
+    """The empty file by which programs know that they run under docker, and what old ones read for mounts."""
     with suppress(FileExistsError):  # whatever the image has there is left alone, links unfollowed
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(root / ".dockerenv", flags, 0o755))
+    with suppress(OSError):  # an image may have no folder there
+        make_link(root, "/etc", "mtab", "/proc/mounts")
 
 
 def _make_workdir(root: Path, workdir: str) -> None:
@@ -257,7 +259,19 @@ def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
                 Path(filesystem.source).mkdir(parents=True, exist_ok=True)
         else:
             check_bind(filesystem.source)
+        _check_propagation(filesystem.source, words)
     return own
+
+
+def _check_propagation(source: str, words: Sequence[str]) -> None:
+    """InvalidParameter if mounts could not be passed on as asked, in dockerd's words."""
+    shared = {"shared", "rshared"} & set(words)
+    if not shared and not {"slave", "rslave"} & set(words):
+        return
+    place, peers = overlay.mount_of(source)
+    if not peers & ({"shared"} if shared else {"shared", "master"}):
+        kind = "shared" if shared else "shared or slave"
+        raise InvalidParameter(f"path {source} is mounted on {place} but it is not a {kind} mount")
 
 
 def check_bind(source: str) -> None:

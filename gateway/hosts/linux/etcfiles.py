@@ -77,11 +77,10 @@ def hosts(spec: ZoneSpec, metadata: DockerMetadata, host: HostFiles) -> str:
 
 
 def _own_names(spec: ZoneSpec) -> str:
-    return (
-        f"{spec.hostname}.{spec.dns_domain} {spec.hostname}"
-        if spec.dns_domain
-        else f"{spec.hostname}"
-    )
+    """The whole name and its first part: the domain may be in either."""
+    full = f"{spec.hostname}.{spec.dns_domain}" if spec.dns_domain else f"{spec.hostname}"
+    first, dot, _ = full.partition(".")
+    return f"{full} {first}" if dot else full
 
 
 def _extra_host(entry: str) -> str:

@@ -194,7 +194,7 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
         elif option in _PROPAGATIONS:
             chosen["propagation"] = option
         else:
-            raise InvalidParameter(f'invalid tmpfs option "{option}"')
+            raise InvalidParameter(f'invalid tmpfs option ["{option}"]')
     return list(chosen.values())
 
 

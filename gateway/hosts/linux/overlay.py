@@ -12,7 +12,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _SYS_MOVE_MOUNT, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 429, 430, 431, 432
@@ -63,13 +63,26 @@ def make_shared(folder: Path) -> None:
 
 def mounts() -> list[tuple[str, bool]]:
     """Every mount point of this process's namespace, and whether it is shared."""
-    rows = []
+    return [(target, "shared" in peers) for target, peers in _mount_peers()]
+
+
+def mount_of(path: str) -> tuple[str, frozenset[str]]:
+    """The mount point that `path` (which exists) is on, and what it takes part in: shared, master."""
+    real = os.path.realpath(path)
+    found = ("/", frozenset[str]())
+    for target, peers in _mount_peers():
+        inside = real == target or real.startswith(target.rstrip("/") + "/")
+        if inside and len(target) >= len(found[0]):  # of two at one place the later is on top
+            found = (target, peers)
+    return found
+
+
+def _mount_peers() -> Iterator[tuple[str, frozenset[str]]]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
         target = fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
         optional = fields[6 : fields.index("-")]
-        rows.append((target, any(field.startswith("shared:") for field in optional)))
-    return rows
+        yield target, frozenset(field.partition(":")[0] for field in optional)
 
 
 def _mount_by_parts(
@@ -77,6 +90,7 @@ def _mount_by_parts(
 ) -> None:
     context = _syscall(_SYS_FSOPEN, b"overlay", 1)
     try:
+        _configure(context, "source", "overlay")
         for lower in lowers:
             _configure(context, "lowerdir+", str(lower))
         for key, value in options:

@@ -64,6 +64,21 @@ def read_in_root(root: Path, path: str, limit: int) -> bytes | None:
         return file.read(limit)
 
 
+def make_link(root: Path, folder: str, name: str, target: str) -> None:
+    """A symbolic link where nothing of this name is; OSError (NotADirectoryError) for the folder's part."""
+    make_folders(root, folder)
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        place = open_in_root(top, folder, os.O_PATH | os.O_DIRECTORY)
+    finally:
+        os.close(top)
+    try:
+        with suppress(FileExistsError):
+            os.symlink(target, name, dir_fd=place)
+    finally:
+        os.close(place)
+
+
 def make_folders(root: Path, path: str, mode: int = 0o755) -> None:
     """mkdir -p inside the root; OSError (NotADirectoryError) where a part is a file."""
     current = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -375,6 +375,36 @@ def test_health_checks_and_discarded_ports_are_warned_of() -> None:
     assert len(found.warnings) == 2
 
 
+def test_limits_that_the_machine_lacks_are_told() -> None:
+    host = {
+        "Memory": 64 * 2**20,
+        "MemorySwappiness": 10,
+        "OomKillDisable": True,
+        "OomScoreAdj": -500,
+        "BlkioWeight": 300,
+        "CpuShares": 5,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": 5, "Hard": -1},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+        ],
+    }
+    able = Surroundings(cgroup_version="1")
+    assert planned({"HostConfig": host}, around=able).warnings == ()
+    around = Surroundings(
+        limits={"BlkioWeight": False, "CPUShares": True},
+        rlimits={"RLIMIT_NOFILE": 20000, "RLIMIT_CORE": 0},
+        oom_score_adj=0,
+    )
+    discarded = "or the cgroup is not mounted."
+    assert planned({"HostConfig": host}, around=around).warnings == (
+        f"Your kernel does not support memory swappiness capabilities {discarded} Memory swappiness discarded.",
+        "Your kernel does not support OomKillDisable. OomKillDisable discarded.",
+        f"Your kernel does not support Block I/O weight {discarded} Weight discarded.",
+        "The ulimit nofile is lowered to 20000: zonegate may not raise it",
+        "The oom score adj is raised to 0: zonegate may not lower it",
+    )
+
+
 def test_settings_fill_in_limits_that_the_client_left_open() -> None:
     around = Surroundings(
         zone_defaults={"max_physical_memory": 1024, "quota": 10, "kernel_version": "5.1"}

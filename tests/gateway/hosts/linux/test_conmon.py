@@ -35,6 +35,11 @@ def test_complaints_are_put_in_dockers_words(text: str, words: str, code: int) -
     assert reworded(text, "prog") == (words, code)
 
 
+def test_a_program_without_a_name_is_not_found() -> None:
+    found = ('exec: "": executable file not found in $PATH', 127)
+    assert reworded("open executable: Operation not permitted", "") == found
+
+
 @pytest.mark.parametrize(
     ("streams", "given_flags"),
     [

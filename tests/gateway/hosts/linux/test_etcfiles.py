@@ -49,6 +49,12 @@ def test_hosts_lists_localhost_then_extra_hosts_then_the_zone_itself():
     ]
 
 
+def test_a_hostname_with_a_domain_in_it_has_a_short_form():
+    nic = Nic(nic_tag="admin", ip="172.30.0.2", netmask="255.255.0.0")
+    text = etcfiles.hosts(spec(nics=(nic,), hostname="web.example.com"), metadata(), HOST)
+    assert words(text)[-1] == "172.30.0.2\tweb.example.com web"
+
+
 def test_hosts_has_no_ipv6_names_where_ipv6_is_off():
     runtime = Runtime(sysctls={"net.ipv6.conf.all.disable_ipv6": "1"})
     assert words(etcfiles.hosts(spec(), metadata(runtime), HOST)) == ["127.0.0.1\tlocalhost"]

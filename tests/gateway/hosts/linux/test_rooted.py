@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from gateway.hosts.linux.rooted import make_folders, read_in_root
+from gateway.hosts.linux.rooted import make_folders, make_link, read_in_root
 
 
 @pytest.fixture
@@ -53,3 +53,16 @@ def test_only_regular_files_are_read_and_no_more_than_asked_for(root):
     assert read_in_root(root, "/file", 4) == b"cont"
     assert read_in_root(root, "/real", 4) is None
     assert read_in_root(root, "/none", 4) is None
+
+
+def test_a_link_is_made_inside_and_replaces_nothing(root, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (root / "etc").symlink_to("/real")
+    make_link(root, "/etc", "mtab", "/proc/mounts")
+    assert (root / "real/mtab").readlink().as_posix() == "/proc/mounts"
+    make_link(root, "/etc", "mtab", "/other")
+    assert (root / "real/mtab").readlink().as_posix() == "/proc/mounts"
+    (root / "out").symlink_to(tmp_path / "outside")
+    with pytest.raises(FileNotFoundError):
+        make_link(root, "/out", "mtab", "/proc/mounts")
+    assert not list((tmp_path / "outside").iterdir())
