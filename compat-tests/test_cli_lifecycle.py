@@ -173,7 +173,7 @@ SCENARIOS = [
         "docker run -d --name up -l k=w -p 127.0.0.1::80 --expose 90 bb sleep 1000",
         "docker ps --format '{{.Names}}|{{.Image}}|{{.Command}}|{{.Status}}|{{.Ports}}|{{.Labels}}|{{.Mounts}}|{{.Networks}}'",
         "docker ps -a --format '{{.Names}} {{.Status}}'",
-        "docker ps -aq --filter exited=5 --format '{{.Names}}'",
+        "docker ps -aq --filter exited=5",
         "docker ps -a --filter status=created --format '{{.Names}}'",
         "docker ps -a --filter status=exited --filter status=running --format '{{.Names}}'",
         "docker ps -a --filter label=k --format '{{.Names}}'",
@@ -323,7 +323,7 @@ SCENARIOS = [
     ),
     scenario(
         "inspect",
-        "docker create --name c1 -e A=b -v /data -p 8080:80 --memory 64m --restart on-failure:3 --network bridge --cap-add NET_ADMIN --dns 1.2.3.4 --tmpfs /t:size=1m --ulimit nofile=10:20 -w /tmp/ bb echo a b",
+        "docker create --name c1 -e A=b -v /data -p 8080:80 --memory 64m --restart on-failure:3 --network bridge --cap-add CAP_NET_ADMIN --dns 1.2.3.4 --tmpfs /t:size=1m --ulimit nofile=10:20 -w /tmp/ bb echo a b",
         "docker inspect -f '{{json .Config.Env}} {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.Config.WorkingDir}} {{.Config.Image}} {{json .Config.Volumes}} {{json .Config.ExposedPorts}} {{.Path}} {{json .Args}}' c1",
         "docker inspect -f '{{json .HostConfig.PortBindings}} {{.HostConfig.Memory}} {{json .HostConfig.RestartPolicy}} {{.HostConfig.NetworkMode}} {{json .HostConfig.CapAdd}} {{json .HostConfig.Dns}} {{json .HostConfig.Tmpfs}} {{json .HostConfig.Ulimits}} {{.HostConfig.ShmSize}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.IpcMode}} {{.HostConfig.AutoRemove}} {{.HostConfig.Privileged}} {{json .HostConfig.Binds}}' c1",
         "docker inspect -f '{{json .State}}' c1",

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compat.wording import major
+
 
 @dataclass(frozen=True)
 class Result:
@@ -45,6 +47,7 @@ class CLI:
             "LC_ALL": "C.UTF-8",
             "DOCKER_CLI_HINTS": "false",
         }
+        self.major = major(self.env["PATH"])
 
     def __call__(
         self, command: str | list[str], stdin: str | bytes = b"", timeout_s: float = 50

@@ -11,6 +11,7 @@ from typing import Any
 
 from compat.answers import Recording, normal
 from compat.clients import CLI
+from compat.wording import NEW_WORDS, of_today, without_dot
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def play(
             step.command.replace("{registry}", fill["registry"]).replace("{tmp}", fill["tmp"]),
             step.stdin,
         )
-        out, err = normal(result.stdout, names), normal(result.stderr, names)
+        out, err = (
+            of_today(normal(text, names), cli.major) for text in (result.stdout, result.stderr)
+        )
         if step.sort:
             out = "\n".join(sorted(out.split("\n")))
         rows.append({"command": step.command, "exit": result.exit, "stdout": out, "stderr": err})
@@ -73,15 +76,22 @@ def play(
 
 
 def differences(
-    subject: Scenario, expected: list[dict[str, Any]], actual: list[dict[str, Any]], *, exact: bool
+    subject: Scenario,
+    expected: list[dict[str, Any]],
+    actual: list[dict[str, Any]],
+    *,
+    exact: bool,
+    cli: int,
 ) -> list[str]:
-    """What is not as it should be, one line each."""
+    """What is not as it should be, one line each.  `cli` is the major version of the one that was used."""
     lines = []
     for item, want, have in zip(subject.steps, expected, actual, strict=True):
         step = item if isinstance(item, Step) else Step(item)
         for part in step.compare.split():
             wanted = getattr(step, part)
             wanted = want[part] if wanted is None or exact else wanted
+            if isinstance(wanted, str) and cli < NEW_WORDS:
+                wanted = without_dot(wanted)
             if isinstance(wanted, str) and wanted.startswith("re:"):
                 same = re.fullmatch(wanted[3:], have[part], re.DOTALL) is not None
             else:
@@ -106,5 +116,5 @@ def check(
     assert [row["command"] for row in expected] == [row["command"] for row in actual], (
         "recorded for other commands: run scripts/record"
     )
-    lines = differences(subject, expected, actual, exact=recording.exact)
+    lines = differences(subject, expected, actual, exact=recording.exact, cli=cli.major)
     assert not lines, "\n" + "\n".join(lines)
