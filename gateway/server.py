@@ -28,7 +28,7 @@ from dockerapi.models.system import AuthConfig
 from gateway.engine import Gateway
 from gateway.listeners import is_tcp, open_listeners
 from gateway.settings import Settings
-from gateway.tls import server_context
+from gateway.tls import TLSServer, listen, server_context
 from gateway.zones.host import Host
 from imgsources.catalog import Catalog
 from imgsources.puller import Puller
@@ -71,11 +71,13 @@ async def serve(settings: Settings) -> None:
 
 async def _listen(
     api: APIServer, listener: socket.socket, context: ssl.SSLContext | None
-) -> asyncio.Server:
+) -> asyncio.Server | TLSServer:
     loop = asyncio.get_running_loop()
-    if is_tcp(listener):
-        return await loop.create_server(api, sock=listener, ssl=context)
-    return await loop.create_unix_server(api, sock=listener)
+    if not is_tcp(listener):
+        return await loop.create_unix_server(api, sock=listener)
+    if context is None:
+        return await loop.create_server(api, sock=listener)
+    return await listen(api, listener, context)
 
 
 @contextlib.asynccontextmanager
