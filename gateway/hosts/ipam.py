@@ -247,14 +247,14 @@ def parse_bip(text: str) -> IPv4Interface:
     except ValueError as error:
         raise InvalidParameter(f"invalid bip {text}: {error}") from error
     network = interface.network
+    address = interface.ip
     if (
-        "/" not in text
+        address.is_loopback
+        or address.is_multicast
+        or address.is_reserved
+        or "/" not in text
         or network.prefixlen > 30
-        or interface.ip
-        in (
-            network.network_address,
-            network.broadcast_address,
-        )
+        or address in (network.network_address, network.broadcast_address)
     ):
         raise InvalidParameter(
             f"invalid bip {text}: not an address with a prefix, like 172.30.0.1/16"

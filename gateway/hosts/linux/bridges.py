@@ -65,16 +65,21 @@ def open_bridge(
         if link is None:
             route.execute(netlink.new_bridge(name, mac_of(address.ip)))
         index = socket.if_nametoindex(name)
-        if link is None:
-            route.execute(netlink.set_alias(index, mark))
-        if address not in present:
-            # Only our own bridge gets this far with addresses: those of another bip.
-            for old in present:
-                route.execute(netlink.delete_address(index, old))
-            route.execute(netlink.add_address(index, address))
-        route.execute(netlink.link_up(index))
-    # Else the machine drops what 127.0.0.1 sends to a zone by a published port.
-    write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+        try:
+            if link is None:
+                route.execute(netlink.set_alias(index, mark))
+            if address not in present:
+                # Only our own bridge gets this far with addresses: those of another bip.
+                for old in present:
+                    route.execute(netlink.delete_address(index, old))
+                route.execute(netlink.add_address(index, address))
+            route.execute(netlink.link_up(index))
+            # Else the machine drops what 127.0.0.1 sends to a zone by a published port.
+            write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+        except BaseException:
+            if link is None:
+                route.execute(netlink.delete_link(index))
+            raise
     return Bridge(name, index, address, link.mtu if link is not None else 1500)
 
 

@@ -61,6 +61,7 @@ class LinuxHost:
         """
         become_subreaper()
         folders = Folders(settings.data_root, settings.exec_root)
+        cgroups = Cgroups.detect()
         _make_folders(folders, folders.run / "runtime", folders.run / "exits")
         # Shared mounts must be there before the spawner's thread copies the mount namespace.
         networks = await asyncio.to_thread(
@@ -73,9 +74,10 @@ class LinuxHost:
             exec_root=folders.run,
         )
         try:
-            return await cls._open(settings, group, folders, networks)
+            return await cls._open(settings, group, folders, cgroups, networks)
         except BaseException:
-            await networks.close(remove=False)
+            empty = not any((folders.data / "zones").iterdir())
+            await _let_go(settings.name, folders, cgroups, networks, empty=empty)
             raise
 
     @classmethod
@@ -84,13 +86,13 @@ class LinuxHost:
         settings: Settings,
         group: asyncio.TaskGroup,
         folders: Folders,
+        cgroups: Cgroups,
         networks: LinuxNetworks,
     ) -> LinuxHost:
         runtime_state, exits = folders.run / "runtime", folders.run / "exits"
         datasets = await OverlayDatasets.open(folders.data / "overlay")
         volumes = await asyncio.to_thread(LinuxVolumes, folders.data)
         spawner = Spawner(probes.leave_mount_namespace)
-        cgroups = Cgroups.detect()
         found = await probes.find_runtime(
             spawner,
             cgroups,
@@ -164,14 +166,20 @@ class LinuxHost:
         self._execs.close()
         self._parts.spawner.close()
         self._parts.runtime.close()
-        empty = not self._zones.list()
-        if empty:
-            path = self._parts.cgroups.path("", default_parent=self._parts.name)
-            await self._parts.cgroups.remove(path, timeout_s=0.1)
-        await self._parts.networks.close(remove=empty)
         await asyncio.to_thread(self._parts.datasets.close)
-        if empty:
-            overlay.unmount(self._parts.folders.data / "overlay")
+        parts, empty = self._parts, not self._zones.list()
+        await _let_go(parts.name, parts.folders, parts.cgroups, parts.networks, empty=empty)
+
+
+async def _let_go(
+    name: str, folders: Folders, cgroups: Cgroups, networks: LinuxNetworks, *, empty: bool
+) -> None:
+    """Of the kernel's side.  With no zone left, mounts, rules, bridge and cgroup of ours go too."""
+    if empty:
+        await cgroups.remove(cgroups.path("", default_parent=name), timeout_s=0.1)
+    await networks.close(remove=empty)
+    if empty:
+        overlay.unmount(folders.data / "overlay")
 
 
 def _make_folders(folders: Folders, *others: Path) -> None:

@@ -113,8 +113,9 @@ class LinuxNetworks:
         records = NetworkRecords(state / "networks.json")
         rules = nft.Nft()
         route = netlink.RouteSocket()
+        opened: Bridge | None = None
+        known = netlink.first_by_name(route.links(), bridge) is not None
         try:
-            opened: Bridge | None = None
             if bridge not in ("", "none"):
                 opened = open_bridge(
                     route, name=bridge, mark=f"zonegate {name}", bip=bip, pools=pools,
@@ -132,12 +133,16 @@ class LinuxNetworks:
                 folder=NamespaceFolder(exec_root / "netns"), route=route, rules=rules,
             )  # fmt: skip
         except BaseException:
+            if opened is not None and not known:
+                remove_bridge(route, opened, f"zonegate {name}")
             route.close()
             rules.close()
             raise
         try:
             self._look_around()
         except BaseException:
+            if not known and not self._folder.names():
+                self._remove_all()
             self._let_go()
             self._pool.close()
             raise

@@ -146,7 +146,18 @@ def test_subnets_come_from_the_pools_in_order() -> None:
         choose_subnet(pools, [IPv4Network("10.0.0.0/8")])
 
 
-@pytest.mark.parametrize("text", ["10.0.0.1", "10.0.0.0/24", "10.0.0.255/24", "x", "10.0.0.1/32"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1",
+        "10.0.0.0/24",
+        "10.0.0.255/24",
+        "x",
+        "127.1.0.1/16",
+        "224.0.0.1/16",
+        "10.0.0.1/32",
+    ],
+)
 def test_a_bip_that_is_no_hosts_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidParameter, match="invalid bip"):
         parse_bip(text)

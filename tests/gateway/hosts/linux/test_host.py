@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,8 @@ import pytest
 
 from dockerapi.errors import APIError
 from gateway.hosts.command import Spawner
-from gateway.hosts.linux import records
+from gateway.hosts.linux import nft, overlay, probes, records
+from gateway.hosts.linux.host import LinuxHost
 from gateway.settings import Settings
 from gateway.zones.host import AttachStreams, Zone, ZoneChange
 from gateway.zones.metadata import decode
@@ -113,6 +115,23 @@ async def test_a_start_that_fails_leaves_nothing_but_the_zone(
             await bench.zones.start(zone.uuid)
     await bench.zones.delete(zone.uuid)
     await _no_trace(settings, [zone])
+
+
+async def test_an_opening_that_fails_leaves_no_mount_bridge_or_rule(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "_PLACES", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.RaisesGroup(pytest.RaisesExc(APIError, match="conmon is not installed")):
+        async with asyncio.TaskGroup() as group:
+            await LinuxHost.open(settings, group)
+    assert not [
+        target for target, _ in overlay.mounts() if str(settings.data_root.parent) in target
+    ]
+    assert settings.bridge_name not in [name for _, name in socket.if_nameindex()]
+    rules = nft.Nft()
+    assert settings.name not in rules.run("list tables")
+    rules.close()
 
 
 # Runs until it is killed; says by a file which zones it started.

@@ -186,3 +186,12 @@ async def test_without_a_default_network_there_is_nothing_to_lease(
         networks.lease(new_uuid(), NetworkRequest("bridge"))
     await networks.connect(new_uuid(), [], [], endpoint="x")
     await networks.close(remove=True)
+
+
+def test_an_opening_that_fails_takes_its_bridge_away_again(
+    opened: Callable[..., LinuxNetworks], machine: netlink.RouteSocket, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        opened(exec_root=tmp_path / "file")
+    assert [link.name for link in machine.links()] == ["lo"]
