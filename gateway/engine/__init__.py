@@ -92,6 +92,7 @@ class Gateway:
         """Follow the host's changes until cancelled."""
         changes = self._host.zones.events()
         self._supervisor.sweep(self._host.zones.list())
+        await self.volumes.sweep()
         async for event in changes:
             if event.change is ZoneChange.DELETED:
                 self.containers.forget(event.zone)

@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from pathlib import PurePath
 from urllib.parse import quote_plus
 
@@ -184,8 +185,8 @@ class Containers:
             raise Conflict("container is marked for removal and cannot be started")
         if zone.is_running:
             raise NotModified("")
-        self._check_networks(zone)
         try:
+            self._check_networks(zone)
             started = await self._zones.start(zone.uuid)
         except NotModified:
             raise
@@ -316,6 +317,8 @@ class Containers:
             )
         if zone.metadata.id in self._removing:
             raise Conflict(f"removal of container {ref} is already in progress")
+        if not volumes:
+            await self._keep_anonymous(zone)
         await self._delete(zone, volumes=volumes)
 
     async def discard(self, zone: Zone) -> None:
@@ -346,6 +349,13 @@ class Containers:
         self._execs.forget(zone.metadata.id)
         self._rows.forget(zone.uuid)
         self._lifecycle.gone(zone)
+
+    async def _keep_anonymous(self, zone: Zone) -> None:
+        """Else the next start of the gateway would take what the client left for what it never knew of."""
+        for point in from_zone.mount_points(zone):
+            if point.anonymous:
+                with suppress(NotFound):
+                    await self._host.volumes.keep(point.name)
 
     async def _remove_anonymous(self, zone: Zone) -> None:
         used = {p.name for other in self._roster.all() for p in from_zone.mount_points(other)}

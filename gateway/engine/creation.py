@@ -45,7 +45,7 @@ class Creation:
         made: list[Volume] = []
         uuid = ZoneUUID(identity.uuid)
         try:
-            points = await self._with_volumes(points, identity.docker_id, made)
+            points = await self._with_volumes(points, uuid, made)
             nics = self._lease(uuid, found)
             spec = zone_spec(found, nics=nics, points=points, joined=joined)
             zone = await self._host.zones.create(spec)
@@ -75,7 +75,7 @@ class Creation:
         return points
 
     async def _with_volumes(
-        self, points: Sequence[MountPoint], docker_id: str, made: list[Volume]
+        self, points: Sequence[MountPoint], owner: str, made: list[Volume]
     ) -> tuple[MountPoint, ...]:
         """Every volume exists and its folder is known; those that were new are put into `made`."""
         ready: list[MountPoint] = []
@@ -86,7 +86,9 @@ class Creation:
             name = point.name or secrets.token_hex(32)
             known = {volume.name for volume in self._host.volumes.list()}
             labels = dict(point.labels) | ({ANONYMOUS_LABEL: ""} if point.anonymous else {})
-            volume = await self._host.volumes.create(name, labels=labels, options={})
+            volume = await self._host.volumes.create(
+                name, labels=labels, options={}, owner=owner if point.anonymous else ""
+            )
             if name not in known:
                 made.append(volume)
                 self._bus.emit("volume", "create", name, {"driver": "local"})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+from dockerapi.errors import APIError
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone
 from gateway.translate.status import go_time
 from gateway.zones.host import Volume, VolumeHost
+
+log = logging.getLogger(__name__)
 
 
 class Volumes:
@@ -33,6 +38,22 @@ class Volumes:
     async def inspect(self, name: str) -> JSONObject:
         """NotFound(`get X: no such volume`)."""
         return _shown(self._volumes.get(name))
+
+    async def sweep(self) -> None:
+        """Remove anonymous volumes whose container is not there: its creation or removal was cut off."""
+        used = self._used()
+        zones = {zone.uuid for zone in self._roster.all()}
+        # All found before the first await: a creation that begins meanwhile makes its volumes first.
+        lost = [
+            volume.name
+            for volume in self._volumes.list()
+            if volume.owner and volume.owner not in zones and volume.name not in used
+        ]
+        for name in lost:
+            try:
+                await self._volumes.remove(name)
+            except (APIError, OSError) as error:
+                log.warning("volume %s is left behind: %s", name, error)
 
     def _used(self) -> set[str]:
         return {point.name for zone in self._roster.all() for point in from_zone.mount_points(zone)}

@@ -286,13 +286,17 @@ class NetworkHost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume that outlives zones; `mountpoint` is its folder on the host."""
+    """A volume that outlives zones; `mountpoint` is its folder on the host.
+
+    `owner`: the zone that an anonymous volume was made for, until somebody wants to keep it.
+    """
 
     name: str
     mountpoint: str
     created_ns: int
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    owner: str = ""
 
 
 class VolumeHost(Protocol):
@@ -306,8 +310,14 @@ class VolumeHost(Protocol):
         """NotFound(`get X: no such volume`)."""
         ...
 
-    async def create(self, name: str, *, labels: dict[str, str], options: dict[str, str]) -> Volume:
+    async def create(
+        self, name: str, *, labels: dict[str, str], options: dict[str, str], owner: str = ""
+    ) -> Volume:
         """The existing one where the name is known."""
+        ...
+
+    async def keep(self, name: str) -> None:
+        """It has no owner any more; NotFound if there is none."""
         ...
 
     async def remove(self, name: str) -> None:

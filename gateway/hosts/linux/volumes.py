@@ -17,6 +17,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from dockerapi.errors import InvalidParameter, NotFound, NotSupported
@@ -52,7 +53,9 @@ class LinuxVolumes:
             raise NotFound(f"get {name}: no such volume")
         return volume
 
-    async def create(self, name: str, *, labels: dict[str, str], options: dict[str, str]) -> Volume:
+    async def create(
+        self, name: str, *, labels: dict[str, str], options: dict[str, str], owner: str = ""
+    ) -> Volume:
         """The existing one where the name is known; "" makes an anonymous one with a name of 64 hex.
 
         InvalidParameter for a bad name or option, NotSupported for the options of `local` (mounts).
@@ -73,10 +76,18 @@ class LinuxVolumes:
                 created_ns=time.time_ns(),
                 labels=dict(labels),
                 options=dict(options),
+                owner=owner,
             )
             await asyncio.to_thread(_make, self._folder / name, volume)
             self._volumes[name] = volume
             return volume
+
+    async def keep(self, name: str) -> None:
+        """It has no owner any more; NotFound if there is none."""
+        async with self._lock:
+            volume = replace(self.get(name), owner="")
+            await asyncio.to_thread(_record, self._folder / name, volume)
+            self._volumes[name] = volume
 
     async def remove(self, name: str) -> None:
         """NotFound if there is none.  Whether it is in use is the engine's to know."""
@@ -134,21 +145,26 @@ def _load(folder: Path) -> list[Volume]:
 
 
 def _make(folder: Path, volume: Volume) -> None:
-    record = folder / f"{_RECORD}.new"
     try:
         (folder / _DATA).mkdir(parents=True)
         folder.chmod(0o701)
         (folder / _DATA).chmod(0o755)
-        body = {
-            "created_ns": volume.created_ns,
-            "labels": volume.labels,
-            "options": volume.options,
-        }
-        record.write_text(json.dumps(body))
-        record.rename(folder / _RECORD)
+        _record(folder, volume)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _record(folder: Path, volume: Volume) -> None:
+    record = folder / f"{_RECORD}.new"
+    body = {
+        "created_ns": volume.created_ns,
+        "labels": volume.labels,
+        "options": volume.options,
+        "owner": volume.owner,
+    }
+    record.write_text(json.dumps(body))
+    record.rename(folder / _RECORD)
 
 
 def _unmake(folder: Path) -> None:

@@ -287,8 +287,14 @@ class Volumes:
         except KeyError as error:
             raise NotFound(f"get {name}: no such volume") from error
 
-    async def create(self, name: str, *, labels: dict[str, str], options: dict[str, str]) -> Volume:
-        return self.volumes.setdefault(name, Volume(name, f"/v/{name}", 1, labels, options))
+    async def create(
+        self, name: str, *, labels: dict[str, str], options: dict[str, str], owner: str = ""
+    ) -> Volume:
+        made = Volume(name, f"/v/{name}", 1, labels, options, owner)
+        return self.volumes.setdefault(name, made)
+
+    async def keep(self, name: str) -> None:
+        self.volumes[name] = replace(self.get(name), owner="")
 
     async def remove(self, name: str) -> None:
         self.get(name)

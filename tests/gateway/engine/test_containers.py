@@ -280,6 +280,19 @@ async def test_named_volumes_stay_and_anonymous_ones_go(bench: Bench) -> None:
     assert [volume.name for volume in bench.host.volumes.list()] == ["data"]
 
 
+async def test_what_a_cut_off_creation_left_goes_at_the_next_start(bench: Bench) -> None:
+    for name in ("kept", "used", "other"):
+        await bench.create(name, Volumes={"/a": {}})
+    await bench.create("user", HostConfig={"VolumesFrom": ["used"]})
+    kept, used, other = (volume.name for volume in bench.host.volumes.list())
+    await bench.gateway.containers.remove("kept", force=False, volumes=False, link=False)
+    await bench.host.zones.delete(bench.uuid((await bench.inspect("used"))["Id"]))
+    await bench.told()
+    await bench.host.volumes.create("lost", labels={}, options={}, owner="nobody")
+    await bench.gateway.volumes.sweep()
+    assert [volume.name for volume in bench.host.volumes.list()] == [kept, used, other]
+
+
 async def test_volumes_from_gives_the_others_mounts(bench: Bench) -> None:
     await bench.create("data", HostConfig={"Binds": ["data:/b", "/:/host:ro"]})
     await bench.create("user", HostConfig={"VolumesFrom": ["data:ro"]})

@@ -14,6 +14,15 @@ async def test_a_volume_outlives_the_gateway(tmp_path):
     assert LinuxVolumes(tmp_path).get("data") == made
 
 
+async def test_an_owner_is_remembered_until_the_volume_is_kept(tmp_path):
+    volumes = LinuxVolumes(tmp_path)
+    await volumes.create("data", labels={}, options={}, owner="zone")
+    assert LinuxVolumes(tmp_path).get("data").owner == "zone"
+    await volumes.keep("data")
+    assert volumes.get("data") == LinuxVolumes(tmp_path).get("data")
+    assert volumes.get("data").owner == ""
+
+
 async def test_creating_a_volume_twice_gives_the_first(tmp_path):
     volumes = LinuxVolumes(tmp_path)
     first = await volumes.create("data", labels={"a": "1"}, options={})
