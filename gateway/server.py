@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 
 from dockerapi.app import APIServer
-from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.models.system import AuthConfig
 from gateway.engine import Gateway
 from gateway.listeners import is_tcp, open_listeners
@@ -44,7 +44,20 @@ CERTIFICATES = Path("/etc/docker/certs.d")
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.  InvalidParameter where the settings cannot be served."""
+    """Serve until SIGTERM or SIGINT.  APIError with the reason where it cannot start; nothing is left then."""
+    ready = asyncio.Event()
+    try:
+        with _stop_signal() as stopped:
+            await _serve(settings, ready, stopped)
+    except (OSError, ExceptionGroup) as error:
+        reason = "" if ready.is_set() else _reason(error)
+        if not reason:
+            raise
+        log.debug("cannot start", exc_info=error)
+        raise APIError(reason) from error
+
+
+async def _serve(settings: Settings, ready: asyncio.Event, stopped: asyncio.Event) -> None:
     context = server_context(settings)
     with _owned(settings.data_root), _pidfile(settings.pidfile):
         listeners = open_listeners(
@@ -58,8 +71,9 @@ async def serve(settings: Settings) -> None:
                 servers = [await _listen(api, listener, context) for listener in listeners]
                 for host in settings.hosts:
                     log.info("API listen on %s", host)
+                ready.set()
                 _notify("READY=1")
-                await _stop_signal()
+                await stopped.wait()
                 log.info("stopping: containers run on")
                 _notify("STOPPING=1")
                 for server in servers:
@@ -67,6 +81,20 @@ async def serve(settings: Settings) -> None:
                 await api.shutdown(settings.shutdown_timeout)
         finally:
             _remove_sockets(settings, listeners)
+
+
+def _reason(error: Exception) -> str:
+    """What keeps the server from starting, on one line; "" for a fault of ours."""
+    match error:
+        case APIError():
+            return error.message
+        case OSError():
+            where = f": {error.filename}" if error.filename else ""
+            return f"cannot start: {error.strerror or error}{where}"
+        case ExceptionGroup():
+            reasons = [_reason(inner) for inner in error.exceptions]
+            return "; ".join(reasons) if all(reasons) else ""
+    return ""
 
 
 async def _listen(
@@ -147,13 +175,15 @@ async def _cancelled_at_end() -> AsyncIterator[asyncio.TaskGroup]:
         pass
 
 
-async def _stop_signal() -> None:
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[asyncio.Event]:
+    """Set by SIGTERM and SIGINT.  One that comes early ends the server once it is up, when it can clean up."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        await stopped.wait()
+        yield stopped
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

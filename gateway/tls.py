@@ -53,6 +53,12 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     context.options |= ssl.OP_NO_RENEGOTIATION
     # Python 3.13 asks for extensions that certificates made by Docker's own recipe may lack.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    for file in (settings.tlscert, settings.tlskey, settings.tlscacert):
+        try:
+            if file is not None:
+                file.read_bytes()
+        except OSError as error:  # the ssl module's has no name of a file
+            raise InvalidParameter(f"cannot read {file}: {error.strerror}") from error
     try:
         # With no password of ours OpenSSL would ask for one on the terminal, and wait.
         context.load_cert_chain(settings.tlscert, settings.tlskey, password=lambda: "")
