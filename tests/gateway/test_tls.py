@@ -672,7 +672,9 @@ def daemon(certificates: Path) -> Iterator[tuple[Daemon, str]]:
     finally:
         try:
             if server.process is not None:
-                CLI(server.url, root / "seed")(["system", "prune", "-af"])
+                seed = CLI(server.url, root / "seed")
+                for container in seed("docker ps -aq").stdout.split():
+                    seed(f"docker rm -f {container}")
                 server.stop()
         finally:
             server.discard()
