@@ -91,6 +91,7 @@ class Execs:
         _check_running(zone, ref)
         exec_ = _Exec(secrets.token_hex(32), zone.metadata.id, body, keys)
         self._execs[exec_.id] = exec_
+        self._zones.expect_exec(zone.uuid)
         self._lifecycle.emit(zone, f"exec_create: {exec_.command}", execID=exec_.id)
         return {"Id": exec_.id}
 

@@ -210,6 +210,10 @@ class ZoneHost(Protocol):
         """Live streams, from now on; for a stopped zone from its next start on, nothing lost."""
         ...
 
+    def expect_exec(self, uuid: ZoneUUID) -> None:
+        """An exec was announced and will likely follow: time to do ahead what it would wait for."""
+        ...
+
     async def exec(self, uuid: ZoneUUID, process: Process) -> ZoneProcess:
         """Run a further process.  Conflict unless running; InvalidParameter with the runtime's text
         (see `StartFailure`) if it cannot be started."""

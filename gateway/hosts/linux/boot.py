@@ -1,6 +1,6 @@
 """One zone from its spec to a process that waits to be started, and everything away again.
 
-    prepare   network || root || warm cgroups  ->  volumes, user, workdir, config.json  ->  conmon create
+    prepare   network || root  ->  volumes, user, workdir, config.json  ->  conmon create
     clear     whatever of these is there is taken away; safe after any failure, and at a second time
 
 What a zone's state is, and when to do this: zones.py.
@@ -33,6 +33,7 @@ from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.process import uses_init
 from gateway.hosts.linux.rooted import make_folders, make_link
 from gateway.hosts.linux.users import resolve
+from gateway.hosts.linux.warmth import Warmth
 from gateway.zones.host import Zone
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Filesystem, ZoneUUID, is_uuid
@@ -85,6 +86,7 @@ class Parts:
     cgroups: Cgroups
     datasets: OverlayDatasets
     networks: LinuxNetworks
+    warmth: Warmth
     copy_up: Callable[[Path, str, Path], None]
     """(root, target, folder): fill an empty volume with what the image has at `target`."""
 
@@ -105,6 +107,11 @@ Peer = Callable[[str], Zone]
 
 async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     """Everything of a start but the start.  After an error call `clear`."""
+    with parts.warmth.kept():
+        return await _prepare(parts, zone, peer)
+
+
+async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     uuid, runtime = zone.uuid, zone.metadata.runtime
     joined = {
         kind: peer(value)
@@ -121,12 +128,10 @@ async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         return made.netns_path, made.ports
 
     async with asyncio.TaskGroup() as group:
-        warmed = group.create_task(_outcome(parts.cgroups.warm()))
         connected = group.create_task(_outcome(network()))
         mounted = group.create_task(_outcome(parts.datasets.mount(uuid)))
     root = mounted.result()()
     netns, ports = connected.result()()
-    warmed.result()()
     await asyncio.to_thread(_make_bundle, parts, zone, Path(root), netns, joined)
     if zone.spec.filesystems:
         await parts.spawner.renew()  # a source may have been mounted since we started

@@ -179,25 +179,8 @@ class Cgroups:
             left = [folder for folder in left if not _removed(folder)]
         return not left
 
-    async def warm(self) -> None:
-        """Take the lock that the first move of a process into a cgroup waits 10-15 ms for.
-
-        After an idle moment the kernel lets an RCU period pass there.  Moving ourselves to where we
-        are, in a thread while other things are being prepared, takes that wait off the start.
-        """
-        await asyncio.to_thread(self._warm)
-
-    def _warm(self) -> None:
-        own = Path("/proc/self/cgroup").read_text()
-        for line in own.splitlines():
-            _, controllers, path = line.split(":", 2)
-            root = self._root_of(controllers)
-            if root is not None:
-                with suppress(OSError):
-                    _write(root / path.lstrip("/") / "cgroup.procs", str(os.getpid()))
-                return
-
-    def _root_of(self, controllers: str) -> Path | None:
+    def root_of(self, controllers: str) -> Path | None:
+        """The tree of a line in /proc/PID/cgroup; None if it is not to be seen here."""
         if not controllers:
             return self.unified if self.layout == "v2" else None
         return self.controllers.get(controllers.split(",", maxsplit=1)[0].removeprefix("name="))

@@ -25,6 +25,7 @@ from gateway.hosts.linux.machine import Machine, detect
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.hosts.linux.warmth import Warmth
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.hosts.linux.zones import LinuxZones
 from gateway.settings import Settings
@@ -118,6 +119,7 @@ class LinuxHost:
             cgroups=cgroups,
             datasets=datasets,
             networks=networks,
+            warmth=Warmth(cgroups),
             copy_up=copy_up,
         )
         watch = FolderWatch()
@@ -166,6 +168,7 @@ class LinuxHost:
         self._execs.close()
         self._parts.spawner.close()
         self._parts.runtime.close()
+        self._parts.warmth.close()
         await asyncio.to_thread(self._parts.datasets.close)
         parts, empty = self._parts, not self._zones.list()
         await _let_go(parts.name, parts.folders, parts.cgroups, parts.networks, empty=empty)

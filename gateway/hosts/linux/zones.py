@@ -659,6 +659,11 @@ class LinuxZones:
             raise NotRunning(resident.zone.metadata.id)
         self._parts.folders.bundle(uuid).resize(height, width)
 
+    def expect_exec(self, uuid: ZoneUUID) -> None:
+        """The start is one request later: a moment in which the kernel's lock can become warm."""
+        self._resident(uuid)
+        self._parts.warmth.announce()
+
     async def exec(self, uuid: ZoneUUID, process: Process) -> Exec:
         """As the user that the zone's own files name now."""
         resident = self._resident(uuid)
@@ -673,10 +678,9 @@ class LinuxZones:
         # --group-add belongs to the zone's own user.
         groups = () if process.user else zone.metadata.runtime.groups
         identity = resolve(root, process.user or zone.metadata.user, groups)
-        # crun moves the process into the cgroup: that waits 10-15 ms after an idle moment.
-        self._later(self._parts.cgroups.warm())
         document = exec_process(zone.spec, zone.metadata, process, identity, self._parts.machine)
-        return await self._execs.start(uuid, process, document)
+        with self._parts.warmth.kept():
+            return await self._execs.start(uuid, process, document)
 
     async def root_size(self, uuid: ZoneUUID) -> int:
         """Bytes of the overlay's upper folder."""

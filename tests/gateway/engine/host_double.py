@@ -207,6 +207,9 @@ class Zones:
         self.streams[uuid] = Streams(tty=self.get(uuid).metadata.tty)
         return self.streams[uuid]
 
+    def expect_exec(self, uuid: ZoneUUID) -> None:
+        self.get(uuid)
+
     async def exec(self, uuid: ZoneUUID, process: Process) -> Running:
         if process.argv[0] == "nosuch":
             raise StartFailure('exec: "nosuch": executable file not found in $PATH', 127)

@@ -143,13 +143,6 @@ async def test_what_is_gone_is_thawed_removed_and_counted_without_complaint():
         await cgroups.freeze("/zonegate-test/none")
 
 
-@pytest.mark.root
-def test_warming_moves_nobody():
-    before = Path("/proc/self/cgroup").read_text()
-    asyncio.run(Cgroups.detect().warm())
-    assert Path("/proc/self/cgroup").read_text() == before
-
-
 def test_the_limits_have_the_names_of_info():
     limits = Cgroups.detect().limits()
     assert {"MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota", "CPUShares", "CPUSet"} <= set(
