@@ -1,7 +1,7 @@
 # Shared by the scripts; sourced, never run.  Sets $root (the checkout) and $bin (its venv's programs).
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 bin=$root/.venv/bin
-PATH=$PATH:/usr/sbin:/sbin:$root/.venv/docker/usr/bin
+PATH=$PATH:/usr/sbin:/sbin:$root/.venv/debian/usr/bin
 export PATH
 
 say() { printf '%s\n' "$*" >&2; }
@@ -30,6 +30,9 @@ need_library() {
     done
 }
 
+# What dpkg does in each step is not shown, what it complains of is.
+apt_get_install() { apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null; }
+
 # Install what is on the list; nothing is asked, and nothing happens if the list is empty.
 apt_install() {
     [ -n "$wanted" ] || return 0
@@ -37,8 +40,7 @@ apt_install() {
     say "installing:$wanted"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086  # a list of words
-    apt-get install -y -qq --no-install-recommends $wanted </dev/null >&2 ||
-        { apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends $wanted </dev/null >&2; } ||
+    apt_get_install $wanted 2>/dev/null || { apt-get update -qq >&2 && apt_get_install $wanted; } ||
         fail "apt-get could not install:$wanted"
     wanted=
 }
@@ -77,7 +79,7 @@ venv() {
         return 0
     fi
     if [ ! -x "$bin/python" ]; then
-        chosen=$(python) || { wanted="python3 python3-venv"; apt_install; chosen=$(python); } || fail "no python >= 3.11 with venv"
+        chosen=$(python) || { wanted=" python3 python3-venv"; apt_install; chosen=$(python); } || fail "no python >= 3.11 with venv"
         say "making .venv with $chosen"
         "$chosen" -m venv "$root/.venv"
     fi
@@ -88,25 +90,36 @@ venv() {
 RUNTIME=speed,zstd,linux
 TESTS=speed,zstd,linux,test
 
-# The stock docker CLI.  Debian's docker.io would also start dockerd, so only the program is taken out of the package.
-need_docker_cli() {
-    command -v docker >/dev/null 2>&1 && return 0
-    command -v apt-get >/dev/null 2>&1 || fail "no docker CLI on PATH; see https://docs.docker.com/engine/install/binaries/"
-    for package in docker-cli docker.io; do
+# take PROGRAM PACKAGE...: a program taken out of the first package that is to be had, where installing would also start a server.
+take() {
+    command -v "$1" >/dev/null 2>&1 && return 0
+    command -v apt-get >/dev/null 2>&1 || return 1
+    program=$1
+    shift
+    for package in "$@"; do
         candidate=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^  Candidate: //p')
         case $candidate in '' | '(none)') continue ;; esac
-        say "taking the docker CLI out of $package"
-        folder=$(mktemp -d)
-        (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2) || { rm -rf "$folder"; continue; }
-        rm -rf "$root/.venv/docker"
-        dpkg-deb -x "$folder"/*.deb "$root/.venv/docker" && rm -rf "$folder"
-        command -v docker >/dev/null 2>&1 && return 0
+        say "taking $program out of Debian's $package"
+        fetched=$(mktemp -d)
+        if (cd "$fetched" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2) &&
+            dpkg-deb -x "$fetched"/*.deb "$root/.venv/debian"; then
+            rm -rf "$fetched"
+            command -v "$program" >/dev/null 2>&1 && return 0
+        fi
+        rm -rf "$fetched"
     done
-    if [ -z "${updated-}" ]; then
-        updated=1
-        apt-get update -qq >&2 && need_docker_cli && return 0
-    fi
-    fail "no docker CLI, and none to be had: apt-get install docker.io (this also starts dockerd) or docker-cli"
+    [ -z "${updated-}" ] || return 1
+    updated=1
+    apt-get update -qq >&2 && take "$program" "$@"
+}
+
+# The stock docker CLI, and the registry that demo and tests pull from.
+need_docker_cli() {
+    take docker docker-cli docker.io ||
+        fail "no docker CLI, and none to be had: https://docs.docker.com/engine/install/binaries/, or apt-get install docker.io (this also starts dockerd)"
+}
+need_docker_registry() {
+    take docker-registry docker-registry || fail "no docker-registry, and none to be had (Debian: apt-get install docker-registry)"
 }
 
 # wait_ready SOCKET PID LOG: until the server accepts, or has ended.
