@@ -20,7 +20,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from dockerapi.framing import error_body
@@ -150,6 +150,7 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
+        "_body",
         "_extent",
         "_hijackable",
         "_opaque",
@@ -166,6 +167,7 @@ class Connection(RequestHandler):
         self._ping = ping
         self._pending = bytearray()
         self._extent: BodyExtent | None = None
+        self._body: StreamReader | None = None
         self._hijackable = False
         self._opaque = False
         self._timer: asyncio.TimerHandle | None = None
@@ -201,6 +203,8 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """True keeps our sending half open: a quick answer, or a process's output, still goes out."""
         self.ended = True
+        if self._extent is not None:
+            self._spoil_body("unexpected EOF")
         if self._hijackable or self.early is not None:
             return True
         # Between a request's arrival and its handler's first step no flag of aiohttp's is set.
@@ -237,6 +241,8 @@ class Connection(RequestHandler):
         self._extent = body_extent(lower)
         self._hijackable = _MAY_HIJACK.match(head) is not None
         super().data_received(head)
+        # To be found now: soon aiohttp keeps it in a local variable.
+        self._body = self._messages[-1][1] if self._messages else None
         if self._extent.ended:
             self._end_of_request(rest)
         return rest
@@ -257,7 +263,7 @@ class Connection(RequestHandler):
             return data
         taken = extent.take(data)
         if extent.broken:
-            self._spoil_body()
+            self._spoil_body("invalid chunk")
             return b""
         body, rest = data[:taken], data[taken:]
         super().data_received(body)
@@ -265,17 +271,16 @@ class Connection(RequestHandler):
             self._end_of_request(rest)
         return rest
 
-    def _spoil_body(self) -> None:
+    def _spoil_body(self, fault: str) -> None:
         """aiohttp would leave the handler waiting for the rest of a body that is none."""
         self._opaque = True
-        request = self._current_request
-        body = self._messages[-1][1] if self._messages else request and request.content
-        if body:
-            body.set_exception(web.RequestPayloadError("invalid chunk"))
+        body, self._body = self._body, None
+        if body is not None:
+            body.set_exception(web.RequestPayloadError(fault))
             body.feed_eof()  # or aiohttp would wait for more of it after the answer
 
     def _end_of_request(self, rest: bytes) -> None:
-        self._extent = None
+        self._extent = self._body = None
         if self._hijackable:
             self._hijackable = False
             self.early = bytearray()

@@ -79,6 +79,22 @@ async def test_a_chunked_body_needs_no_length(world):
     assert (await read_answer(reader)).body == b"OK"
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 100\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"]
+)
+async def test_a_body_that_breaks_off_is_refused(world, framing):
+    reader, writer = await world.connect()
+    head = (
+        b"POST /v1.41/containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    )
+    writer.write(head + framing)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        answer = await read_answer(reader)
+        assert not await reader.read()
+    assert (answer.status, answer.message) == (400, "malformed request body: unexpected EOF")
+
+
 async def test_a_client_that_half_closes_gets_its_answer(world):
     reader, writer = await world.connect()
     writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
