@@ -26,6 +26,7 @@ _NOT_COPIED = frozenset(
         "/dev/.udev",
     ]
 )
+_TUN = {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"}
 _RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
 
 
@@ -61,11 +62,12 @@ def oci_devices(nodes: Sequence[DeviceNode]) -> list[dict[str, Any]]:
 def cgroup_rules(runtime: Runtime, nodes: Sequence[DeviceNode]) -> list[dict[str, Any]]:
     """`linux.resources.devices`: everything, or nothing but the nodes and the client's rules.
 
-    The runtime itself allows what it makes by default (null to tty, ptmx, pts).
+    The runtime itself allows what it makes by default (null to tty, ptmx, pts).  runc allows tun too, and
+    VPN images count on it.
     """
     if runtime.privileged:
         return [{"allow": True, "access": "rwm"}]
-    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}, _TUN]
     rules += (
         {
             "allow": True,

@@ -25,6 +25,7 @@ UUID = "11111111-2222-3333-4444-555555555555"
 PLACE = Place(rootfs="/zones/root", cgroups_path="/zonegate/z", etc="/zones/etc")
 MACHINE = Machine(kernel=(6, 1))
 CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_SETUID")
+TUN = {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"}
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -302,7 +303,7 @@ def test_sysctls_of_the_network_are_set_unless_it_is_the_hosts():
 
 
 def test_only_limits_that_were_asked_for_are_set():
-    assert config()["linux"]["resources"] == {"devices": [{"allow": False, "access": "rwm"}]}
+    assert config()["linux"]["resources"] == {"devices": [{"allow": False, "access": "rwm"}, TUN]}
     wanted = Resources(
         memory=64 << 20,
         memory_reservation=32 << 20,
@@ -350,6 +351,7 @@ def test_a_device_is_made_and_allowed():
     }
     assert body["linux"]["resources"]["devices"] == [
         {"allow": False, "access": "rwm"},
+        TUN,
         {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"},
         {"allow": True, "type": "c", "major": 13, "access": "rw"},
     ]
