@@ -148,7 +148,9 @@ def parse_platform(text: str) -> Platform:
     Names are normalised as containerd does: x86_64 -> amd64, aarch64 -> arm64, arm -> arm/v7.
     """
     parts = text.lower().split("/")
-    if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
+    if len(parts) > 3:
+        raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
+    if not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
         raise InvalidParameter(
             f'"{text}": cannot parse platform specifier: platform specifier component must match '
             '"^[A-Za-z0-9_-]+$": invalid argument'

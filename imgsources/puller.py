@@ -110,7 +110,8 @@ class Puller:
     async def _pull(
         self, reference: Reference, source: ImageSource, remote: RemoteImage
     ) -> AsyncGenerator[PullEvent, None]:
-        label = reference.digest or reference.tag or ""
+        # dockerd names a digest with the whole reference, a tag alone.
+        label = reference.full if reference.digest is not None else reference.tag or ""
         yield PullEvent(f"Pulling from {reference.path}", id=label)
         before = self._holder(reference)
         tags = () if reference.digest is not None else (reference,)

@@ -41,7 +41,7 @@ from gateway.translate.status import status
 from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
 from gateway.zones.spec import ZoneState
 from imgsources.catalog import Catalog, Image
-from imgsources.oci import fits, parse_platform
+from imgsources.oci import Platform, default_platform, fits, normalize, parse_platform, runnable
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ class Containers:
             self._lifecycle.known(zone)
             self._roster.add(zone)
         self._lifecycle.emit(zone, "create")
-        return {"Id": identity.docker_id, "Warnings": list(warnings)}
+        told = [] if platform else foreign_warnings(image.config.platform)
+        return {"Id": identity.docker_id, "Warnings": [*warnings, *told]}
 
     def _image(self, name: str, platform: str | None) -> Image:
         if not name:
@@ -427,6 +428,17 @@ class Containers:
             prefix=_details(zone) if query.details else "",
         )
         return LogStream(zone.metadata.tty, self._zones.logs(zone.uuid, wanted))
+
+
+def foreign_warnings(found: Platform) -> list[str]:
+    """What a client that named no platform is told of an image that is not made for this machine."""
+    own = default_platform()
+    if normalize(found) in runnable(own):
+        return []
+    return [
+        f"The requested image's platform ({found}) does not match the detected host platform ({own}) "
+        "and no specific platform was requested"
+    ]
 
 
 def _is_up(zone: Zone) -> bool:

@@ -39,7 +39,7 @@ class Creation:
     ) -> tuple[Zone, tuple[str, ...]]:
         """The zone and the warnings.  The name must be reserved."""
         found = plan(body, image, identity, self._as_seen(body, around))
-        joined = {kind: self._roster.find(ref).uuid for kind, ref in found.joins.items()}
+        joined = {kind: self._joined(ref).uuid for kind, ref in found.joins.items()}
         points = mount_points(found, self._inherited(body))
         await asyncio.to_thread(_check_sources, points)
         made: list[Volume] = []
@@ -60,18 +60,20 @@ class Creation:
         owner = networking.target(networking.network_mode(body.host_config))
         if not owner:
             return around
-        return replace(around, hostname=self._roster.find(owner).spec.hostname or "")
+        return replace(around, hostname=self._joined(owner).spec.hostname or "")
+
+    def _joined(self, ref: str) -> Zone:
+        try:
+            return self._roster.find(ref)
+        except NoSuchContainer as error:
+            # At create 404 means the image to clients: the CLI would pull it, and try again.
+            raise InvalidParameter(error.message) from error
 
     def _inherited(self, body: ContainerCreate) -> list[MountPoint]:
         points: list[MountPoint] = []
         for entry in body.host_config.volumes_from or []:
             ref, writable = inherit(entry)
-            try:
-                zone = self._roster.find(ref)
-            except NoSuchContainer as error:
-                # The path names the new container: its absence is not what 404 would mean here.
-                raise InvalidParameter(error.message) from error
-            points += inherited(from_zone.mount_points(zone), writable=writable)
+            points += inherited(from_zone.mount_points(self._joined(ref)), writable=writable)
         return points
 
     async def _with_volumes(

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import aiofiles
@@ -66,15 +66,32 @@ class Images:
         reference = _pulled(name, tag)
         wanted = parse_platform(platform) if platform else None
         source = self._registry(auth)
-        references = [reference]
         if reference.tag is None and reference.digest is None:
-            tags = await source.list_tags(reference)
-            references = [reference.with_tag(found) for found in tags]
-        return self._pull(references, source, wanted)
+            return self._pull_all(reference, await source.list_tags(reference), source, wanted)
+        return self._pull([reference], source, wanted)
+
+    async def _pull_all(
+        self,
+        repository: Reference,
+        tags: Sequence[str],
+        source: RegistryClient,
+        platform: Platform | None,
+    ) -> AsyncIterator[JSONObject]:
+        """All tags, with one status for all of them, as dockerd tells it."""
+        word = "Image is up to date"
+        references = [repository.with_tag(tag) for tag in tags]
+        async with contextlib.aclosing(self._pull(references, source, platform)) as lines:
+            async for line in lines:
+                status = str(line.get("status", ""))
+                if not status.startswith("Status: "):
+                    yield line
+                elif "newer image" in status:
+                    word = "Downloaded newer image"
+        yield {"status": f"Status: {word} for {repository}"}
 
     async def _pull(
         self, references: Sequence[Reference], source: RegistryClient, platform: Platform | None
-    ) -> AsyncIterator[JSONObject]:
+    ) -> AsyncGenerator[JSONObject, None]:
         for reference in references:
             events = await self._puller.pull(reference, source, platform=platform)
             async with contextlib.aclosing(events):

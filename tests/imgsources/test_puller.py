@@ -144,7 +144,7 @@ async def test_a_second_pull_is_up_to_date_and_asks_for_no_layer(place: Place) -
 async def test_a_pull_by_digest_names_the_digest(place: Place) -> None:
     image = place.registry.add_image("me/app", "v1", layers("a"))
     events = await place.pull(f"me/app@{image.digest}")
-    assert events[0].id == image.digest
+    assert events[0].id == f"{place.registry.host}/me/app@{image.digest}"
     assert events[-1].status.endswith(
         f"newer image for {place.registry.host}/me/app@{image.digest}"
     )

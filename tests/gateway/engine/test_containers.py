@@ -24,8 +24,10 @@ from dockerapi.errors import (
 from dockerapi.filters import Filters
 from dockerapi.framing import StreamId
 from dockerapi.models.containers import ContainerCreate
+from gateway.engine.containers import foreign_warnings
 from gateway.engine.roster import Roster
 from gateway.zones.spec import ZoneState
+from imgsources.oci import Platform, default_platform
 from tests.gateway.engine.conftest import Bench
 
 
@@ -95,6 +97,12 @@ async def test_another_platform_is_not_found(bench: Bench) -> None:
     body = ContainerCreate.model_validate({"Image": "busybox"})
     with pytest.raises(NotFound, match="does not match the specified platform"):
         await bench.gateway.containers.create(body, name=None, platform="linux/s390x")
+
+
+def test_an_image_for_another_machine_is_told_of() -> None:
+    assert foreign_warnings(default_platform()) == []
+    (told,) = foreign_warnings(Platform("linux", "mips64le"))
+    assert told.startswith("The requested image's platform (linux/mips64le) does not match")
 
 
 async def test_a_failed_create_leaves_nothing(bench: Bench) -> None:
@@ -235,6 +243,16 @@ async def test_rm_of_a_container_that_cannot_start(bench: Bench) -> None:
     with pytest.raises(StartFailure):
         await bench.gateway.containers.start(docker_id)
     assert await ending == {"StatusCode": 127}
+
+
+async def test_rm_of_a_container_whose_network_is_missing(bench: Bench) -> None:
+    docker_id = await bench.create(HostConfig={"NetworkMode": "nope", "AutoRemove": True})
+    ending = await bench.gateway.containers.wait(docker_id, "removed")
+    with pytest.raises(NotFound, match="network nope not found"):
+        await bench.gateway.containers.start(docker_id)
+    assert ending.done()
+    with pytest.raises(NoSuchContainer):
+        await bench.inspect(docker_id)
 
 
 async def test_a_restart_does_not_remove_a_container_with_rm(bench: Bench) -> None:
@@ -468,6 +486,14 @@ async def test_a_thousand_rows_are_listed_quickly(bench: Bench) -> None:
 async def test_zones_of_an_earlier_life_are_known_and_swept(bench: Bench) -> None:
     docker_id = await bench.create("web")
     assert Roster(bench.host.zones).find("web").metadata.id == docker_id
+
+
+@pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "IpcMode"])
+async def test_joining_a_container_that_is_not_there_is_no_missing_image(
+    bench: Bench, mode: str
+) -> None:
+    with pytest.raises(InvalidParameter, match="No such container: nope"):
+        await bench.create(HostConfig={mode: "container:nope"})
 
 
 async def test_joining_a_container_that_does_not_run(bench: Bench) -> None:
