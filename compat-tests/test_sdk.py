@@ -57,6 +57,13 @@ def test_a_failing_run_raises_with_the_code(client: docker.DockerClient) -> None
     assert failed.value.stderr == b"bad\n"
 
 
+def test_a_followed_log_comes_line_by_line(client: docker.DockerClient) -> None:
+    container = client.containers.run("bb", ["sh", "-c", "echo 1; echo 2; echo 3"], detach=True)
+    container.wait()
+    assert list(container.logs(stream=True)) == [b"1\n", b"2\n", b"3\n"]
+    container.remove()
+
+
 def test_a_detached_container_lives(client: docker.DockerClient) -> None:
     container = client.containers.run(
         "bb", "sleep 1000", detach=True, name="sdk", labels={"a": "b"}, environment={"X": "y"}

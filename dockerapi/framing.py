@@ -90,6 +90,16 @@ def frame(stream: StreamId, payload: bytes) -> bytes:
     return b"%b%b%b" % (_HEADERS[stream], len(payload).to_bytes(4, "big"), payload)
 
 
+def frame_each_line(stream: StreamId, text: bytes) -> bytes:
+    """Frames of one line each, as dockerd sends a followed log: SDKs take a frame for a line."""
+    header = _HEADERS[stream]
+    *lines, rest = text.split(b"\n")
+    frames = [b"%b%b%b\n" % (header, (len(line) + 1).to_bytes(4, "big"), line) for line in lines]
+    if rest:
+        frames.append(frame(stream, rest))
+    return b"".join(frames)
+
+
 class FrameParser:
     """Takes bytes cut anywhere, gives whole frames: the client's side of the format."""
 

@@ -35,6 +35,20 @@ def test_a_frame_is_header_and_payload(stream, payload):
     assert frame(stream, payload) == frame_header(stream, len(payload)) + payload
 
 
+@given(st.sampled_from(StreamId), st.binary(max_size=200).map(lambda b: b.replace(b"a", b"\n")))
+def test_a_followed_log_has_a_frame_for_each_line(stream, text):
+    found = list(FrameParser().feed(framing.frame_each_line(stream, text)))
+    assert [payload for _, payload in found] == [
+        line + end for line, end in _lines(text) if line + end
+    ]
+    assert {kind for kind, _ in found} <= {stream}
+
+
+def _lines(text):
+    *lines, rest = text.split(b"\n")
+    return [*((line, b"\n") for line in lines), (rest, b"")]
+
+
 values = st.recursive(
     st.none()
     | st.booleans()
