@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from dockerapi.errors import APIError
 from gateway.hosts.linux import conmon, records
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.overlay import mounts
@@ -49,6 +50,16 @@ def lives(record: Record) -> bool:
     return (
         record.conmon_start != 0 and records.process_start(record.conmon_pid) == record.conmon_start
     )
+
+
+async def finish_start(parts: Parts, uuid: ZoneUUID) -> None:
+    """Let a process go that still waits for it: the gateway died after it had told the record, and before this."""
+    if not (parts.runtime.state / uuid / "exec.fifo").exists():
+        return
+    try:
+        await conmon.start(parts.spawner, parts.runtime, uuid)
+    except APIError as error:
+        log.warning("zone %s: its start cannot be finished: %s", uuid, error.message)
 
 
 def sweep(parts: Parts, known: set[str], up: set[str]) -> set[str]:

@@ -32,7 +32,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import StreamId
-from gateway.hosts.linux import boot, conmon, records, rotation, signals
+from gateway.hosts.linux import boot, conmon, records, rotation, signals, survivors
 from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.checks import check
@@ -137,6 +137,7 @@ class LinuxZones:
             zone = resident.zone
             ended = functools.partial(self._conmon_ended, resident)
             resident.watch(zone.pid, resident.record.conmon_pid, ended)
+            await survivors.finish_start(self._parts, zone.uuid)
         for resident in up:
             if resident not in live:
                 self._settle_dead(resident)

@@ -139,7 +139,11 @@ _DOOMED = """
 import asyncio, json, sys
 from pathlib import Path
 from tests.contract.conftest import opened
+from gateway.hosts.linux import conmon
 from gateway.settings import Settings
+
+async def never(*_):
+    await asyncio.Event().wait()
 
 async def main():
     settings = Settings.model_validate_json(sys.argv[1])
@@ -153,6 +157,11 @@ async def main():
         await up("always", "sh", "-c", "until test -e /tmp/go; do sleep 0.02; done; exit 6", restart_policy="always")
         await up("unwatched", "sleep", "1000")
         await bench.create("true", alias="created")
+        conmon.start = never
+        halfway = await bench.create("sh", "-c", "exit 7", alias="halfway", network=True)
+        start = asyncio.ensure_future(bench.zones.start(halfway.uuid))
+        while not bench.zones.get(halfway.uuid).is_running:
+            await asyncio.sleep(0.01)
         record = bench.zones._zones[next(z.uuid for z in bench.zones.list() if z.spec.alias == "unwatched")].record
         done = {z.spec.alias: z.root for z in bench.zones.list()} | {"conmon": record.conmon_pid}
         Path(sys.argv[2]).write_text(json.dumps(done))
@@ -197,6 +206,8 @@ async def test_a_killed_gateway_finds_its_zones_again(settings: Settings, tmp_pa
     await _killed_gateway(settings, tmp_path)
     async with opened(settings) as bench:
         zones = {zone.spec.alias: zone for zone in bench.zones.list()}
+        await bench.seen(ZoneChange.STOPPED, zones["halfway"])
+        zones = {zone.spec.alias: zone for zone in bench.zones.list()}
         assert {alias: (zone.state, zone.exit_status) for alias, zone in zones.items()} == {
             "counts": (ZoneState.RUNNING, 0),
             "cat": (ZoneState.RUNNING, 0),
@@ -204,6 +215,7 @@ async def test_a_killed_gateway_finds_its_zones_again(settings: Settings, tmp_pa
             "always": (ZoneState.RESTARTING, 6),
             "unwatched": (ZoneState.STOPPED, 137),
             "created": (ZoneState.STOPPED, 0),
+            "halfway": (ZoneState.STOPPED, 7),
         }
         await bench.seen(ZoneChange.STARTED, zones["always"])
         stdio = await bench.zones.attach(zones["cat"].uuid, AttachStreams(stdin=True))
