@@ -28,6 +28,7 @@ _OTHER_DRIVERS = (
 )
 _RENAMED = {"UtsMode": "UTSMode"}
 _OMITTED_WHEN_EMPTY = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
+_EMPTY: tuple[object, ...] = (None, "", False, 0, [], {})
 _DROPPED = ("KernelMemory", "KernelMemoryTCP")
 DEFAULT_SHM_SIZE = 64 * 1024 * 1024
 
@@ -59,6 +60,7 @@ def host_config(body: ContainerCreate, around: Surroundings) -> JSONObject:
         },
         "IpcMode": host.ipc_mode or "private",
         "CgroupnsMode": host.cgroupns_mode or private,
+        "SecurityOpt": _security_opt(host),
         "Runtime": host.runtime or around.default_runtime,
         "ShmSize": host.shm_size or DEFAULT_SHM_SIZE,
         "MemorySwap": limits.memory_swap(host),
@@ -70,6 +72,14 @@ def host_config(body: ContainerCreate, around: Surroundings) -> JSONObject:
     return shown
 
 
+def _security_opt(host: HostConfig) -> list[str] | None:
+    """Who shares the machine's processes or memory is outside of SELinux's labels; dockerd says so."""
+    shared = host.privileged or "host" in (host.pid_mode, host.ipc_mode)
+    if any(option.startswith("label") for option in host.security_opt or []) or not shared:
+        return host.security_opt
+    return [*(host.security_opt or []), "label=disable"]
+
+
 def shown_mounts(host: HostConfig) -> list[JSONObject]:
     """HostConfig.Mounts as sent."""
     return [mount.model_dump(by_alias=True, mode="json") for mount in host.mounts or []]
@@ -77,7 +87,15 @@ def shown_mounts(host: HostConfig) -> list[JSONObject]:
 
 def _mount(mount: JSONObject) -> JSONObject:
     kept = ("Type", "Target")
-    return {key: value for key, value in mount.items() if key in kept or value}
+    shown = {key: value for key, value in mount.items() if key in kept or value not in _EMPTY}
+    # Options that were sent stay, be they empty; what is open in them does not show.
+    return {
+        key: _filled(value) if key.endswith("Options") else value for key, value in shown.items()
+    }
+
+
+def _filled(options: JSONObject) -> JSONObject:
+    return {key: value for key, value in options.items() if value not in _EMPTY}
 
 
 def _check(host: HostConfig, around: Surroundings) -> None:

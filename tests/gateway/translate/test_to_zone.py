@@ -375,6 +375,28 @@ def test_health_checks_and_discarded_ports_are_warned_of() -> None:
     assert len(found.warnings) == 2
 
 
+def test_mounts_are_shown_as_they_were_sent() -> None:
+    sent = [
+        {"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": "private"}},
+        {"Type": "volume", "Target": "/c", "VolumeOptions": {"NoCopy": True}},
+        {"Type": "tmpfs", "Target": "/d", "TmpfsOptions": {}},
+    ]
+    assert planned({"HostConfig": {"Mounts": sent}}).host_config["Mounts"] == sent
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ({}, None),
+        ({"PidMode": "host", "SecurityOpt": ["no-new-privileges"]}, ["no-new-privileges", "label=disable"]),
+        ({"IpcMode": "host"}, ["label=disable"]),
+        ({"Privileged": True, "SecurityOpt": ["label=type:a"]}, ["label=type:a"]),
+    ],
+)  # fmt: skip
+def test_who_shares_with_the_machine_has_no_label(asked: dict[str, Any], shown: object) -> None:
+    assert planned({"HostConfig": asked}).host_config["SecurityOpt"] == shown
+
+
 def test_limits_that_the_machine_lacks_are_told() -> None:
     host = {
         "Memory": 64 * 2**20,
