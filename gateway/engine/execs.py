@@ -7,6 +7,7 @@ import base64
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,8 @@ from gateway.zones.spec import ZoneState
 log = logging.getLogger(__name__)
 
 _READY_WAIT_S = 10
+# How long an ended exec can be inspected.  dockerd's own collector runs every five minutes.
+_KEPT_S = 300.0
 
 
 @dataclass(slots=True)
@@ -70,6 +73,7 @@ class Execs:
         self._lifecycle = lifecycle
         self._group = group
         self._execs: dict[str, _Exec] = {}
+        self._ended: deque[tuple[float, str]] = deque()
 
     def of(self, docker_id: str) -> list[str]:
         """Ids of a container's that have not ended; dockerd counts those that wait for their start."""
@@ -82,6 +86,12 @@ class Execs:
         for key in gone:
             del self._execs[key]
 
+    def _forget_old(self) -> None:
+        # A container that lives long may have one for every health check.
+        now = time.monotonic()
+        while self._ended and self._ended[0][0] < now - _KEPT_S:
+            self._execs.pop(self._ended.popleft()[1], None)
+
     async def create(self, ref: str, body: ExecCreate) -> JSONObject:
         """{Id}.  Conflict unless the container runs."""
         zone = self._roster.find(ref)
@@ -89,6 +99,7 @@ class Execs:
             raise InvalidParameter("No exec command specified")
         keys = detach_keys(body.detach_keys)
         _check_running(zone, ref)
+        self._forget_old()
         exec_ = _Exec(secrets.token_hex(32), zone.metadata.id, body, keys)
         self._execs[exec_.id] = exec_
         self._zones.expect_exec(zone.uuid)
@@ -125,9 +136,8 @@ class Execs:
         try:
             process = await self._zones.exec(zone.uuid, _process(exec_.body, body))
         except APIError as error:
-            exec_.exit_code = error.exit_code if isinstance(error, StartFailure) else 126
             exec_.ready.set()
-            exec_.ended.set()
+            self._end(exec_, error.exit_code if isinstance(error, StartFailure) else 126)
             raise
         exec_.process, exec_.started_ns = process, time.time_ns()
         exec_.ready.set()
@@ -136,17 +146,24 @@ class Execs:
 
     async def _watch(self, exec_: _Exec, process: ZoneProcess) -> None:
         try:
-            exec_.exit_code = await process.wait()
+            code = await process.wait()
         except (APIError, OSError) as error:
             log.warning("exec %s: its end is not known: %s", exec_.id, error)
-            exec_.exit_code = 255
+            code = 255
+        exec_.exit_code = code
         ran = (time.time_ns() - exec_.started_ns) // 1_000_000_000
         more = {"execID": exec_.id, "exitCode": str(exec_.exit_code), "execDuration": str(ran)}
         try:
             self._lifecycle.emit(self._roster.get(exec_.container_id), "exec_die", **more)
         except NotFound:
             log.debug("exec %s ended after its container was removed", exec_.id)
+        self._end(exec_, code)
+
+    def _end(self, exec_: _Exec, code: int) -> None:
+        exec_.exit_code = code
+        exec_.process = None
         exec_.ended.set()
+        self._ended.append((time.monotonic(), exec_.id))
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """A client resizes as soon as it has asked for the start: wait for the process to be there."""

@@ -98,9 +98,16 @@ class Resident:
 
     # -- attached clients ------------------------------------------------------------------------
 
+    def add_attach(self, stdio: AttachStdio) -> None:
+        """One more client; those who left are forgotten."""
+        self.attaches = [*self._present(), stdio]
+
+    def _present(self) -> list[AttachStdio]:
+        return [stdio for stdio in self.attaches if not stdio.closed]
+
     def waiting_attaches(self) -> list[AttachStdio]:
         """Those who have no connection to the first process yet."""
-        self.attaches = [stdio for stdio in self.attaches if not stdio.closed]
+        self.attaches = self._present()
         return [stdio for stdio in self.attaches if not stdio.connected]
 
     def abandon_attaches(self) -> None:

@@ -642,7 +642,7 @@ class LinuxZones:
             stdin_once=metadata.runtime.stdin_once,
             resize=resize,
         )
-        resident.attaches.append(stdio)
+        resident.add_attach(stdio)
         if resident.is_up:
             try:
                 sock = self._parts.folders.bundle(uuid).connect()

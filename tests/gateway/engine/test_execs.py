@@ -104,6 +104,25 @@ async def test_an_exec_is_gone_with_its_container(bench: Bench) -> None:
         await bench.gateway.execs.inspect(exec_id)
 
 
+async def test_an_ended_exec_is_forgotten_after_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.started("web")
+    ended, waiting = [await created(bench, "web", "true") for _ in range(2)]
+    await bench.gateway.execs.start(ended, ExecStart(detach=True))
+    bench.host.zones.processes[0].end(4)
+    await bench.told()
+    running = await created(bench, "web", "true")
+    await bench.gateway.execs.start(running, ExecStart(detach=True))
+    assert (await bench.gateway.execs.inspect(ended))["ExitCode"] == 4
+    monkeypatch.setattr("gateway.engine.execs._KEPT_S", 0.0)
+    await created(bench, "web", "true")
+    with pytest.raises(NoSuchExec):
+        await bench.gateway.execs.inspect(ended)
+    assert (await bench.gateway.execs.inspect(waiting))["ExitCode"] is None
+    assert (await bench.gateway.execs.inspect(running))["Running"]
+
+
 async def test_resizing_an_exec(bench: Bench) -> None:
     await bench.started("web")
     exec_id = await created(bench, "web", "sh", Tty=True)
