@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compat.clients import API
+from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge, zonegate_program
 
 NAME = f"zv{os.getpid() % 1000000}"
@@ -36,7 +37,16 @@ def folder(workdir: Path) -> Iterator[Path]:
 
 def argv(folder: Path, *more: str) -> list[str]:
     """An instance of this module's own."""
-    flags = ["--name", NAME, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
+    flags = [
+        "--group",
+        "root",
+        "--name",
+        NAME,
+        "--data-root",
+        f"{folder}/data",
+        "--exec-root",
+        f"{folder}/exec",
+    ]
     return [*zonegate_program(), "serve", *flags, *own_bridge("zonegate", 3), *more]
 
 
@@ -108,12 +118,15 @@ def test_a_signal_during_the_start_ends_it_cleanly(folder: Path) -> None:
         while not path.exists() and time.monotonic() < end:
             time.sleep(0.001)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        try:
+            assert server.wait(20) == 0
+        finally:
+            server.kill()
     assert not traces(folder)
     assert not (folder / "pid").exists()
 
 
-def test_sockets_of_systemd_are_served_and_left_alone(folder: Path) -> None:
+def test_sockets_of_systemd_are_served_and_left_alone(folder: Path, baseline: Path) -> None:
     with socket.socket(socket.AF_UNIX) as passed, socket.socket(
         socket.AF_UNIX, socket.SOCK_DGRAM
     ) as told:  # fmt: skip
@@ -134,11 +147,22 @@ def test_sockets_of_systemd_are_served_and_left_alone(folder: Path) -> None:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"NOTIFY_SOCKET": f"{folder}/notify"},
         ) as server:
-            assert told.recv(100) == b"READY=1"
-            assert API(f"{folder}/a.sock")("GET", "=/_ping").status == 200
-            server.terminate()
-            assert told.recv(100) == b"STOPPING=1"
-            assert server.wait(20) == 0
+            try:
+                assert told.recv(100) == b"READY=1"
+                cli = CLI(f"unix://{folder}/a.sock", folder / "config")
+                cli.ok(f"docker load -q -i {baseline}")
+                cli.ok("docker run -d --name c1 bb sleep 1000")
+                # A runtime that sees LISTEN_FDS hands on what it has at 3; `ls` has the folder itself open there.
+                assert cli.ok("docker exec c1 ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+                assert not {"LISTEN_FDS", "NOTIFY_SOCKET"} & set(
+                    re.findall(r"\w+(?==)", cli.ok("docker exec c1 env"))
+                )
+                cli.ok("docker rm -f c1")
+                server.terminate()
+                assert told.recv(100) == b"STOPPING=1"
+                assert server.wait(20) == 0
+            finally:
+                server.kill()
         assert (folder / "a.sock").is_socket()
     (folder / "a.sock").unlink()
     assert not traces(folder)

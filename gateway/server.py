@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -59,12 +59,13 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, ready: asyncio.Event, stopped: asyncio.Event) -> None:
     context = server_context(settings)
+    systemd = _taken_from_environment("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
     with _owned(settings.data_root), _pidfile(settings.pidfile):
         listeners = open_listeners(
             settings.hosts,
             group=settings.group,
             with_tls=context is not None,
-            environment=os.environ,
+            environment=systemd,
         )
         try:
             async with _opened(settings) as api:
@@ -72,10 +73,10 @@ async def _serve(settings: Settings, ready: asyncio.Event, stopped: asyncio.Even
                 for host in settings.hosts:
                     log.info("API listen on %s", host)
                 ready.set()
-                _notify("READY=1")
+                _notify(systemd, "READY=1")
                 await stopped.wait()
                 log.info("stopping: containers run on")
-                _notify("STOPPING=1")
+                _notify(systemd, "STOPPING=1")
                 for server in servers:
                     server.close()
                 await api.shutdown(settings.shutdown_timeout)
@@ -230,9 +231,14 @@ def _remove_sockets(settings: Settings, listeners: list[socket.socket]) -> None:
             Path(host.removeprefix("unix://")).unlink(missing_ok=True)
 
 
-def _notify(state: str) -> None:
+def _taken_from_environment(*names: str) -> dict[str, str]:
+    """What systemd says to us alone: a runtime would hand descriptors of its own on to containers."""
+    return {name: os.environ.pop(name) for name in names if name in os.environ}
+
+
+def _notify(systemd: Mapping[str, str], state: str) -> None:
     """Tell systemd (sd_notify); nothing happens outside of it."""
-    address = os.environ.get("NOTIFY_SOCKET")
+    address = systemd.get("NOTIFY_SOCKET")
     if not address:
         return
     with (
