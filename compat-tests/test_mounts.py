@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from compat.clients import API, CLI, frames
+from compat.daemons import Daemon
+from compat.leftovers import new, settled, snapshot
 
 
 def output(api: API, script: str, host: dict[str, object]) -> str:
@@ -98,3 +100,19 @@ def test_a_mount_made_inside_is_seen_on_the_host(cli: CLI, nested: Path) -> None
     )
     assert f" {below}/inner " in Path("/proc/self/mountinfo").read_text()
     subprocess.run(["umount", below / "inner"], check=True)
+
+
+def test_memory_is_shared_by_who_may_join(cli: CLI, daemon: Daemon) -> None:
+    before = snapshot(daemon)
+    cli.ok("run -d --name owner --ipc shareable --shm-size 1m bb sleep 1000")
+    cli.ok("run --rm --ipc container:owner bb sh -c 'echo said > /dev/shm/file'")
+    assert cli.ok("exec owner cat /dev/shm/file") == "said"
+    cli.ok("run -d --name other bb sleep 1000")
+    refused = cli("run --rm --ipc container:other bb true")
+    assert (
+        "non-shareable IPC (hint: use IpcMode:shareable for the donor container)" in refused.stderr
+    )
+    cli.ok("restart -t 0 owner")
+    assert cli.ok("exec owner ls /dev/shm") == ""
+    cli.ok("rm -f owner other")
+    assert settled(lambda: new(before, snapshot(daemon)), 2) == {}

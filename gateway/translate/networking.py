@@ -34,6 +34,7 @@ def check_modes(body: ContainerCreate) -> None:
     mode = network_mode(host)
     if mode.startswith("container:"):
         _check_container_mode(body, target(mode))
+    _check_endpoints(body, mode)
     if (mode == "host" or target(mode)) and body.mac_address:
         raise InvalidParameter("conflicting options: mac-address and the network mode")
     if host.uts_mode == "host" and body.hostname and mode != "host":
@@ -57,6 +58,24 @@ def check_modes(body: ContainerCreate) -> None:
         raise InvalidParameter(
             f'invalid isolation "{host.isolation}": linux only supports "default"'
         )
+
+
+def _check_endpoints(body: ContainerCreate, mode: str) -> None:
+    """Endpoints that would not be made are refused, not passed over."""
+    given = body.networking_config.endpoints_config
+    alone = mode in ("host", "none") or bool(target(mode))
+    if alone and any(name != mode for name in given):
+        raise InvalidParameter(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+        )
+    for settings in given.values():
+        if settings is None:
+            continue
+        ipam = settings.ipam_config or {}
+        if settings.driver_opts:
+            raise NotSupported("DriverOpts of an endpoint are not supported by zonegate yet")
+        if ipam.get("IPv6Address") or ipam.get("LinkLocalIPs"):
+            raise NotSupported("IPv6 and link-local addresses are not supported by zonegate yet")
 
 
 def _check_namespace(name: str, value: str, known: Sequence[str]) -> None:
@@ -178,8 +197,9 @@ def endpoint_rows(
     networks: Mapping[str, Network],
     *,
     running: bool,
+    joined: bool,
 ) -> JSONObject:
-    """NetworkSettings.Networks: addresses while it runs, ids only otherwise."""
+    """NetworkSettings.Networks: addresses while it runs; afterwards only the id of the network it had joined."""
     if target(mode):
         return {}
     by_uuid = {nic.network_uuid: nic for nic in nics}
@@ -190,6 +210,8 @@ def endpoint_rows(
         rows[name] = _endpoint(
             docker_id, wanted.get(name, {}), nic if running else None, network, running=running
         )
+        if joined and network:
+            rows[name]["NetworkID"] = network.id
     return rows
 
 

@@ -175,7 +175,9 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         groups=tuple(host.group_add or ()),
         network=_namespace(mode, joined.get("network")),
         pid=_namespace(host.pid_mode, joined.get("pid")),
-        ipc=_namespace(host.ipc_mode, joined.get("ipc")),
+        ipc="shareable"
+        if host.ipc_mode == "shareable"
+        else _namespace(host.ipc_mode, joined.get("ipc")),
         uts="host" if host.uts_mode == "host" else "",
         cgroup="host" if found.host_config["CgroupnsMode"] == "host" else "",
         cgroup_parent=host.cgroup_parent,

@@ -84,7 +84,8 @@ class Resources(_Frozen):
 class Runtime(_Frozen):
     """What a host must act on beyond vmadm's words.
 
-    Namespace values: "" = its own, "host", or "zone:UUID" to join another zone's.
+    Namespace values: "" = its own, "host", or "zone:UUID" to join another zone's; `ipc` may be
+    "shareable": its own, which others may join together with /dev/shm.
     `seccomp`: "default", "unconfined", or the JSON text of a profile.
     """
 

@@ -714,6 +714,17 @@ async def test_a_zone_can_share_anothers_namespaces(bench: Bench) -> None:
     assert b"trap" in out
 
 
+async def test_shared_memory_is_shared_with_who_may_join(bench: Bench) -> None:
+    owner = await bench.start(*SLEEP, runtime={"ipc": "shareable", "shm_size": 1 << 20})
+    joins = {"ipc": f"zone:{owner.uuid}"}
+    assert (await bench.run("sh", "-c", "echo said > /dev/shm/file", runtime=joins))[0] == 0
+    assert (await bench.exec(owner, "cat", "/dev/shm/file"))[1] == b"said\n"
+    assert b"size=1024k" in (await bench.exec(owner, "grep", "/dev/shm", "/proc/mounts"))[1]
+    private = await bench.start(*SLEEP)
+    with pytest.raises(InvalidParameter, match=r"non-shareable IPC \(hint: use IpcMode:shareable"):
+        await bench.start("true", runtime={"ipc": f"zone:{private.uuid}"})
+
+
 async def test_a_zone_may_use_the_hosts_network_or_none(bench: Bench) -> None:
     code, out, _ = await bench.run("ip", "link", runtime={"network": "host"})
     assert code == 0

@@ -68,6 +68,10 @@ class Folders:
         """Of a running zone."""
         return Bundle(self.run / "bundles" / uuid)
 
+    def shm(self, uuid: ZoneUUID) -> Path:
+        """The shared memory of a running zone that lets others join its IPC namespace."""
+        return self.run / "shm" / uuid
+
     @property
     def trash(self) -> Path:
         """What is on its way out."""
@@ -133,7 +137,7 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     root = mounted.result()()
     netns, ports = connected.result()()
     await asyncio.to_thread(_make_bundle, parts, zone, Path(root), netns, joined)
-    if zone.spec.filesystems:
+    if zone.spec.filesystems or runtime.ipc:
         await parts.spawner.renew()  # a source may have been mounted since we started
     bundle = parts.folders.bundle(uuid)
     pid = await conmon.create(parts.spawner, parts.runtime, bundle, uuid, _streams(parts, zone))
@@ -185,6 +189,7 @@ def _make_bundle(
         pidns=_namespace(joined.get("pid"), "pid"),
         ipcns=_namespace(joined.get("ipc"), "ipc"),
         utsns=_namespace(joined.get("uts"), "uts"),
+        shm=_shm(parts, zone, joined.get("ipc")),
         init=_init() if uses_init(metadata.runtime) else "",
         volumes=sources,
         files=frozenset(f.source for f in spec.filesystems if not Path(f.source).is_dir()),
@@ -204,6 +209,35 @@ def cgroup(parts: Parts, zone: Zone) -> str:
 
 def _namespace(zone: Zone | None, kind: str) -> str:
     return f"/proc/{zone.pid}/ns/{kind}" if zone else ""
+
+
+def _shm(parts: Parts, zone: Zone, peer: Zone | None) -> str:
+    """`Place.shm`; InvalidParameter, in dockerd's words, if the peer shares its memory with nobody."""
+    runtime = zone.metadata.runtime
+    if runtime.ipc == "shareable":
+        folder = parts.folders.shm(zone.uuid)
+        folder.mkdir(parents=True, exist_ok=True)
+        overlay.mount_memory(folder, runtime.shm_size)
+        return str(folder)
+    if peer is None:
+        return ""
+    if peer.metadata.runtime.ipc == "host":
+        return "/dev/shm"  # noqa: S108
+    kind, _, owner = peer.metadata.runtime.ipc.partition(":")
+    folder = parts.folders.shm(ZoneUUID(owner) if kind == "zone" else peer.uuid)
+    if not folder.is_mount():
+        raise InvalidParameter(
+            f"can't join IPC of container {peer.metadata.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
+    return str(folder)
+
+
+def clear_shm(folder: Path) -> None:
+    """What was shared as /dev/shm goes when the last zone that has it ends."""
+    overlay.unmount(folder)
+    with suppress(FileNotFoundError):
+        folder.rmdir()
 
 
 def _mark(root: Path) -> None:
@@ -318,5 +352,6 @@ async def clear_cgroup(parts: Parts, path: str) -> None:
 
 
 def _clear_files(parts: Parts, uuid: ZoneUUID) -> None:
+    clear_shm(parts.folders.shm(uuid))
     shutil.rmtree(parts.runtime.state / uuid, ignore_errors=True)
     shutil.rmtree(parts.folders.bundle(uuid).path, ignore_errors=True)

@@ -63,7 +63,7 @@ class LinuxHost:
         become_subreaper()
         folders = Folders(settings.data_root, settings.exec_root)
         cgroups = Cgroups.detect()
-        _make_folders(folders, folders.run / "runtime", folders.run / "exits")
+        _make_folders(folders, *(folders.run / name for name in ("runtime", "exits", "shm")))
         # Shared mounts must be there before the spawner's thread copies the mount namespace.
         networks = await asyncio.to_thread(
             LinuxNetworks.open,

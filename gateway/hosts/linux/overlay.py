@@ -21,6 +21,7 @@ _MOVE_EMPTY_PATH = 4
 _AT_FDCWD = -100
 _CLONE_FS = 0x200
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
 
 # What a zone writes must be plain files in its upper directory: image commits read it.
@@ -49,6 +50,12 @@ def unmount(target: Path) -> bool:
     if number in (errno.EINVAL, errno.ENOENT):
         return False
     raise OSError(number, os.strerror(number), str(target))
+
+
+def mount_memory(folder: Path, size: int) -> None:
+    """A tmpfs for what several zones share as /dev/shm; `size` in bytes."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _mount("shm", str(folder), f"mode=1777,size={size}", flags, "tmpfs")
 
 
 def make_shared(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dockerapi.errors import APIError
 from gateway.hosts.linux import conmon, records
-from gateway.hosts.linux.boot import Parts
+from gateway.hosts.linux.boot import Parts, clear_shm
 from gateway.hosts.linux.overlay import mounts
 from gateway.hosts.linux.records import Record
 from gateway.zones.spec import ZoneUUID
@@ -74,6 +74,9 @@ def sweep(parts: Parts, known: set[str], up: set[str]) -> set[str]:
             if folder.name not in up:
                 _end_stray(folder)
                 shutil.rmtree(folder, ignore_errors=True)
+    for path in (parts.folders.run / "shm").glob("*"):
+        if path.name not in up:
+            clear_shm(path)
     for path in parts.runtime.exits.iterdir():
         if path.name not in known:
             path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({HOST: {"Binds": ["/a:/b:ro:rw"]}}, "invalid volume specification: '/a:/b:ro:rw'"),
     ({HOST: {"Binds": ["a/b:/c"]}}, "includes invalid characters for a local volume name"),
     ({HOST: {"Binds": ["/a:/x", "/b:/x"]}}, "Duplicate mount point: /x"),
+    (
+        {HOST: {"NetworkMode": "host"}, "NetworkingConfig": {"EndpointsConfig": {"bridge": {}}}},
+        "cannot attach both user-defined and non-user-defined network-modes",
+    ),
     ({HOST: {"Mounts": [{"Type": "foo", "Target": "/x"}]}}, "mount type unknown"),
     ({HOST: {"Mounts": [{"Type": "bind", "Source": "/x"}]}}, "field Target must not be empty"),
     ({HOST: {"Mounts": [{"Type": "bind", "Target": "/x"}]}}, "field Source must not be empty"),
@@ -305,6 +310,14 @@ def test_what_cannot_be_meant_is_refused_in_dockerds_words(
 def test_what_is_not_built_is_refused_and_not_ignored(host: dict[str, Any]) -> None:
     with pytest.raises(NotSupported):
         made({"HostConfig": host})
+
+
+@pytest.mark.parametrize(
+    "endpoint", [{"DriverOpts": {"a": "b"}}, {"IPAMConfig": {"IPv6Address": "fd00::2"}}]
+)
+def test_what_an_endpoint_cannot_have_is_refused(endpoint: dict[str, Any]) -> None:
+    with pytest.raises(NotSupported):
+        made({"NetworkingConfig": {"EndpointsConfig": {"bridge": endpoint}}})
 
 
 def test_an_image_without_command_needs_one() -> None:
@@ -425,6 +438,18 @@ def test_limits_that_the_machine_lacks_are_told() -> None:
         "The ulimit nofile is lowered to 20000: zonegate may not raise it",
         "The oom score adj is raised to 0: zonegate may not lower it",
     )
+
+
+def test_limits_that_are_none_or_not_kept_are_not_shown() -> None:
+    host = {"BlkioWeight": 300, "CpuShares": 5, "PidsLimit": 0, "MemorySwappiness": -1}
+    shown = planned({"HostConfig": host}, around=Surroundings(limits={"BlkioWeight": False}))
+    assert [shown.host_config[key] for key in host] == [0, 5, None, None]
+
+
+def test_the_shell_of_an_image_is_for_builds_only() -> None:
+    image = replace(IMAGE, config={**IMAGE.config, "Shell": ["/bin/bash", "-c"]})
+    assert "Shell" not in planned({}, image).config
+    assert planned({"Shell": ["sh"]}, image).config["Shell"] == ["sh"]
 
 
 def test_settings_fill_in_limits_that_the_client_left_open() -> None:
