@@ -338,7 +338,7 @@ SCENARIOS = [
     scenario(
         "ports",
         "docker run -d --name c1 -p 127.0.0.1::80 -p 53/udp --expose 99 bb sleep 1000",
-        "docker port c1",
+        Step("docker port c1", sort=True),
         "docker port c1 80",
         "docker inspect -f '{{json .NetworkSettings.Ports}}' c1",
         "docker stop -t 0 c1",
