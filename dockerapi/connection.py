@@ -209,6 +209,9 @@ class Connection(RequestHandler):
             return True
         # Between a request's arrival and its handler's first step no flag of aiohttp's is set.
         busy = self._request_count > 0 and not self._is_idle()
+        if busy:
+            # The answer may be complete already, with only aiohttp's last steps to come.
+            self._close_after_last()
         return busy and not self.follows
 
     # -- cutting
@@ -331,8 +334,12 @@ class Connection(RequestHandler):
         """After a client's last request there is nothing to wait for, and no EOF will come again."""
         done = await super().finish_response(request, resp, start_time)
         if self.ended or self._opaque:
-            self.close()
+            self._close_after_last()
         return done
+
+    def _close_after_last(self) -> None:
+        if not self._messages:
+            self.close()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

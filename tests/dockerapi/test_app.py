@@ -10,6 +10,7 @@ import pytest
 from wire_client import read_answer, read_head
 
 from dockerapi.app import ROUTES
+from dockerapi.connection import Connection
 
 
 async def test_every_answer_has_dockers_headers(world):
@@ -101,6 +102,32 @@ async def test_a_client_that_half_closes_gets_its_answer(world):
     writer.write_eof()
     assert (await read_answer(reader)).status == 200
     assert await reader.read() == b""
+
+
+async def test_two_requests_and_a_half_close_get_two_answers(world):
+    reader, writer = await world.connect()
+    writer.write(2 * b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write_eof()
+    assert (await read_answer(reader)).status == 200
+    assert (await read_answer(reader)).status == 200
+    assert await reader.read() == b""
+
+
+async def test_a_client_gone_right_after_its_answer_leaves_no_connection(world, monkeypatch):
+    answered = Connection.finish_response
+
+    async def then_end_of_input(self, *given):
+        done = await answered(self, *given)
+        # Before aiohttp has looked whether the connection stays.
+        asyncio.get_running_loop().call_soon(self.eof_received)
+        return done
+
+    monkeypatch.setattr(Connection, "finish_response", then_end_of_input)
+    reader, writer = await world.connect()
+    writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await read_answer(reader)).status == 200
+        assert await reader.read() == b""
 
 
 async def test_a_too_new_client_is_refused_in_json(world):
