@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from pathlib import PurePath
-from urllib.parse import quote_plus
 
 from dockerapi.engine import AttachQuery, ListQuery, LogsQuery, LogStream
 from dockerapi.errors import (
@@ -34,7 +33,7 @@ from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.roster import Roster
-from gateway.translate import from_zone, networking
+from gateway.translate import from_zone, log_details, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.signals import signal_name, signal_number
 from gateway.translate.status import status
@@ -425,7 +424,7 @@ class Containers:
             tail=query.tail,
             follow=query.follow,
             timestamps=query.timestamps,
-            prefix=_details(zone) if query.details else "",
+            prefix=log_details.prefix(zone) if query.details else "",
         )
         return LogStream(zone.metadata.tty, self._zones.logs(zone.uuid, wanted))
 
@@ -453,19 +452,6 @@ def _stop_signal(zone: Zone) -> str:
 def _check_readable(zone: Zone) -> None:
     if zone.metadata.log_driver == "none":
         raise NotSupported("configured logging driver does not support reading")
-
-
-def _details(zone: Zone) -> str:
-    """`k=v,k2=v2 ` of the labels and variables that the log options name, before each line."""
-    options = zone.metadata.log_config
-    labels = from_zone.labels(zone)
-    env = dict(entry.partition("=")[::2] for entry in from_zone.config(zone).get("Env") or [])
-    found = {key: labels[key] for key in options.get("labels", "").split(",") if key in labels}
-    found |= {key: env[key] for key in options.get("env", "").split(",") if key in env}
-    if "tag" in options:
-        found["tag"] = options["tag"]
-    words = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(found.items()))
-    return ",".join(words) + " "
 
 
 def places(data_root: PurePath, exec_root: PurePath, host: Host) -> from_zone.Places:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dockerapi.errors import InvalidParameter
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, RestartPolicy
-from gateway.translate import limits, mounts, networking, ports, security
+from gateway.translate import limits, log_details, mounts, networking, ports, security
 from gateway.translate.config import config
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.host_config import DEFAULT_SHM_SIZE, host_config, log_max_size
@@ -58,6 +58,7 @@ def plan(
     security.capabilities(body.host_config)
     security.security_options(body.host_config)
     limits.rlimits(body.host_config.ulimits)
+    log_details.check(body.host_config.log_config.config)
     _published(body, shown, mode)
     mounts.mount_points(body, shown["Volumes"] or {}, ())
     mounts.tmpfs(body)

@@ -392,6 +392,16 @@ async def test_log_details_are_the_labels_that_the_options_name(bench: Bench) ->
     assert bench.host.zones.queries[0].prefix == "E=f,a=1+2 "
 
 
+async def test_log_details_have_what_expressions_and_the_tag_say(bench: Bench) -> None:
+    config = {"labels-regex": "^a", "env-regex": "E$", "tag": "{{.Name}}/{{ .ImageName }}"}
+    options = {"Type": "json-file", "Config": config}
+    labels, env = {"ab": "1", "ba": "2"}, ["ONE=1", "TWO=2"]
+    await bench.create("web", Labels=labels, Env=env, HostConfig={"LogConfig": options})
+    stream = await bench.gateway.containers.logs("web", LogsQuery(stdout=True, details=True))
+    assert [block async for block in stream.blocks] == []
+    assert bench.host.zones.queries[0].prefix == "ONE=1,ab=1,tag=web%2Fbusybox "
+
+
 async def test_the_list_shows_newest_first_and_what_runs(bench: Bench) -> None:
     await bench.create("old")
     await bench.started("new", ExposedPorts={"80/tcp": {}})

@@ -246,6 +246,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({HOST: {"LogConfig": {"Type": "foo"}}}, "logger: no log driver named 'foo' is registered"),
     ({HOST: {"LogConfig": {"Config": {"zz": "1"}}}}, "unknown log opt 'zz' for json-file log driver"),
     ({HOST: {"CapAdd": ["FOO"]}}, 'invalid CapAdd: unknown capability: "CAP_FOO"'),
+    ({HOST: {"LogConfig": {"Config": {"tag": "{{.Zz}}"}}}}, "template {{.Zz}} is not understood"),
+    ({HOST: {"LogConfig": {"Config": {"env-regex": "["}}}}, "invalid log opt 'env-regex'"),
     ({HOST: {"SecurityOpt": ["foo"]}}, 'invalid --security-opt 1: "foo"'),
     ({HOST: {"SecurityOpt": ["foo=bar"]}}, 'invalid --security-opt 2: "foo=bar"'),
     ({HOST: {"Ulimits": [{"Name": "foo"}]}}, "invalid ulimit type: foo"),
