@@ -95,7 +95,7 @@ class Gateway:
         await self.volumes.sweep()
         async for event in changes:
             if event.change is ZoneChange.DELETED:
-                self.containers.forget(event.zone)
+                self.containers.vanished(event.zone)
             elif event.change is not ZoneChange.CREATED:
                 self._lifecycle.note(event.zone)
 

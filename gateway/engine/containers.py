@@ -333,14 +333,29 @@ class Containers:
             if _is_up(zone):
                 self._tell_kill(zone, "SIGKILL")
             await self._zones.delete(zone.uuid)
-            self.forget(zone)
+            self._lifecycle.killed(zone)
+            if volumes:
+                # Before the container is told of as gone: who waits for that finds none of them.
+                await self._remove_anonymous(zone)
         except NotFound as error:
-            self.forget(zone)
             raise NoSuchContainer(zone.metadata.id) from error
         finally:
             self._removing.discard(zone.metadata.id)
-        if volumes:
-            await self._remove_anonymous(zone)
+            if not self._is_kept(zone):
+                self.forget(zone)
+
+    def _is_kept(self, zone: Zone) -> bool:
+        """Whether the host has it still: its removal failed."""
+        try:
+            self._zones.get(zone.uuid)
+        except NotFound:
+            return False
+        return True
+
+    def vanished(self, zone: Zone) -> None:
+        """The host tells that the zone is gone; a removal under way says so itself, when it is done."""
+        if zone.metadata.id not in self._removing:
+            self.forget(zone)
 
     def forget(self, zone: Zone) -> None:
         """The zone is gone, its leases with it: name, execs, rows; then everybody is told."""
@@ -358,7 +373,8 @@ class Containers:
                     await self._host.volumes.keep(point.name)
 
     async def _remove_anonymous(self, zone: Zone) -> None:
-        used = {p.name for other in self._roster.all() for p in from_zone.mount_points(other)}
+        others = [other for other in self._roster.all() if other.uuid != zone.uuid]
+        used = {p.name for other in others for p in from_zone.mount_points(other)}
         for point in from_zone.mount_points(zone):
             if point.anonymous and point.name not in used:
                 try:

@@ -35,6 +35,8 @@ class _Seen:
     exits: set[asyncio.Future[JSONObject]] = field(default_factory=set)
     removals: set[asyncio.Future[JSONObject]] = field(default_factory=set)
     is_restarting: bool = False
+    is_killed: bool = False
+    """By its removal."""
 
     @property
     def is_up(self) -> bool:
@@ -64,7 +66,7 @@ class Lifecycle:
     def note(self, zone: Zone) -> None:
         """Take notice of what changed since the last time."""
         seen = self._seen.get(zone.uuid)
-        if seen is None:
+        if seen is None or seen.is_killed:
             return
         was, seen.zone = seen.zone, zone
         if zone.error and not zone.is_running:
@@ -86,15 +88,21 @@ class Lifecycle:
             # Stopped while it waited for its restart: there is no exit to tell of, only an end.
             _answer(set(seen.exits), exit_code(zone))
 
+    def killed(self, zone: Zone) -> None:
+        """The host has removed the zone; if it ran, that was its end."""
+        seen = self._seen.get(zone.uuid)
+        if seen is not None and seen.is_up and not seen.is_killed:
+            seen.is_killed = True
+            self._died(zone, 137)
+
     def gone(self, zone: Zone) -> None:
         """The container is no more."""
+        self.killed(zone)
         seen = self._seen.pop(zone.uuid, None)
         if seen is None:
             return
-        if seen.is_up:
-            self._died(zone, 137)
         self.emit(zone, "destroy")
-        code = 137 if seen.is_up else exit_code(seen.zone)
+        code = 137 if seen.is_killed else exit_code(seen.zone)
         _answer(seen.exits | seen.removals, code)
 
     def wait(self, zone: Zone, condition: str) -> asyncio.Future[JSONObject]:

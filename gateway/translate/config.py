@@ -55,7 +55,7 @@ def _optional(body: ContainerCreate, found: Mapping[str, Any]) -> JSONObject:
         "MacAddress": body.mac_address or None,
         "StopSignal": body.stop_signal or found.get("StopSignal") or None,
         "StopTimeout": body.stop_timeout,
-        "Shell": body.shell or found.get("Shell") or None,
+        "Shell": body.shell or None,
     }
     return {key: value for key, value in keys.items() if value is not None}
 

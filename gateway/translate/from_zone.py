@@ -138,6 +138,7 @@ def _endpoints(zone: Zone, networks: Mapping[str, Network]) -> JSONObject:
         zone.spec.nics,
         networks,
         running=zone.is_running,
+        joined=bool(zone.started_ns),
     )
 
 

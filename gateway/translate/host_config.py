@@ -69,7 +69,7 @@ def host_config(body: ContainerCreate, around: Surroundings) -> JSONObject:
     }
     if host.oom_kill_disable is None and around.cgroup_version == "1":
         shown["OomKillDisable"] = False
-    return shown
+    return shown | limits.discarded(shown, around)
 
 
 def _security_opt(host: HostConfig) -> list[str] | None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import HostConfig, Ulimit
 from gateway.translate.facts import Surroundings
 from gateway.zones.metadata import Resources, Rlimit
@@ -13,6 +14,14 @@ from gateway.zones.metadata import Resources, Rlimit
 _MIB = 1024 * 1024
 _MEMORY_MINIMUM = 6 * _MIB
 _PERIOD = 100_000
+_RESETS: dict[str, JSONObject] = {
+    "MemoryLimit": {"Memory": 0, "MemorySwap": -1},
+    "SwapLimit": {"MemorySwap": -1},
+    "PidsLimit": {"PidsLimit": None},
+    "CPUShares": {"CpuShares": 0},
+    "CPUSet": {"CpusetCpus": "", "CpusetMems": ""},
+    "BlkioWeight": {"BlkioWeight": 0},
+}
 _ULIMITS = [
     "core",
     "cpu",
@@ -250,6 +259,19 @@ def check_warnings(host: HostConfig, around: Surroundings) -> list[str]:
             "in the system running out of resources."
         )
     return warnings + _beyond_rights(host, around)
+
+
+def discarded(shown: JSONObject, around: Surroundings) -> JSONObject:
+    """The fields of HostConfig, as sent, that moby resets: what cannot be limited, and what says `no limit`."""
+    found: JSONObject = {}
+    for key, fields in _RESETS.items():
+        if not around.limits.get(key, True):
+            found |= {name: value for name, value in fields.items() if shown.get(name)}
+    if (shown.get("PidsLimit") or 0) <= 0:
+        found["PidsLimit"] = None
+    if shown.get("MemorySwappiness") == -1:
+        found["MemorySwappiness"] = None
+    return found
 
 
 def _beyond_rights(host: HostConfig, around: Surroundings) -> list[str]:

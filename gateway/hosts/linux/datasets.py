@@ -232,7 +232,7 @@ class OverlayDatasets:
     async def root_size(self, zone: str) -> int:
         """Bytes of the files that a zone wrote or changed (SizeRw).  NotFound."""
         self.origin(zone)
-        return await asyncio.to_thread(trees.size, str(self.folder(zone) / "upper"))
+        return await asyncio.to_thread(_written, self.folder(zone) / "upper")
 
     # --- inside
 
@@ -416,3 +416,11 @@ def _mount_zone(folder: Path, lowers: tuple[Path, ...]) -> None:
     if target.stat().st_dev != folder.stat().st_dev:
         return  # it is mounted
     overlay.mount(target, lowers=lowers, upper=folder / "upper", work=folder / "work")
+
+
+def _written(upper: Path) -> int:
+    """Without the link to the mounts that every root is given and that its zone did not write."""
+    size, link = trees.size(str(upper)), upper / "etc/mtab"
+    with suppress(OSError):
+        size -= len(link.readlink().as_posix()) if link.is_symlink() else 0
+    return max(size, 0)

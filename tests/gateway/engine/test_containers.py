@@ -237,6 +237,32 @@ async def test_rm_removes_the_container_and_its_volumes_and_the_exit_code_surviv
     assert bench.host.volumes.list() == ()
 
 
+async def test_volumes_go_before_their_container_is_told_of_as_gone(bench: Bench) -> None:
+    docker_id = await bench.started(Volumes={"/v": {}})
+    await bench.gateway.containers.remove(docker_id, force=True, volumes=True, link=False)
+    assert (await bench.told())[-5:] == [
+        "container die",
+        "network disconnect",
+        "volume unmount",
+        "volume destroy",
+        "container destroy",
+    ]
+
+
+async def test_the_network_is_remembered_when_the_addresses_are_gone(bench: Bench) -> None:
+    async def shown() -> dict[str, Any]:
+        networks = (await bench.inspect(docker_id))["NetworkSettings"]["Networks"]
+        return dict(networks["bridge"])
+
+    docker_id = await bench.create()
+    assert (await shown())["NetworkID"] == ""
+    await bench.gateway.containers.start(docker_id)
+    joined = (await shown())["NetworkID"]
+    await bench.gateway.containers.stop(docker_id, signal=None, timeout_s=0)
+    assert joined
+    assert ((await shown())["NetworkID"], (await shown())["IPAddress"]) == (joined, "")
+
+
 async def test_rm_of_a_container_that_cannot_start(bench: Bench) -> None:
     docker_id = await bench.create(Cmd=["nosuch"], HostConfig={"AutoRemove": True})
     ending = await bench.gateway.containers.wait(docker_id, "removed")

@@ -71,6 +71,9 @@ async def test_a_zone_sees_all_layers_and_writes_to_its_own(store: OverlayDatase
     (root / "c").write_bytes(b"123")
     assert (store.folder("z") / "upper" / "c").read_bytes() == b"123"
     assert await store.root_size("z") == 3
+    (root / "etc").mkdir()
+    (root / "etc/mtab").symlink_to("/proc/mounts")
+    assert await store.root_size("z") == 3, "every root is given that link"
 
 
 async def test_whiteouts_and_opaque_directories_hide_what_is_below(store: OverlayDatasets) -> None:
