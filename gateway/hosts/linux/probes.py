@@ -29,10 +29,11 @@ from gateway.hosts.linux.sealed import SealedProgram
 log = logging.getLogger(__name__)
 
 _CLONE_NEWNS, _CLONE_FS = 0x20000, 0x200
-_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 _MNT_DETACH = 2
 _PROBE_TIMEOUT_S = 10.0
 _UNIFIED = "/sys/fs/cgroup/unified"
+_V1 = tuple(f"/sys/fs/cgroup/{name}" for name in ("pids", "memory", "devices", "freezer", "cpu"))
 _SYSTEM = ("/bin", "/usr", "/lib", "/lib64", "/lib32")
 _PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin")
 
@@ -42,7 +43,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def leave_mount_namespace() -> None:
     """For the spawner's thread: a mount namespace of its own, without the unified hierarchy.
 
-    crun refuses a hybrid layout whose unified mount lists controllers; here there is none to be seen.
+    crun refuses a hybrid layout whose unified mount lists controllers; here there is none to be seen.  It makes
+    folders in that place all the same, which nobody could remove later, or fails where systemd has made
+    it read-only: so one of the other hierarchies stands there, in which crun has the same folder already.
     Propagation stays as it was copied, or binds with rshared would not reach the host any more.  What is
     mounted on the machine later comes in only by way of shared mounts: call it again to have it all.
     """
@@ -58,6 +61,10 @@ def leave_mount_namespace() -> None:
     where = b"/sys/fs/cgroup"
     _libc.mount(None, where, None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
     _libc.umount2(_UNIFIED.encode(), _MNT_DETACH)
+    for other in _V1:
+        if Path(other).is_mount():
+            _libc.mount(other.encode(), _UNIFIED.encode(), None, ctypes.c_ulong(_MS_BIND), None)
+            break
 
 
 def _checked(result: int, call: str) -> None:

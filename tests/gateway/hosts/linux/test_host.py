@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from tests.contract.conftest import (
     opened,
     zone_spec,
 )
+from tests.gateway.hosts.linux.netlab import LIBC
 
 pytestmark = pytest.mark.root
 ROOT = Path(__file__).parents[4]
@@ -104,6 +106,28 @@ async def test_zones_that_were_run_and_deleted_leave_nothing(
     async with asyncio.TaskGroup() as group:
         runs = [group.create_task(one(number)) for number in range(20)]
     await _no_trace(settings, [run.result() for run in runs])
+
+
+def _below_the_unified_mount() -> list[str]:
+    """What is in the folder that the unified hierarchy of a hybrid layout covers."""
+    unified = Path("/sys/fs/cgroup/unified")
+    if not unified.is_mount():
+        return []
+    assert LIBC.unshare(0x20000) == 0
+    assert LIBC.mount(None, b"/sys/fs/cgroup", None, 0x4000 | 1 << 18, None) == 0
+    assert LIBC.umount2(os.fsencode(unified), 2) == 0
+    return [path.name for path in unified.iterdir()]
+
+
+async def test_the_place_of_the_unified_hierarchy_stays_as_it_was(
+    bench: Bench, settings: Settings
+) -> None:
+    zone = await bench.create("true")
+    await bench.zones.start(zone.uuid)
+    await bench.seen(ZoneChange.STOPPED, zone)
+    # In a thread that ends with its mount namespace.
+    with ThreadPoolExecutor(1) as alone:
+        assert settings.name not in alone.submit(_below_the_unified_mount).result()
 
 
 async def test_a_start_that_fails_leaves_nothing_but_the_zone(
