@@ -388,7 +388,6 @@ CREATE = [
     host(
         "bind to the root",
         {"Binds": ["/tmp:/"]},
-        v28=(400, "re:invalid volume specification: '/tmp:/'.*destination can't be '/'"),
     ),
     host(
         "bind mode",
@@ -398,7 +397,6 @@ CREATE = [
     host(
         "bind to relative",
         {"Binds": ["/tmp:x"]},
-        v28=(400, "re:invalid volume specification: '/tmp:x'.*"),
     ),
     host(
         "bind twice",

@@ -100,17 +100,19 @@ def parse_bind(raw: str) -> MountPoint:
     if not 1 <= len(parts) <= 3 or (not parts[-1] and len(parts) < 3):
         raise InvalidParameter(fault)
     if len(parts) == 1:
-        return _volume(_destination(parts[0], fault), "", words=("volume",))
+        destination = _destination(parts[0], f'{fault}: invalid mount config for type "volume"')
+        return _volume(destination, "", words=("volume",))
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
     if len(parts) == 2 and valid_mode(target):
         raise InvalidParameter(fault)
     if not valid_mode(mode):
         raise InvalidParameter(f"invalid mode: {mode}")
-    destination = _destination(target, fault)
+    kind = "bind" if source.startswith("/") else "volume"
+    destination = _destination(target, f'{fault}: invalid mount config for type "{kind}"')
     words = set(mode.split(","))
     writable = "ro" not in words
-    if source.startswith("/"):
+    if kind == "bind":
         propagation = next(iter(words & _PROPAGATION), "rprivate")
         return MountPoint(
             "bind",
