@@ -193,7 +193,7 @@ def _stop_signal() -> Iterator[asyncio.Event]:
 @contextlib.contextmanager
 def _owned(data_root: Path) -> Iterator[None]:
     """One instance per data root; the lock goes with the process, so a kill leaves none behind."""
-    data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    data_root.mkdir(mode=0o710, parents=True, exist_ok=True)
     descriptor = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

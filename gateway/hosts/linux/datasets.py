@@ -254,6 +254,8 @@ class OverlayDatasets:
     def _load(self) -> None:
         for name in ("datasets", "zones", "trash", "empty"):
             (self._root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+        # Programs of an image that are setuid root are not for the machine's users (CVE-2021-41091).
+        self._root.chmod(0o700)
         overlay.make_shared(self._root)
         for trash in (self._root / "trash").iterdir():
             self._broom.submit(_remove, trash)

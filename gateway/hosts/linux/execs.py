@@ -151,7 +151,7 @@ class Execs:
         self._folder = folder
         self._group = group
         self._waiting: dict[str, asyncio.Event] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in folder.iterdir():
             path.unlink()
         self._descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -38,7 +38,8 @@ class LinuxVolumes:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "volumes"
-        self._folder.mkdir(mode=0o701, parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)  # what zones write is not for the machine's users
         self._volumes = {volume.name: volume for volume in _load(self._folder)}
         self._lock = asyncio.Lock()
 

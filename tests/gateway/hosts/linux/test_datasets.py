@@ -37,6 +37,12 @@ async def store(tmp_path: Path) -> AsyncIterator[OverlayDatasets]:
     assert [target for target, _ in overlay.mounts() if target.startswith(str(tmp_path))] == []
 
 
+async def test_layers_are_not_for_the_machines_other_users(
+    store: OverlayDatasets, tmp_path: Path
+) -> None:
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
+
+
 def names(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir())
 

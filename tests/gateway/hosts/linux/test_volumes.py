@@ -23,6 +23,12 @@ async def test_an_owner_is_remembered_until_the_volume_is_kept(tmp_path):
     assert volumes.get("data").owner == ""
 
 
+async def test_volumes_are_not_for_the_machines_other_users(tmp_path):
+    (tmp_path / "volumes").mkdir(mode=0o755)
+    LinuxVolumes(tmp_path)
+    assert stat.S_IMODE((tmp_path / "volumes").stat().st_mode) == 0o700
+
+
 async def test_creating_a_volume_twice_gives_the_first(tmp_path):
     volumes = LinuxVolumes(tmp_path)
     first = await volumes.create("data", labels={"a": "1"}, options={})
