@@ -90,10 +90,18 @@ class Spawner:
             raise ValueError("a working directory needs a spawner with a namespace of its own")
         environment = dict(os.environ if env is None else env)
         given = {0: -1, 1: -1, 2: -1} | dict(fds or {})
-        loop = asyncio.get_running_loop()
-        pid = await loop.run_in_executor(
+        started = asyncio.get_running_loop().run_in_executor(
             self._thread, _posix_spawn, list(argv), environment, given, cwd
         )
+        try:
+            pid = await asyncio.shield(started)
+        except asyncio.CancelledError:
+            # Until the thread is done the caller may not close its descriptors; and nobody will wait for
+            # the child.
+            await asyncio.wait([started])
+            if started.exception() is None:
+                Child(started.result(), argv).kill()
+            raise
         return Child(pid, argv)
 
     async def renew(self) -> None:

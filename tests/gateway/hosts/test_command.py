@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,4 +61,33 @@ async def test_a_signal_shows_as_a_negative_status() -> None:
     async with asyncio.timeout(10):
         assert await child.wait() == -signal.SIGTERM
     child.kill()
+    spawner.close()
+
+
+def _children() -> set[int]:
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+
+async def test_a_spawn_that_is_cancelled_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, begun, gate = _children(), threading.Event(), threading.Event()
+    real = os.posix_spawn
+
+    def slow(*given: object, **named: object) -> int:
+        begun.set()
+        gate.wait(10)
+        return real(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "posix_spawn", slow)
+    spawner = Spawner()
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(spawner.spawn(["/bin/sleep", "600"]))
+        await asyncio.to_thread(begun.wait, 10)
+        starting.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+    assert starting.cancelled()
+    async with asyncio.timeout(10):
+        while _children() - before:  # noqa: ASYNC110 - the kernel tells of it by no event
+            await asyncio.sleep(0.01)
     spawner.close()
