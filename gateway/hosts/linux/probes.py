@@ -256,6 +256,8 @@ def _config(root: Path, cgroup: str, *, bpf: bool) -> dict[str, Any]:
         "annotations": annotations,
         "linux": {
             "cgroupsPath": cgroup,
+            # Version 2 takes these as a program of the kernel's, which not every runtime may load here.
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
         },
     }
