@@ -388,6 +388,11 @@ CREATE = [
     host(
         "bind to the root",
         {"Binds": ["/tmp:/"]},
+        v28=(
+            400,
+            "invalid volume specification: '/tmp:/': invalid mount config for type \"bind\": "
+            "invalid specification: destination can't be '/'",
+        ),
     ),
     host(
         "bind mode",
@@ -397,6 +402,11 @@ CREATE = [
     host(
         "bind to relative",
         {"Binds": ["/tmp:x"]},
+        v28=(
+            400,
+            "invalid volume specification: '/tmp:x': invalid mount config for type \"bind\": "
+            "invalid mount path: 'x' mount path must be absolute",
+        ),
     ),
     host(
         "bind twice",
