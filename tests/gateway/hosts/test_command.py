@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dockerapi.errors import CommandFailed
+from gateway.hosts import command
 from gateway.hosts.command import Spawner, run
 
 
@@ -71,14 +73,14 @@ def _children() -> set[int]:
 
 async def test_a_spawn_that_is_cancelled_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     before, begun, gate = _children(), threading.Event(), threading.Event()
-    real = os.posix_spawn
+    real = command._posix_spawn
 
-    def slow(*given: object, **named: object) -> int:
+    def slow(*given: Any) -> int:
         begun.set()
         gate.wait(10)
-        return real(*given, **named)  # type: ignore[arg-type]
+        return real(*given)
 
-    monkeypatch.setattr(os, "posix_spawn", slow)
+    monkeypatch.setattr(command, "_posix_spawn", slow)
     spawner = Spawner()
     async with asyncio.TaskGroup() as group:
         starting = group.create_task(spawner.spawn(["/bin/sleep", "600"]))
