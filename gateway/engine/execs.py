@@ -46,6 +46,8 @@ class _Exec:
     container_id: str
     body: ExecCreate
     keys: bytes
+    user: str
+    """The container's, for who names none."""
     was_started: bool = False
     process: ZoneProcess | None = None
     exit_code: int | None = None
@@ -100,7 +102,8 @@ class Execs:
         keys = detach_keys(body.detach_keys)
         _check_running(zone, ref)
         self._forget_old()
-        exec_ = _Exec(secrets.token_hex(32), zone.metadata.id, body, keys)
+        user = zone.metadata.user
+        exec_ = _Exec(secrets.token_hex(32), zone.metadata.id, body, keys, user)
         self._execs[exec_.id] = exec_
         self._zones.expect_exec(zone.uuid)
         self._lifecycle.emit(zone, f"exec_create: {exec_.command}", execID=exec_.id)
@@ -194,12 +197,13 @@ class Execs:
                 "entrypoint": body.cmd[0],
                 "arguments": body.cmd[1:],
                 "privileged": body.privileged,
-                "user": body.user,
+                "user": body.user or exec_.user,
             },
             "OpenStdin": body.attach_stdin,
             "OpenStderr": body.attach_stderr,
             "OpenStdout": body.attach_stdout,
-            "CanRemove": exec_.exit_code is not None,
+            # dockerd's own bookkeeping: true for the minutes before it forgets an ended one.
+            "CanRemove": False,
             "ContainerID": exec_.container_id,
             "DetachKeys": base64.b64encode(exec_.keys).decode() if body.detach_keys else "",
             "Pid": exec_.process.pid if exec_.process else 0,

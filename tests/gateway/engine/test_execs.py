@@ -42,6 +42,7 @@ async def test_an_exec_ends_when_its_exit_code_is_known(bench: Bench) -> None:
     shown = await bench.gateway.execs.inspect(exec_id)
     assert (shown["ExitCode"], shown["Running"]) == (3, False)
     assert shown["ProcessConfig"]["arguments"] == ["x"]
+    assert shown["CanRemove"] is False
     assert (await bench.inspect("web"))["ExecIDs"] is None
     told = await bench.told()
     assert told[-3:] == [
@@ -141,3 +142,12 @@ async def test_resizing_an_exec(bench: Bench) -> None:
             pass
     with pytest.raises(NoSuchExec):
         await bench.gateway.execs.resize("zz", 1, 1)
+
+
+async def test_an_exec_shows_whose_it_is(bench: Bench) -> None:
+    await bench.started("web", User="7:8")
+    for asked, shown in (("", "7:8"), ("9", "9")):
+        body = ExecCreate.model_validate({"Cmd": ["true"], "User": asked})
+        made = await bench.gateway.execs.create("web", body)
+        config = (await bench.gateway.execs.inspect(made["Id"]))["ProcessConfig"]
+        assert config["user"] == shown
