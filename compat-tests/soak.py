@@ -104,7 +104,7 @@ def kills(server: Daemon, cli: CLI, count: int, chance: random.Random) -> list[s
                 f"for i in $(seq 40); do echo $i; sleep 0.02; done; exit {number % 100}",
             ]
         )
-        command = f"run --rm --name r{number} bb sh -c 'sleep 0.1'"
+        command = f"run --rm -v /data --name r{number} bb sh -c 'sleep 0.1'"
         with cli.popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as other:
