@@ -196,3 +196,18 @@ def test_settings_come_from_file_environment_and_flags(
     assert info["DefaultAddressPools"] == [{"Base": "10.251.0.0/16", "Size": 26}]
     assert info["Debug"] is True
     assert not traces(folder)
+
+
+def test_without_a_default_bridge_containers_have_their_loopback(
+    folder: Path, baseline: Path
+) -> None:
+    server = Daemon("zonegate", folder / "d", NAME, "", ("--bridge", "none"))
+    server.start()
+    try:
+        cli = CLI(server.url, folder / "config")
+        cli.ok(f"docker load -q -i {baseline}")
+        assert cli.ok("docker network ls --format '{{.Name}}'").split() == ["host", "none"]
+        assert cli.ok("docker run --rm -p 80 bb ls /sys/class/net").split() == ["lo"]
+    finally:
+        assert server.stop() == 0
+    assert not traces(folder)

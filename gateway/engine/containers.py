@@ -206,7 +206,11 @@ class Containers:
             try:
                 self._host.networks.get(name)
             except NotFound as error:
-                raise NotFound(f"failed to set up container networking: {error.message}") from error
+                # With --bridge none its containers have their loopback, as in dockerd.
+                if name != "bridge":
+                    raise NotFound(
+                        f"failed to set up container networking: {error.message}"
+                    ) from error
         owner = networking.target(from_zone.network_mode(zone))
         if owner and not self._roster.find(owner).is_running:
             raise Conflict(f"cannot join network of a non running container: {owner}")
