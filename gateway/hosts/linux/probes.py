@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +85,25 @@ def find_program(*names: str) -> str:
     return ""
 
 
+def in_chroot() -> bool:
+    """Whether our root is not that of our mount namespace.  Blocking, for a moment.
+
+    A runtime's pivot_root changes the former alone, and entering the namespace leads to the latter.
+    """
+    with ThreadPoolExecutor(1) as alone:
+        return not os.path.samestat(Path("/").stat(), alone.submit(_root_of_namespace).result())
+
+
+def _root_of_namespace() -> os.stat_result:
+    _checked(_libc.unshare(_CLONE_FS), "unshare")
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.setns(own, _CLONE_NEWNS), "setns")
+    finally:
+        os.close(own)
+    return Path("/").stat()
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The runtime to use, and whether crun's annotation with a compiled filter is effective."""
@@ -97,6 +117,11 @@ async def find_runtime(
     spawner: Spawner, cgroups: Cgroups, *, parent: str, state: Path, exits: Path, scratch: Path
 ) -> Found:
     """Run one zone with crun, else with runc; APIError with their complaints if neither works."""
+    if await asyncio.to_thread(in_chroot):
+        raise APIError(
+            "this is a chroot, where a container's exec would see the machine's root: "
+            "use pivot_root, or a container with a mount namespace of its own"
+        )
     programs = {
         "conmon": find_program("conmon"),
         "crun": find_program("crun"),

@@ -141,6 +141,22 @@ async def test_a_start_that_fails_leaves_nothing_but_the_zone(
     await _no_trace(settings, [zone])
 
 
+def test_a_chroot_is_told_from_a_machine(tmp_path: Path) -> None:
+    def inside() -> bool:
+        assert LIBC.unshare(0x200) == 0  # a root of this thread's own
+        os.chroot(tmp_path)
+        return probes.in_chroot()
+
+    assert not probes.in_chroot()
+    (tmp_path / "proc").mkdir()
+    assert LIBC.mount(b"/proc", os.fsencode(tmp_path / "proc"), None, 0x1000, None) == 0
+    try:
+        with ThreadPoolExecutor(1) as alone:
+            assert alone.submit(inside).result()
+    finally:
+        LIBC.umount2(os.fsencode(tmp_path / "proc"), 2)
+
+
 async def test_an_opening_that_fails_leaves_no_mount_bridge_or_rule(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
