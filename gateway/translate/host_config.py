@@ -156,6 +156,9 @@ def check_log(host: HostConfig) -> None:
     for name in host.log_config.config:
         if name not in _LOG_OPTIONS[driver]:
             raise InvalidParameter(f"unknown log opt '{name}' for {driver} log driver")
+    mode = host.log_config.config.get("mode", "blocking")
+    if mode not in ("blocking", "non-blocking"):
+        raise InvalidParameter(f"logger: logging mode not supported: {mode}")
     log_max_size(host)
     count = host.log_config.config.get("max-file", "1")
     if not count.isdecimal() or int(count) < 1:

@@ -108,9 +108,16 @@ def parse_bind(raw: str) -> MountPoint:
         raise InvalidParameter(fault)
     if not valid_mode(mode):
         raise InvalidParameter(f"invalid mode: {mode}")
+    if not source:
+        raise InvalidParameter(fault)
     kind = "bind" if source.startswith("/") else "volume"
-    destination = _destination(target, f'{fault}: invalid mount config for type "{kind}"')
+    config = f'{fault}: invalid mount config for type "{kind}"'
+    destination = _destination(target, config)
     words = set(mode.split(","))
+    if kind == "bind" and "nocopy" in words:
+        raise InvalidParameter(f"{config}: field VolumeOptions must not be specified")
+    if kind == "volume" and words & _PROPAGATION:
+        raise InvalidParameter(f"{config}: field BindOptions must not be specified")
     writable = "ro" not in words
     if kind == "bind":
         propagation = next(iter(words & _PROPAGATION), "rprivate")
@@ -145,7 +152,7 @@ def check_volume_name(name: str) -> None:
     """InvalidParameter in dockerd's words."""
     if len(name) == 1:
         raise InvalidParameter(
-            "volume name is too short, names should be at least two alphanumeric characters"
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
         )
     if not _VOLUME_NAME.fullmatch(name):
         raise InvalidParameter(
