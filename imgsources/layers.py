@@ -58,7 +58,7 @@ async def fetch(
     the file stays for the next time.
     """
     path = partial_path(downloads, descriptor.digest)
-    blob = await asyncio.to_thread(_Blob, path, descriptor)
+    blob = await _open_blob(path, descriptor)
     try:
         resumed = blob.size > 0
         await _fill(blob, source, image, progress, attempts, stall_s, pause_s)
@@ -73,6 +73,16 @@ async def fetch(
     finally:
         blob.close()
     return path
+
+
+async def _open_blob(path: Path, descriptor: Descriptor) -> _Blob:
+    """Also closed if nobody waits for it any more, before the caller looks what is left."""
+    opening = asyncio.get_running_loop().run_in_executor(None, _Blob, path, descriptor)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        (await opening).close()
+        raise
 
 
 async def _fill(

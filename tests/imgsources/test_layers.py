@@ -170,6 +170,16 @@ async def test_a_cancelled_fetch_keeps_what_came(tmp_path: Path) -> None:
     assert partial_path(tmp_path, descriptor().digest).read_bytes() == CONTENT[:300_000]
 
 
+async def test_a_fetch_that_is_cancelled_while_it_opens_leaves_nothing_open(tmp_path: Path) -> None:
+    path = partial_path(tmp_path, descriptor().digest)
+    path.write_bytes(bytes(64 << 20))  # is hashed first, which takes a while
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(fetched(Flaky(), tmp_path))
+        await asyncio.sleep(0.01)
+        task.cancel()
+    assert path not in [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+
+
 # --- decompression
 
 Compress = Callable[[bytes], bytes]
