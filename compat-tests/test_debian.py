@@ -1,0 +1,127 @@
+"""Real programs of a real distribution: an image of debootstrap's, with servers that apt installed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from compat.clients import CLI
+from compat.debian import NoMirror, debian
+from compat.images import Image, Registry
+
+pytestmark = pytest.mark.timeout(600)
+
+NGINX = "/usr/sbin/nginx -g 'daemon off;'"
+REDIS = "redis-server --protected-mode no --dir /data --save '' --appendonly yes"
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Image]:
+    """The image; its trees are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="zgc-debian-", dir="/var/tmp"))
+    try:
+        yield debian(folder)
+    except NoMirror as error:
+        pytest.skip(f"Debian's packages are not to be had here: {error}")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def image(made: Image, registry: str, cli: CLI) -> Iterator[str]:
+    """Its name, pulled."""
+    name = f"{registry}/debian"
+    Registry(registry).push(made)
+    cli.ok(["pull", "-q", name])
+    yield name
+    cli(["rmi", "-f", name])
+
+
+def fetch(url: str) -> bytes:
+    """The body; tries while nobody listens yet."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            with urlopen(url, timeout=5) as answer:
+                return bytes(answer.read())
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def patiently(cli: CLI, *argv: str) -> str:
+    """The output of a command that fails as long as a server is not ready."""
+    end = time.monotonic() + 10
+    while (done := cli(list(argv))).exit and time.monotonic() < end:
+        time.sleep(0.05)
+    assert done.exit == 0, done
+    return done.stdout.strip()
+
+
+def test_every_file_is_as_its_package_has_it(cli: CLI, image: str) -> None:
+    assert cli.ok(f"run --rm {image} dpkg --verify") == ""
+    assert cli.ok(f"run --rm {image} stat -c '%a %U %G' /usr/bin/su /usr/bin/chage /tmp") == (
+        "4755 root root\n2755 root shadow\n1777 root root"
+    )
+    script = "import os; print(os.getxattr('/usr/bin/ping', 'security.capability').hex()[:8])"
+    assert cli.ok(["run", "--rm", image, "python3", "-c", script]) in ("01000002", "01000003")
+
+
+def test_a_user_may_ping(cli: CLI, image: str) -> None:
+    assert "1 received" in cli.ok(f"run --rm -u nobody {image} ping -c 1 127.0.0.1")
+
+
+def test_bash_has_job_control(cli: CLI, image: str) -> None:
+    with cli.terminal(f"run --rm -it -e 'PS1=> ' {image} bash --norc") as terminal:
+        terminal.until("> ")
+        terminal.type("sleep 1000\n")
+        terminal.until("sleep 1000\r\n")
+        time.sleep(0.3)
+        terminal.type(b"\x1a")
+        terminal.until(r"\[1\]\+  Stopped")
+        terminal.type("kill -9 %1; wait; echo over $?\n")
+        terminal.until(r"over \d+\r\n")
+        terminal.type("exit 5\n")
+        assert terminal.end() == 5
+
+
+def test_init_reaps_what_is_left(cli: CLI, image: str) -> None:
+    script = "(sleep 0.1 & exec sleep 0.05) & sleep 0.5; ps -eo stat | grep -c Z"
+    assert cli(["run", "--rm", "--init", image, "sh", "-c", script]).stdout.strip() == "0"
+
+
+def test_nginx_serves_and_leaves_by_its_own_signal(cli: CLI, image: str) -> None:
+    cli.ok(f"run -d --name web --stop-signal QUIT -p 127.0.0.1::80 {image} {NGINX}")
+    address = cli.ok("port web 80/tcp")
+    page = fetch(f"http://{address}/")
+    assert b"nginx" in page
+    inside = cli.ok(["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"])
+    script = f'exec 3<>/dev/tcp/{inside}/80; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3'
+    assert "root      " in cli.ok("exec web ps -eo user:10,comm")
+    assert "www-data  " in cli.ok("exec web ps -eo user:10,comm")
+    assert cli.ok(["run", "--rm", image, "bash", "-c", script]).encode().endswith(page.strip())
+    cli.ok("stop web")
+    assert cli.ok(["inspect", "-f", "{{.State.ExitCode}}", "web"]) == "0"
+
+
+def test_redis_keeps_its_data_in_a_volume(cli: CLI, image: str) -> None:
+    def server(name: str) -> None:
+        cli.ok(f"run -d --name {name} -u redis -v zgdata:/data {image} sh -c 'exec {REDIS}'")
+        assert patiently(cli, "exec", name, "redis-cli", "ping") == "PONG"
+
+    cli.ok(f"run --rm -v zgdata:/data {image} chown redis:redis /data")
+    server("first")
+    cli.ok(["exec", "-i", "first", "redis-cli", "-x", "set", "blob"], b"\x00\xff\r\n" * 50000)
+    assert cli.ok("exec first redis-cli strlen blob") == "200000"
+    cli.ok("stop first")
+    assert cli.ok(["inspect", "-f", "{{.State.ExitCode}}", "first"]) == "0"
+    server("second")
+    assert cli.ok("exec second redis-cli strlen blob") == "200000"
+    cli.ok("kill second")
+    assert cli.ok("wait second") == "137"
