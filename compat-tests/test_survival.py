@@ -20,10 +20,10 @@ def server(kind: str, workdir: Path, baseline: Path) -> Iterator[Daemon]:
     if kind != "zonegate":
         pytest.skip("dockerd was not told to keep containers alive (live-restore)")
     made = Daemon("zonegate", workdir / "s", f"zs{os.getpid() % 1000000}", "", own_bridge(kind, 1))
-    made.start()
-    CLI(made.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
-    yield made
     try:
+        made.start()
+        CLI(made.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
+        yield made
         if made.process is not None and made.process.poll() is not None:
             made.start()
         api = API(made.socket)
@@ -31,6 +31,8 @@ def server(kind: str, workdir: Path, baseline: Path) -> Iterator[Daemon]:
             api("DELETE", f"/containers/{row['Id']}?force=1&v=1")
         made.stop()
     finally:
+        if made.process is not None and made.process.poll() is None:
+            made.kill()
         made.discard()
 
 
