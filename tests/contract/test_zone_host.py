@@ -201,6 +201,24 @@ async def test_twenty_zones_at_once_are_kept_apart(bench: Bench) -> None:
     assert [run.result() for run in runs] == [(n, b"%d\n" % n, b"") for n in range(20)]
 
 
+async def test_what_goes_wrong_in_clearing_away_ends_nothing_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disconnect = type(bench.host.networks).disconnect
+
+    async def then_fail(self: object, uuid: ZoneUUID) -> None:
+        await disconnect(self, uuid)  # type: ignore[arg-type]
+        raise OSError("no such luck")
+
+    monkeypatch.setattr(type(bench.host.networks), "disconnect", then_fail)
+    zone = await bench.start("true", network=True)
+    await bench.seen(ZoneChange.STOPPED, zone)
+    monkeypatch.undo()
+    assert (await bench.run("echo", "still here"))[1] == b"still here\n"
+    await bench.zones.start(zone.uuid)
+    await bench.seen(ZoneChange.STOPPED, zone, times=2)
+
+
 # -- stop, kill, restart ---------------------------------------------------------------------------
 
 

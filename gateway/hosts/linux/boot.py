@@ -334,12 +334,17 @@ def exit_code(error: APIError) -> int:
 
 
 async def clear(parts: Parts, zone: Zone) -> None:
-    """Take away what a running zone had: processes, cgroup, runtime state, network, mount, bundle."""
+    """Take away what a running zone had: processes, cgroup, runtime state, network, mount, bundle.
+
+    What goes wrong with one of them keeps none of the others; the first error is raised at the end.
+    """
     async with asyncio.TaskGroup() as group:
-        group.create_task(clear_cgroup(parts, cgroup(parts, zone)))
-        group.create_task(parts.networks.disconnect(zone.uuid))
-    await parts.datasets.unmount(zone.uuid)
+        emptied = group.create_task(_outcome(clear_cgroup(parts, cgroup(parts, zone))))
+        disconnected = group.create_task(_outcome(parts.networks.disconnect(zone.uuid)))
+    unmounted = await _outcome(parts.datasets.unmount(zone.uuid))
     await asyncio.to_thread(_clear_files, parts, zone.uuid)
+    for result in (emptied.result(), disconnected.result(), unmounted):
+        result()
 
 
 async def clear_cgroup(parts: Parts, path: str) -> None:

@@ -507,7 +507,8 @@ class LinuxZones:
         try:
             await boot.clear(self._parts, resident.zone)
             (self._parts.runtime.exits / uuid).unlink(missing_ok=True)
-        except (OSError, APIError):
+        except Exception:
+            # Whatever it is, it must not end the gateway.
             log.exception("zone %s: clearing away failed", uuid)
         finally:
             resident.cleared.set()
