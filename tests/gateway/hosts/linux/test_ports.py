@@ -225,12 +225,17 @@ async def test_a_restarted_zone_is_reached_at_once(networks: LinuxNetworks) -> N
     uuid, nic, path = await zone(networks, port)
     with answering(path, 80):
         ask(None, "127.0.0.1", 8080)
-    await networks.disconnect(uuid)
-    attachment = await networks.connect(uuid, [nic], [port], endpoint="x")
-    with answering(attachment.netns_path, 80):
-        began = time.monotonic()
-        ask(None, "127.0.0.1", 8080)
-        assert time.monotonic() - began < 0.5, "the first packet went to the former port"
+    took = []
+    # A first packet that goes to the former port is sent again after a second, every time; a busy machine
+    # is that slow now and then.
+    while not took or (took[-1] > 0.5 and len(took) < 5):
+        await networks.disconnect(uuid)
+        attachment = await networks.connect(uuid, [nic], [port], endpoint="x")
+        with answering(attachment.netns_path, 80):
+            began = time.monotonic()
+            ask(None, "127.0.0.1", 8080)
+            took.append(time.monotonic() - began)
+    assert took[-1] < 0.5, "the first packet went to the former port"
 
 
 async def test_twenty_at_once_are_all_right(networks: LinuxNetworks) -> None:
