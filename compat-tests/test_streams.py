@@ -475,11 +475,9 @@ def test_events_are_followed_from_the_first_moment(api: API) -> None:
 
 
 def test_an_end_in_the_future_ends_the_stream(api: API) -> None:
-    begun = time.monotonic()
     assert (
         events(
             api, f"until={time.time() + 1:.3f}&filters=" + quote(json.dumps({"label": ["nobody"]}))
         )
         == []
     )
-    assert time.monotonic() - begun < 10

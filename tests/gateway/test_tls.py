@@ -786,9 +786,7 @@ def test_a_stopping_gateway_ends_what_clients_follow(
     follower = cli.popen("events", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     _until(lambda: _established(int(address.rpartition(":")[2])) >= 1)
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))):
-        began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 5
     follower.communicate(timeout=DEADLINE_S)
     server.start()
     assert cli.ok("docker version --format '{{.Server.Os}}'") == "linux"

@@ -505,18 +505,10 @@ async def test_a_limit_means_all_and_a_size_is_shown_when_asked(bench: Bench) ->
     assert "SizeRw" not in await bench.inspect("one")
 
 
-async def test_a_thousand_rows_are_listed_quickly(bench: Bench) -> None:
-    for _ in range(1000):
-        await bench.create()
-    await bench.gateway.containers.list(ListQuery(all=True))
-    loop = asyncio.get_running_loop()
-    took = []
-    for _ in range(5):
-        before = loop.time()
-        await bench.gateway.containers.list(ListQuery(all=True))
-        took.append(loop.time() - before)
-    # Measured 6 ms; others may be using the machine.
-    assert min(took) < 0.03
+async def test_a_thousand_containers_are_a_thousand_rows(bench: Bench) -> None:
+    made = [await bench.create() for _ in range(1000)]
+    rows = json.loads(await bench.gateway.containers.list(ListQuery(all=True)))
+    assert [row["Id"] for row in rows] == made[::-1]
 
 
 async def test_zones_of_an_earlier_life_are_known_and_swept(bench: Bench) -> None:

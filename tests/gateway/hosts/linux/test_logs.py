@@ -188,26 +188,23 @@ def test_a_zone_that_never_ran_has_no_log(log):
     assert read(log, follow=True, tail=5) == {OUT: b"", ERR: b""}
 
 
-def test_a_big_log_is_read_at_more_than_fifty_megabytes_a_second(log):
-    line = entry(OUT, b"x" * 79)
-    log.write_bytes(line * 400_000)
-
-    async def measure(**query: object) -> float:
-        total, start = 0, time.perf_counter()
-        async for _, data in read_logs(log, LogQuery(**query)):  # type: ignore[arg-type]
-            total += len(data)
-        assert total >= 400_000 * 80
-        return total / (time.perf_counter() - start) / 1e6
-
-    assert max(asyncio.run(measure()) for _ in range(3)) > 50
-    assert max(asyncio.run(measure(timestamps=True)) for _ in range(3)) > 50
+def _bytes_read() -> int:
+    """By this process so far, of whatever file."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def test_a_small_tail_of_a_big_log_does_not_read_all_of_it(log):
     log.write_bytes(entry(OUT, b"x" * 79) * 400_000)
-    start = time.perf_counter()
+    before = _bytes_read()
     assert read(log, tail=10)[OUT] == (b"x" * 79 + b"\n") * 10
-    assert time.perf_counter() - start < 0.2
+    assert _bytes_read() - before < log.stat().st_size / 20
+
+
+def test_a_begun_line_at_the_end_does_not_make_a_tail_read_all(log):
+    log.write_bytes(entry(OUT, b"x" * 79) * 400_000 + entry(OUT, b"begun", full=False))
+    before = _bytes_read()
+    assert read(log, tail=2)[OUT] == b"x" * 79 + b"\nbegun"
+    assert _bytes_read() - before < log.stat().st_size / 20
 
 
 class Follower:
@@ -238,19 +235,15 @@ async def test_following_delivers_at_once_and_ends_with_the_zone(log, open_descr
     log.write_bytes(entry(OUT, b"before"))
     ended = asyncio.Event()
     follower = Follower(read_logs(log, LogQuery(follow=True), ended=ended))
-    latencies = []
     async with asyncio.TaskGroup() as group:
         group.create_task(follower.run())
         await follower.until(b"before\n")
         for n in range(20):
-            start = time.perf_counter()
             append(log, entry(OUT, b"line %d" % n))
             await follower.until(b"line %d\n" % n)
-            latencies.append(time.perf_counter() - start)
         append(log, entry(OUT, b"last words", full=False))
         ended.set()
     assert follower.text.endswith(b"line 19\nlast words")
-    assert sorted(latencies)[10] < 0.005
 
 
 async def test_following_starts_before_the_log_exists_and_goes_over_rotations(
