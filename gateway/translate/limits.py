@@ -150,6 +150,27 @@ def memory_swap(host: HostConfig) -> int:
     return host.memory_swap
 
 
+_BEYOND: dict[str, tuple[str, ...]] = {
+    "MemoryLimit": ("memory", "memory_reservation", "memory_swap"),
+    "SwapLimit": ("memory_swap",),
+    "PidsLimit": ("pids",),
+    "CPUShares": ("cpu_shares",),
+    "CpuCfsQuota": ("cpu_quota", "cpu_period"),
+    "CPUSet": ("cpuset_cpus", "cpuset_mems"),
+    "BlkioWeight": ("blkio_weight",),
+}
+"""Limits that a machine lacks, by the names of /info -> what then must not be asked of the runtime."""
+
+
+def kept_resources(host: HostConfig, around: Surroundings) -> Resources:
+    """`resources` without what `check_warnings` calls discarded: a runtime would fail on it."""
+    found = resources(host)
+    lacking = [name for name, there in around.limits.items() if not there]
+    gone = {field: None for name in lacking for field in _BEYOND.get(name, ())}
+    empty = {field: "" for field in gone if field.startswith("cpuset")}
+    return found.model_copy(update={**gone, **empty})
+
+
 def resources(host: HostConfig) -> Resources:
     """Limits in OCI units, None where the client asked for nothing."""
     quota, period = host.cpu_quota, host.cpu_period

@@ -190,7 +190,7 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         stdin_once=body.stdin_once and not body.tty,
         console_size=_console(host.console_size),
         published_ports=_published(body, found.config, mode),
-        resources=limits.resources(host),
+        resources=limits.kept_resources(host, found.around),
         dns_options=tuple(host.dns_options or ()),
         annotations=dict(host.annotations or {}),
     )

@@ -453,6 +453,15 @@ def test_limits_that_are_none_or_not_kept_are_not_shown() -> None:
     assert [shown.host_config[key] for key in host] == [0, 5, None, None]
 
 
+def test_limits_that_the_machine_lacks_are_not_asked_of_the_runtime() -> None:
+    host = {"PidsLimit": 9, "CpusetCpus": "0", "CpuShares": 5, "Memory": 64 * 2**20}
+    around = Surroundings(limits={"PidsLimit": False, "CPUSet": False, "SwapLimit": False})
+    spec = zone_spec(planned({"HostConfig": host}, around=around))
+    asked = decode(spec.internal_metadata).runtime.resources
+    assert (asked.pids, asked.cpuset_cpus, asked.memory_swap) == (None, "", None)
+    assert (asked.cpu_shares, asked.memory) == (5, 64 * 2**20)
+
+
 def test_the_shell_of_an_image_is_for_builds_only() -> None:
     image = replace(IMAGE, config={**IMAGE.config, "Shell": ["/bin/bash", "-c"]})
     assert "Shell" not in planned({}, image).config
