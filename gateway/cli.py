@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,8 @@ def _start_logging(level: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     settings = _settings(vars(options))
     _start_logging(settings.log_level)
-    from gateway.server import serve
+    with _no_authorities():
+        from gateway.server import serve
 
     if os.geteuid() != 0:
         raise InvalidParameter("zonegate serve needs root: it mounts, and makes namespaces")
@@ -153,6 +154,25 @@ def _tune_malloc() -> None:
         mallopt(arena_max, 1)
         mallopt(mmap_threshold, 128 << 10)
         mallopt(trim_threshold, 256 << 10)
+
+
+@contextlib.contextmanager
+def _no_authorities() -> Iterator[None]:
+    """aiohttp reads all certificate authorities at import, 2 MB for contexts that nobody here uses.
+
+    The registry client has a context of its own, made when a registry first needs it.
+    """
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _loop_factory() -> Any:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import ipaddress
 import logging
 import ssl
@@ -307,11 +308,11 @@ class RegistryClient:
                 raise await refusal(response, None)
             return _Endpoint(base, trust, _challenge(response), server.credentials)
 
-    def _trust(self, authority: str) -> bool | ssl.SSLContext:
+    def _trust(self, authority: str) -> ssl.SSLContext:
         """Whom to believe besides the system's authorities, and how to show who we are."""
         folder = self._certificates and self._certificates / authority
         if not folder or not folder.is_dir():
-            return True
+            return _system_authorities()
         context = ssl.create_default_context()
         try:
             for file in folder.glob("*.crt"):
@@ -532,6 +533,12 @@ def _networks(
         return tuple(ipaddress.ip_network(text, strict=False) for text in insecure if "/" in text)
     except ValueError as error:
         raise InvalidParameter(f"invalid insecure registry: {error}") from error
+
+
+@functools.cache
+def _system_authorities() -> ssl.SSLContext:
+    """One context for all registries without certificates of their own, made when first needed."""
+    return ssl.create_default_context()
 
 
 def _host_of(server: str) -> str:

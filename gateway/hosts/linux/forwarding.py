@@ -13,8 +13,17 @@ _BRIDGE_NF = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _LEGACY = Path("/proc/net/ip_tables_names")
 
 
-def forwarding_warnings(rules: Nft, bridge: str) -> tuple[str, ...]:
+def forwarding_warnings(bridge: str) -> tuple[str, ...]:
     """A sentence for each chain of others that drops what is forwarded, with the command that allows it."""
+    # A context of its own: it keeps all that it ever listed, over a megabyte.
+    rules = Nft()
+    try:
+        return _warnings(rules, bridge)
+    finally:
+        rules.close()
+
+
+def _warnings(rules: Nft, bridge: str) -> tuple[str, ...]:
     listing = rules.run("list chains")
     user_chain = '"name": "DOCKER-USER"' in listing
     return tuple(

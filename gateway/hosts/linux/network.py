@@ -350,7 +350,7 @@ class LinuxNetworks:
         self._published.make_table_if_missing()
         self._warned_at = time.monotonic()
         bridge = self._bridge.name if self._bridge else ""
-        self._warnings = forwarding_warnings(self._rules, bridge) if bridge else ()
+        self._warnings = forwarding_warnings(bridge) if bridge else ()
 
     def _close(self, remove: bool) -> None:
         self._pool.close()
