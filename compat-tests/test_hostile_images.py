@@ -52,7 +52,7 @@ def hostile(cli: CLI, tmp_path: Path, outside: Path) -> Iterator[str]:
             "etc/mtab": "OUT/mtab",
             "etc/resolv.conf": "OUT/resolv.conf",
             "etc/hosts": f"{up}OUT/hosts",
-            "work": "OUT/work",
+            "job": "OUT/job",
             "data": "OUT",
             "tmpfs": "OUT/tmpfs",
             ".dockerenv": "OUT/dockerenv",
@@ -76,9 +76,9 @@ def listing(folder: Path) -> dict[str, str]:
         "-u intruder",
         "-u root:intruders",
         "--group-add intruders",
-        "-w /work/below",
+        "-w /job/below",
         "-w /data/below",
-        "-w /work/../data/x",
+        "-w /job/../data/x",
         "-v /data",
         "-v /data/below",
         "-v vhostile:/data",
@@ -86,7 +86,7 @@ def listing(folder: Path) -> dict[str, str]:
         "--tmpfs /data/tmpfs",
         "-v /etc/hostname:/data/file:ro",
         "-v /etc:/data/folder:ro",
-        "--mount type=volume,dst=/work/volume",
+        "--mount type=volume,dst=/job/volume",
         "--device /dev/null:/data/null",
         "--init",
         "--read-only",
@@ -96,9 +96,9 @@ def test_no_link_of_an_image_leads_out_of_its_root(
     cli: CLI, hostile: str, outside: Path, options: str
 ) -> None:
     before = listing(outside)
-    script = "cat /data/secret /work/secret; id; ls /data/ 2>&1"
+    script = "cat /data/secret /job/secret; id; ls /data/ 2>&1"
     result = cli(["run", "--rm", *options.split(), hostile, "sh", "-c", script])
     assert "4711" not in result.stdout
     assert "secret\n" not in result.stdout
     assert listing(outside) == before
-    assert not os.path.lexists(outside / "work")
+    assert not os.path.lexists(outside / "job")
