@@ -435,7 +435,8 @@ async def test_a_watching_client_that_leaves_does_not_end_stdin(bench: Bench) ->
 
 
 async def test_a_terminal_has_a_size_and_one_stream(bench: Bench) -> None:
-    wait = "until stty size | grep -q '{}'; do sleep 0.01; done; "
+    # busybox's stty complains of a terminal that has no size yet.
+    wait = "until stty size 2>&1 | grep -q '{}'; do sleep 0.01; done; "
     zone = await bench.create(
         "sh", "-c", wait.format("33 77") + "echo wide >&2; " + wait.format("40 100") + "echo end",
         tty=True, open_stdin=True,
