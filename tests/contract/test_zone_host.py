@@ -507,7 +507,11 @@ async def test_exec_on_a_terminal(bench: Bench) -> None:
     process = await bench.zones.exec(
         zone.uuid,
         Process(
-            ("sh", "-c", "stty size; read x; stty size"),
+            (
+                "sh",
+                "-c",
+                "until stty size 2>&1 | grep '33 77'; do sleep 0.01; done; read x; stty size",
+            ),
             tty=True,
             attach_stdin=True,
             console_size=(33, 77),
