@@ -159,7 +159,7 @@ def _until_logged(api: API, ident: str, text: bytes) -> None:
 def test_a_terminal_is_raw_and_has_a_size(api: API) -> None:
     ident = create(
         api,
-        "read x; stty size; echo done",
+        "read x; until stty size 2>&1 | grep '33 99'; do sleep 0.01; done; echo done",
         Tty=True,
         OpenStdin=True,
         StdinOnce=True,
