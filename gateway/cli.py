@@ -86,6 +86,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("-G", "--group", metavar="GROUP", help="group of the unix socket (docker)")
     add("--name", metavar="NAME", help="tells instances on one machine apart (zonegate)")
     add("--backend", choices=("linux", "smartos"), help="the platform that runs the zones")
+    add(
+        "--smartos-host",
+        metavar="ssh://USER@HOST",
+        help="the global zone, where it is another machine's",
+    )
     add("--registry-mirror", dest="registry_mirrors", action="append", metavar="URL")
     add("--insecure-registry", dest="insecure_registries", action="append", metavar="HOST|CIDR")
     add("-l", "--log-level", choices=tuple(_LEVELS))
@@ -112,6 +117,8 @@ def _settings(flags: Mapping[str, Any]) -> Settings:
     from gateway.settings import AddressPool, load
 
     given = {key: value for key, value in flags.items() if key not in ("command", "config")}
+    if smartos_host := given.pop("smartos_host", None):
+        given["smartos"] = {"host": smartos_host}
     if pools := given.get("default_address_pools"):
         given["default_address_pools"] = [AddressPool.parse(pool) for pool in pools]
     file = flags.get("config") or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)

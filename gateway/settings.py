@@ -91,6 +91,80 @@ def _name_server(text: str) -> str:
 _Path = Annotated[Path, AfterValidator(_absolute)]
 
 
+def _global_zone(url: str) -> str:
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme != "ssh" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f'"{url}" is not ssh://[user@]host[:port]')
+    return url
+
+
+class SmartOSSettings(BaseModel):
+    """[smartos]: where the global zone is, and what zones there get that no client asks for.
+
+    Names of the network's values are those of the hand-written specs that admins use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Annotated[str, AfterValidator(_global_zone)] = ""
+    """--smartos-host: "" = this machine is the global zone; else ssh://[user@]host[:port]."""
+    identity_file: Path | None = None
+    """Private key for SSH; None = the agent and the usual files in ~/.ssh."""
+    known_hosts: Path | None = None
+    """Whose host keys are trusted; None = ~/.ssh/known_hosts.  There is no way to trust any key."""
+    root: str = "/"
+    """Where the platform's own files (/var/imgadm, /var/run, /usr/img) begin: / on every real machine."""
+    zpool: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")] = "zones"
+    nic_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_/]+$")] = "admin"
+    """Of the default network."""
+    subnet: str = ""
+    """CIDR of the default network; "" = there is none, and containers get no nic unless --network names one."""
+    range: str = ""
+    """FIRST-LAST: the addresses that zones may get; "" = the whole subnet but the gateway."""
+    gateway: str = ""
+    """Default router; "" = none."""
+    vlan_id: Annotated[int, Field(ge=0, le=4095)] = 0
+    mtu: Annotated[int, Field(ge=576, le=9000)] | None = None
+    interface: str = ""
+    """Of a zone's first nic; "" = what the brand is used to: eth0 on lx, net0 elsewhere."""
+    egress_nic: str = ""
+    """Interface of the global zone that etherstub networks reach outside by, with ipnat; "" = they are internal."""
+    image_servers: tuple[str, ...] = ("https://images.smartos.org",)
+    """IMGAPI servers: `docker pull images.smartos.org/base-64-lts:15.4.0`."""
+
+    @field_validator("subnet")
+    @classmethod
+    def _is_subnet(cls, text: str) -> str:
+        return str(ipaddress.IPv4Network(text, strict=False)) if text else ""
+
+    @field_validator("gateway")
+    @classmethod
+    def _is_gateway(cls, text: str) -> str:
+        return str(ipaddress.IPv4Address(text)) if text else ""
+
+    @field_validator("range")
+    @classmethod
+    def _is_range(cls, text: str) -> str:
+        if text:
+            first, _, last = text.partition("-")
+            if ipaddress.IPv4Address(first.strip()) > ipaddress.IPv4Address(last.strip()):
+                raise ValueError(f"{text}: the first address is above the last")
+        return text
+
+
+SMARTOS_ZONE_DEFAULTS: dict[str, int | str] = {
+    "max_physical_memory": 1024,
+    "max_locked_memory": 1024,
+    "max_swap": 2048,
+    "quota": 10,
+    "max_lwps": 2000,
+    "cpu_shares": 100,
+}
+"""Limits of a zone on SmartOS that neither client nor settings name: without them vmadm's own are 256 MiB and no quota."""
+
+
 class Settings(BaseModel):
     """Everything that can be set.  `name` tells instances on one machine apart."""
 
@@ -132,7 +206,9 @@ class Settings(BaseModel):
     max_concurrent_downloads: Annotated[int, Field(ge=1)] = 3
     shutdown_timeout: Annotated[int, Field(ge=0)] = 15
     zone_defaults: dict[str, int | str] = Field(default_factory=dict)
-    """Limits put into every spec that the client left open, by vmadm property; empty on linux."""
+    """Limits put into every spec that the client left open, by vmadm property; on SmartOS laid over
+    `SMARTOS_ZONE_DEFAULTS`.  `kernel_version` too: what Linux an lx zone shows."""
+    smartos: SmartOSSettings = Field(default_factory=SmartOSSettings)
 
     @property
     def bridge_name(self) -> str:
@@ -147,8 +223,10 @@ def load(
     values: dict[str, Any] = {}
     if file is not None:
         values |= _from_file(file)
-    values |= _from_environment(environment)
-    values |= {key: value for key, value in flags.items() if value is not None}
+    for source in (_from_environment(environment), flags):
+        given = {key: value for key, value in source.items() if value is not None}
+        table = values.get("smartos", {}) | given.pop("smartos", {})
+        values |= given | ({"smartos": table} if table else {})
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -188,6 +266,13 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[key] = [AddressPool.parse(pool) for pool in text.split()]
         elif key in _LISTS:
             values[key] = text.replace(",", " ").split()
-        elif key != "zone_defaults":
+        elif key not in ("zone_defaults", "smartos"):
             values[key] = text
+    smartos = {
+        key: text.replace(",", " ").split() if key == "image_servers" else text
+        for key in SmartOSSettings.model_fields
+        if (text := environment.get(f"ZONEGATE_SMARTOS_{key.upper()}")) is not None
+    }
+    if smartos:
+        values["smartos"] = smartos
     return values
