@@ -1,7 +1,9 @@
 """The only place that starts a process.
 
 A `Spawner` starts programs by posix_spawn from one thread of its own, a `Child` is waited for through
-its pidfd: no thread per child, no signal handler, no fork of the server's memory.
+its pidfd: no thread per child, no signal handler, no fork of the server's memory.  Where there are no
+pidfds (illumos) a thread waits for each child, without reaping it: that is the loop's, so that a signal
+cannot hit a process that came to have the same pid.
 
 The thread may have left the process's mount namespace (`enter`): children then see that namespace,
 while the server itself keeps the machine's.  Measured: 1.0-1.2 ms a spawn, as fast as without.
@@ -10,9 +12,11 @@ while the server itself keeps the machine's.  Measured: 1.0-1.2 ms a spawn, as f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,15 +33,30 @@ class Child:
     def __init__(self, pid: int, argv: Sequence[str]) -> None:
         self.pid = pid
         self.argv = tuple(argv)
-        self._pidfd = os.pidfd_open(pid)
-        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        self._loop = asyncio.get_running_loop()
+        self._status: asyncio.Future[int] = self._loop.create_future()
+        self._pidfd = -1
+        self._reaped = False
+        if hasattr(os, "pidfd_open"):
+            self._pidfd = os.pidfd_open(pid)
+            self._loop.add_reader(self._pidfd, self._reap)
+        else:
+            # A daemon: a child that outlives the server must not hold it up.
+            threading.Thread(target=self._watch, name=f"child-{pid}", daemon=True).start()
+
+    def _watch(self) -> None:
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop was closed before the child ended
+            self._loop.call_soon_threadsafe(self._reap)
 
     def _reap(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
         _, status = os.waitpid(self.pid, 0)
-        os.close(self._pidfd)
-        self._pidfd = -1
+        self._reaped = True
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         if not self._status.done():
             self._status.set_result(os.waitstatus_to_exitcode(status))
 
@@ -51,12 +70,14 @@ class Child:
         return await asyncio.shield(self._status)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Signal it; nothing happens once it has ended (a pidfd cannot hit a reused pid)."""
-        if self._pidfd >= 0:
-            try:
+        """Signal it; nothing happens once it has ended (its pid is its own until it is reaped)."""
+        if self._reaped:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
-                return
+            else:
+                os.kill(self.pid, number)
 
 
 class Spawner:

@@ -23,8 +23,8 @@ from typing import Any
 
 from dockerapi.errors import NotSupported, StartFailure
 from gateway.hosts.command import Child, Spawner
+from gateway.hosts.inlet import widen
 from gateway.hosts.linux.conmon import EXEC_PREFIX, Runtime, reworded
-from gateway.hosts.linux.inlet import widen
 from gateway.hosts.linux.reaper import reap_strays
 from gateway.hosts.linux.stdio import ProcessStdio
 from gateway.hosts.linux.watch import FolderWatch

@@ -15,7 +15,8 @@ import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dockerapi.framing import StreamId
-from gateway.hosts.linux.inlet import Chunk, Inlet, Outlet, packets, pipe
+from gateway.hosts.inlet import Chunk, Inlet, Outlet, pipe
+from gateway.hosts.linux.inlet import packets
 from gateway.zones.host import AttachStreams
 
 # conmon silently cuts packets above 32 KiB: half of a 64 KiB packet never arrives.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dockerapi.errors import StartFailure
-from gateway.hosts.linux.inlet import Inlet, Outlet
+from gateway.hosts.inlet import Inlet, Outlet
 from gateway.zones.host import Process
 from tests.contract.conftest import DEADLINE_S, Bench, collect, kept, linux_settings, opened
 

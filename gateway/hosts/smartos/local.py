@@ -1,0 +1,349 @@
+"""The global zone that this process runs in: programs by hosts/command.py, files by the system's own calls.
+
+A program with a terminal is started by way of `_ON_TERMINAL`: posix_spawn alone can make no session with a
+controlling terminal on every platform.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal as signals
+import stat
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from dockerapi.errors import APIError, CommandFailed, Conflict, Forbidden, NotFound
+from dockerapi.framing import StreamId
+from gateway.hosts.command import Child, Spawner, run
+from gateway.hosts.inlet import Inlet, Outlet, pipe, widen
+from gateway.hosts.smartos.globalzone import FileStatus
+
+PLATFORM_PATH = (
+    "/usr/bin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/img/sbin",
+    "/opt/local/bin",
+    "/smartdc/bin",
+)
+"""Where the platform's programs are.  SMF and sshd give their children less."""
+
+# Python leaves SIGPIPE and SIGXFSZ ignored; a program must not inherit that.
+_ON_TERMINAL = (
+    "import os, signal, sys\n"
+    "os.login_tty(0)\n"
+    "for n in (signal.SIGPIPE, signal.SIGXFSZ): signal.signal(n, signal.SIG_DFL)\n"
+    "os.execv(sys.argv[1], sys.argv[2:])\n"
+)
+
+
+def search_path(root: str, inherited: str) -> str:
+    """PATH of programs: the process's own, then the platform's folders, below `root` first where it is not /."""
+    below = [root.rstrip("/") + folder for folder in PLATFORM_PATH] if root != "/" else []
+    folders = [*filter(None, inherited.split(":")), *below, *PLATFORM_PATH]
+    return ":".join(dict.fromkeys(folders))
+
+
+def terminal_size(descriptor: int, height: int, width: int) -> None:
+    """Of a terminal, by its master; SIGWINCH follows."""
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+class LocalProgram:
+    """See `globalzone.Program`.  Owns its descriptors, by number in the child."""
+
+    def __init__(self, child: Child, ours: Mapping[int, int], master: int | None) -> None:
+        self._child = child
+        self._master = master
+        self._stdin = ours.get(0)
+        streams = {1: StreamId.STDOUT, 2: StreamId.STDERR}
+        sources = {fd: pipe(fd, streams[n]) for n, fd in ours.items() if n in streams}
+        if master is not None:
+            sources[master] = pipe(master, StreamId.STDOUT)
+        if self._stdin is not None:
+            os.set_blocking(self._stdin, False)
+        target = self._stdin if master is None else master
+        self._outlet = Outlet(target) if target is not None else None
+        self._inlet = Inlet(sources, self._release)
+
+    def _release(self, descriptor: int) -> None:
+        if descriptor == self._master:
+            self._master = None
+            if self._outlet is not None:
+                self._outlet.close()
+        os.close(descriptor)
+
+    @property
+    def tty(self) -> bool:
+        """Whether it was started on a terminal."""
+        return self._stdin is None and self._outlet is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has been reaped."""
+        return self._child.ended
+
+    async def output(self) -> AsyncIterator[tuple[StreamId, bytes]]:
+        """Chunks until the program and all who inherited its streams ended, or `close`."""
+        while chunks := await self._inlet.next():
+            for chunk in chunks:
+                yield chunk
+
+    async def write(self, data: bytes) -> None:
+        """To stdin; dropped once nobody reads it."""
+        if self._outlet is not None:
+            await self._outlet.write(data)
+
+    async def close_input(self) -> None:
+        """EOF on stdin; a terminal stays open."""
+        if self._stdin is None:
+            return
+        if self._outlet is not None:
+            self._outlet.close()
+        os.close(self._stdin)
+        self._stdin = None
+
+    async def resize(self, height: int, width: int) -> None:
+        """Of the terminal, while it is there."""
+        if self._master is not None:
+            terminal_size(self._master, height, width)
+
+    async def wait(self) -> int:
+        """Its exit code, or the negative number of a signal."""
+        return await self._child.wait()
+
+    async def kill(self, signal: str = "SIGKILL") -> None:
+        """By name; nothing happens once it has ended."""
+        self._child.kill(signals.Signals[signal])
+
+    async def close(self) -> None:
+        """End it if it runs, let go of its streams."""
+        self._child.kill()
+        self._inlet.close()
+        await self.close_input()
+        await self._child.wait()
+
+
+class LocalGlobalZone:
+    """See `globalzone.GlobalZone`.  `root`: below it the platform's programs are looked for, too."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._path = search_path(root, os.environ.get("PATH", ""))
+        self._spawner = Spawner()
+        self._programs: set[LocalProgram] = set()
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "local"
+
+    @property
+    def is_local(self) -> bool:
+        """It is."""
+        return True
+
+    def _resolve(self, argv: Sequence[str]) -> list[str]:
+        found = shutil.which(argv[0], path=self._path)
+        if found is None:
+            raise CommandFailed(Path(argv[0]).name, 127, f"{argv[0]}: not found in {self._path}")
+        return [found, *argv[1:]]
+
+    def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        return {**os.environ, "PATH": self._path, **(env or {})}
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Standard output of a program that must succeed; `env` is added to ours.  CommandFailed."""
+        return await run(
+            self._resolve(argv),
+            timeout_s=timeout_s,
+            stdin=stdin,
+            env=self._environment(env),
+            spawner=self._spawner,
+        )
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bool = False,
+        terminal: tuple[int, int] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> LocalProgram:
+        """Start a program; CommandFailed (127) if it cannot be."""
+        command = self._resolve(argv)
+        ours: dict[int, int] = {}
+        theirs: dict[int, int] = {}
+        master = None
+        if terminal is None:
+            ours, theirs = _pipes(stdin)
+        else:
+            master, slave = os.openpty()
+            theirs = {0: slave}
+            terminal_size(master, *terminal)
+            command = [sys.executable, "-ISc", _ON_TERMINAL, command[0], *command]
+        opened = [*ours.values(), *([master] if master is not None else [])]
+        try:
+            fds = theirs if terminal is None else dict.fromkeys(range(3), theirs[0])
+            child = await self._spawner.spawn(command, env=self._environment(env), fds=fds)
+        except BaseException as error:
+            for descriptor in opened:
+                os.close(descriptor)
+            if isinstance(error, OSError):
+                name = Path(argv[0]).name
+                raise CommandFailed(name, 127, f"{argv[0]}: {error.strerror}") from error
+            raise
+        finally:
+            for descriptor in theirs.values():
+                os.close(descriptor)
+        program = LocalProgram(child, ours, master)
+        self._programs = {other for other in self._programs if not other.ended} | {program}
+        return program
+
+    async def read(self, path: str, *, offset: int = 0, size: int = -1) -> bytes:
+        """Bytes of a file.  NotFound."""
+        return await asyncio.to_thread(_read, path, offset, size)
+
+    async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        """Written aside, then renamed."""
+        await _finished(lambda: _write(path, data, mode))
+
+    async def upload(self, source: Path, path: str) -> None:
+        """A copy, whole or not there; Conflict if `path` is."""
+        await _finished(lambda: _copy(source, path), lambda: Path(path).unlink(missing_ok=True))
+
+    async def status(self, path: str) -> FileStatus | None:
+        """lstat; None if there is nothing."""
+        return await asyncio.to_thread(_status, path)
+
+    async def names(self, folder: str) -> list[str]:
+        """What a folder holds; NotFound."""
+        with _worded(folder):
+            return await asyncio.to_thread(os.listdir, folder)
+
+    async def make_folder(self, path: str) -> None:
+        """With its parents."""
+        with _worded(path):
+            await asyncio.to_thread(os.makedirs, path, 0o755, True)
+
+    async def remove(self, path: str) -> None:
+        """A file; none is fine."""
+        with _worded(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            await asyncio.to_thread(os.unlink, path)
+
+    async def connect(
+        self, host: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Straight."""
+        return await asyncio.open_connection(host, port)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Programs started here are ended."""
+        programs, self._programs = self._programs, set()
+        for program in programs:
+            await program.close()
+        self._spawner.close()
+
+
+def _pipes(stdin: bool) -> tuple[dict[int, int], dict[int, int]]:
+    """Our ends and the program's, by its descriptor numbers."""
+    ours: dict[int, int] = {}
+    theirs: dict[int, int] = {}
+    if stdin:
+        theirs[0], ours[0] = os.pipe()
+    for number in (1, 2):
+        ours[number], theirs[number] = os.pipe()
+    for descriptor in ours.values():
+        widen(descriptor)
+    return ours, theirs
+
+
+@contextlib.contextmanager
+def _worded(path: str) -> Iterator[None]:
+    """The system's errors as ours, with the path."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"{path}: {error.strerror}") from error
+    except FileExistsError as error:
+        raise Conflict(f"{path}: {error.strerror}") from error
+    except PermissionError as error:
+        raise Forbidden(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise APIError(f"{path}: {error.strerror or error}") from error
+
+
+def _read(path: str, offset: int, size: int) -> bytes:
+    with _worded(path), Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _write(path: str, data: bytes, mode: int) -> None:
+    aside = f"{path}.{secrets.token_hex(4)}"
+    with _worded(path):
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(aside).rename(path)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+
+
+def _copy(source: Path, path: str) -> None:
+    with _worded(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file, source.open("rb") as original:
+                shutil.copyfileobj(original, file, 1 << 20)
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
+
+
+def _status(path: str) -> FileStatus | None:
+    try:
+        with _worded(path):
+            found = os.lstat(path)
+            link = str(Path(path).readlink()) if stat.S_ISLNK(found.st_mode) else ""
+    except NotFound:
+        return None
+    return FileStatus(found.st_size, found.st_mode, found.st_mtime_ns, found.st_ino, link)
+
+
+async def _finished(act: Callable[[], None], undo: Callable[[], None] = lambda: None) -> None:
+    """Runs `act` in a thread to its end, also when the caller is cancelled meanwhile: `undo` follows then."""
+    work = asyncio.get_running_loop().run_in_executor(None, act)
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if work.exception() is None:
+            undo()
+        raise
