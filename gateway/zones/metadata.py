@@ -6,6 +6,9 @@ vmadm's metadata is flat, so lists and maps are JSON text.  `DockerMetadata` hol
 Our own keys carry what vmadm and docker:* have no word for:
 `zonegate:runtime`  what a host must act on, in OCI words (`Runtime`)
 `zonegate:create`   Config, HostConfig and NetworkingConfig as `docker inspect` shows them; hosts leave it alone
+
+A zone without `docker: true` (a full zone, a machine) has no docker:* keys, which only dockerinit and vmadmd
+would act on: the same keys are under `zonegate:` there (`zonegate:id`, `zonegate:imagename` ...).
 """
 
 from __future__ import annotations
@@ -136,6 +139,8 @@ class DockerMetadata(_Frozen):
 
     id: str
     """64 hex; the first 32 are the zone's UUID without dashes."""
+    docker: bool = True
+    """Whether the zone has docker: true."""
     image_name: str = ""
     """What the client typed."""
     image_id: str = ""
@@ -170,10 +175,16 @@ class DockerMetadata(_Frozen):
         return self.entrypoint + self.cmd
 
 
+def _list_text(values: tuple[Any, ...]) -> str:
+    """With a blank after each comma, as admins write these by hand; dockerinit takes any JSON."""
+    return json.dumps(list(values), ensure_ascii=False)
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
 
 
+_DOCKER, _OURS = "docker:", "zonegate:"
 _STRINGS = {
     "docker:id": "id",
     "docker:imagename": "image_name",
@@ -214,10 +225,10 @@ def encode(metadata: DockerMetadata) -> dict[str, Flat]:
         if getattr(metadata, name):
             flat[key] = True
     for key, name in _REQUIRED_LISTS.items():
-        flat[key] = _text(list(getattr(metadata, name)))
+        flat[key] = _list_text(getattr(metadata, name))
     for key, name in _LISTS.items():
         if values := getattr(metadata, name):
-            flat[key] = _text(list(values))
+            flat[key] = _list_text(values)
     if metadata.log_config:
         flat["docker:logconfig"] = _text(metadata.log_config)
     if metadata.restart_policy == "unless-stopped":
@@ -225,15 +236,37 @@ def encode(metadata: DockerMetadata) -> dict[str, Flat]:
         flat[_UNLESS_STOPPED_KEY] = True
     elif metadata.restart_policy:
         flat["docker:restartpolicy"] = metadata.restart_policy
+    if not metadata.docker:
+        flat = _without_docker(flat)
     flat[RUNTIME_KEY] = metadata.runtime.model_dump_json(exclude_defaults=True)
     if metadata.create:
         flat[CREATE_KEY] = _text(metadata.create)
     return flat
 
 
+def _without_docker(flat: Mapping[str, Flat]) -> dict[str, Flat]:
+    """Nobody runs a command there: empty lists and the word to dockerinit are left out."""
+    unread = {"docker:noipmgmtd", *(key for key in _REQUIRED_LISTS if flat[key] == "[]")}
+    return {
+        key.replace(_DOCKER, _OURS, 1) if key.startswith(_DOCKER) else key: value
+        for key, value in flat.items()
+        if key not in unread
+    }
+
+
+def _with_docker(flat: Mapping[str, Flat]) -> dict[str, Flat]:
+    """Keys of a zone without docker: true by the names that the others have."""
+    known = _STRINGS.keys() | _FLAGS.keys() | _REQUIRED_LISTS.keys() | _LISTS.keys()
+    known |= {"docker:logconfig", "docker:restartpolicy"}
+    names = {key.replace(_DOCKER, _OURS, 1): key for key in known}
+    return {names.get(key, key): value for key, value in flat.items() if key not in known}
+
+
 def decode(flat: Mapping[str, Flat]) -> DockerMetadata:
     """Inverse of `encode`; keys of others are passed over.  ValueError on text that is no JSON."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"docker": "zonegate:id" not in flat}
+    if not fields["docker"]:
+        flat = _with_docker(flat)
     for key, name in _STRINGS.items():
         if key in flat:
             fields[name] = str(flat[key])
