@@ -22,6 +22,9 @@ from gateway.zones.spec import ZoneUUID
 
 _WRITE_DELAY_S = 0.5
 
+Span = tuple[IPv4Address, IPv4Address]
+"""First and last address, both included."""
+
 
 def mac_of(address: IPv4Address) -> str:
     """02:42 and the address, as dockerd has it."""
@@ -45,15 +48,24 @@ def choose_subnet(pools: Sequence[AddressPool], taken: Iterable[IPv4Network]) ->
 
 
 class Subnet:
-    """Addresses of one network.  Fresh ones come first; those given back only when none is fresh, oldest first."""
+    """Addresses of one network.  Fresh ones come first; those given back only when none is fresh, oldest first.
 
-    def __init__(self, network: IPv4Network, reserved: Iterable[IPv4Address]) -> None:
+    Of its own accord it gives only those of `span` (first and last, both included; None = all but the network's
+    and the broadcast address); any of the network can be asked for.
+    """
+
+    def __init__(
+        self, network: IPv4Network, reserved: Iterable[IPv4Address], span: Span | None = None
+    ) -> None:
         self.network = network
         first, last = int(network.network_address), int(network.broadcast_address)
         if network.prefixlen < 31:
             first, last = first + 1, last - 1
-        self._fresh, self._last = first, last
-        self._used = {int(address) for address in reserved}
+        if span is not None:
+            first, last = max(first, int(span[0])), min(last, int(span[1]))
+        self._first, self._fresh, self._last = first, first, last
+        self._reserved = {int(address) for address in reserved}
+        self._used = set(self._reserved)
         self._freed: deque[int] = deque()
 
     @property
@@ -94,10 +106,10 @@ class Subnet:
     def give_back(self, address: IPv4Address) -> None:
         """It may be handed out again, later."""
         number = int(address)
-        if number in self._used:
+        if number in self._used and number not in self._reserved:
             self._used.discard(number)
             # Above the mark it is still fresh; in the queue as well it would be found twice.
-            if number < self._fresh:
+            if self._first <= number < self._fresh:
                 self._freed.append(number)
 
 
@@ -114,10 +126,17 @@ class LeaseBook:
         self._timer: threading.Timer | None = None
         self._stored: Mapping[str, object] = _read(file)
 
-    def add_network(self, network_id: str, subnet: IPv4Network, gateway: IPv4Address) -> None:
+    def add_network(
+        self,
+        network_id: str,
+        subnet: IPv4Network,
+        gateway: IPv4Address | None,
+        span: Span | None = None,
+    ) -> None:
         """Lease from this subnet; what the file says of it is taken as leased until `forget_unlearned`."""
         with self._lock:
-            self._subnets[network_id] = allocator = Subnet(subnet, [gateway])
+            reserved = [] if gateway is None else [gateway]
+            self._subnets[network_id] = allocator = Subnet(subnet, reserved, span)
             stored = self._stored.get(network_id)
             if not isinstance(stored, dict):
                 return
@@ -126,6 +145,33 @@ class LeaseBook:
                 address = IPv4Address(text)
                 if address in subnet and allocator.take(address):
                     self._put(ZoneUUID(uuid), network_id, address)
+
+    def remove_network(self, network_id: str) -> None:
+        """No more leases from it; those that are there stay the zones' until `release`."""
+        with self._lock:
+            self._subnets.pop(network_id, None)
+            self._write_later()
+
+    def zones_on(self, network_id: str) -> Sequence[ZoneUUID]:
+        """Who has an address there."""
+        with self._lock:
+            return [
+                u for u, found in self._leases.items() if any(n == network_id for n, _ in found)
+            ]
+
+    def reserve(self, address: IPv4Address) -> None:
+        """Somebody else's: not to be handed out on any network.  A zone of ours that has it keeps it."""
+        with self._lock:
+            for subnet in self._subnets.values():
+                if address in subnet.network:
+                    subnet.take(address)
+
+    def unreserve(self, address: IPv4Address) -> None:
+        """Nobody else's any more."""
+        with self._lock:
+            for network_id, subnet in self._subnets.items():
+                if address in subnet.network and (network_id, address) not in self._owners:
+                    subnet.give_back(address)
 
     def learn(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
         """A zone's nic says so.  Whoever else had it by the file loses it."""

@@ -1,7 +1,8 @@
 """Published ports where the platform's NAT does not reach: bytes go through this process.
 
-On Linux that is IPv6: zones have IPv4 addresses only and no rule turns one into the other.  A client of
-`[::]:8080` is served from here and the zone sees the host's own address, as with dockerd's userland proxy.
+On Linux that is IPv6: zones have IPv4 addresses only and no rule turns one into the other.  On SmartOS it is
+every published port.  A client of `[::]:8080` is served from here and the zone sees the host's own address, as
+with dockerd's userland proxy.
 Which socket is listening is for others to say; it stays theirs, a proxy works on a copy.
 """
 
@@ -11,9 +12,11 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import IPv4Address
 from typing import Any, Protocol
+
+from dockerapi.errors import APIError
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,20 @@ class PortProxy(Protocol):
         ...
 
 
-class TCPProxy:
-    """Relays every connection to one address, each direction closed on its own."""
+Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""How a zone's address and port are reached."""
 
-    def __init__(self, to: IPv4Address, port: int) -> None:
+
+class TCPProxy:
+    """Relays every connection to one address, each direction closed on its own.
+
+    `connect` reaches the zone; None = straight from here.
+    """
+
+    def __init__(self, to: IPv4Address, port: int, connect: Connect | None = None) -> None:
         self._to = str(to)
         self._port = port
+        self._connect = connect or asyncio.open_connection
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[Any]] = set()
 
@@ -61,8 +72,8 @@ class TCPProxy:
         with self._counted(), contextlib.closing(writer):
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                    zone_reader, zone_writer = await asyncio.open_connection(self._to, self._port)
-            except (OSError, TimeoutError) as error:
+                    zone_reader, zone_writer = await self._connect(self._to, self._port)
+            except (OSError, TimeoutError, APIError) as error:
                 log.debug("no connection to %s:%d: %s", self._to, self._port, error)
                 return
             with contextlib.closing(zone_writer), contextlib.suppress(asyncio.CancelledError):

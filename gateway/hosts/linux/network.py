@@ -31,9 +31,10 @@ from gateway.hosts.linux import netlink, nft
 from gateway.hosts.linux.bridges import Bridge, open_bridge, remove_bridge, write_sysctl
 from gateway.hosts.linux.forwarding import forwarding_warnings
 from gateway.hosts.linux.netns import Namespace, NamespaceFolder, NamespacePool
-from gateway.hosts.linux.ports import check
-from gateway.hosts.linux.predefined import NetworkRecords, uuid_of
+from gateway.hosts.linux.predefined import NetworkRecords
 from gateway.hosts.linux.publishing import PublishedPorts
+from gateway.hosts.networks import uuid_of
+from gateway.hosts.ports import check
 from gateway.settings import AddressPool
 from gateway.zones.host import Network, NetworkRequest
 from gateway.zones.metadata import PublishedPort

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.hosts.ipam import Subnet, choose_subnet, mac_of
-from gateway.hosts.linux.predefined import nic_tag_of, uuid_of
+from gateway.hosts.networks import nic_tag_of, uuid_of
 from gateway.settings import Settings
 from gateway.zones.spec import Nic
 

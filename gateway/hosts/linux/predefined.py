@@ -6,7 +6,6 @@ What a network is made of in the kernel is bridges.py's.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,13 +13,12 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TypedDict
 
-from dockerapi.errors import DataLoss, InvalidParameter, NotFound
+from dockerapi.errors import DataLoss, NotFound
 from gateway.hosts.ipam import replace_json
 from gateway.hosts.linux.bridges import Bridge
+from gateway.hosts.networks import DRIVERS, find, nic_tag_of, of_nic
 from gateway.zones.host import Network
 from gateway.zones.spec import Nic
-
-_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 
 
 class _Record(TypedDict):
@@ -30,17 +28,6 @@ class _Record(TypedDict):
     """Bridge of the network, "" where there is none."""
     address: str
     """Its address and prefix."""
-
-
-def uuid_of(network_id: str) -> str:
-    """The network_uuid that nics carry."""
-    digits = network_id[:32]
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
-def nic_tag_of(interface: str) -> str:
-    """nictagadm's letters only."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", interface)
 
 
 class NetworkRecords:
@@ -61,7 +48,7 @@ class NetworkRecords:
     def settle(self, bridge: Bridge | None) -> None:
         """Keep what was found or made: ids of the first time, the bridge as it is now."""
         now = time.time_ns()
-        for name in _DRIVERS:
+        for name in DRIVERS:
             record = self._records.setdefault(
                 name,
                 _Record(id=secrets.token_hex(32), created_ns=now, interface="", address=""),
@@ -71,7 +58,7 @@ class NetworkRecords:
         replace_json(self._file, self._records)
         self._networks = tuple(
             _network(name, self._records[name], bridge)
-            for name in _DRIVERS
+            for name in DRIVERS
             if name != "bridge" or bridge is not None
         )
 
@@ -88,38 +75,20 @@ class NetworkRecords:
 
     def get(self, ref: str) -> Network:
         """By full id, name, or unique id prefix, in this order; InvalidParameter if it fits several."""
-        for network in self._networks:
-            if network.id == ref:
-                return network
-        for network in self._networks:
-            if network.name == ref:
-                return network
-        found = [network for network in self._networks if ref and network.id.startswith(ref)]
-        if len(found) > 1:
-            raise InvalidParameter(
-                f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)"
-            )
-        if not found:
-            raise NotFound(f"network {ref} not found")
-        return found[0]
+        return find(self._networks, ref)
 
     def of_nic(self, nic: Nic) -> Network | None:
         """The network a nic is on, by network_uuid, else by nic_tag."""
-        for network in self._networks:
-            if nic.network_uuid == uuid_of(network.id):
-                return network
-        if nic.network_uuid is not None:
-            return None
-        return next((n for n in self._networks if n.nic_tag == nic.nic_tag), None)
+        return of_nic(self._networks, nic)
 
 
 def _network(name: str, record: _Record, bridge: Bridge | None) -> Network:
     if name != "bridge" or bridge is None:
-        return Network(record["id"], name, _DRIVERS[name], record["created_ns"])
+        return Network(record["id"], name, DRIVERS[name], record["created_ns"])
     return Network(
         record["id"],
         name,
-        _DRIVERS[name],
+        DRIVERS[name],
         record["created_ns"],
         subnet=str(bridge.address.network),
         gateway=str(bridge.address.ip),

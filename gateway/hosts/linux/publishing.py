@@ -7,15 +7,14 @@ Rules and sockets are the worker thread's, proxies the event loop's; each method
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import Literal, cast
 
-from dockerapi.errors import APIError, CommandFailed
+from dockerapi.errors import CommandFailed
 from gateway.hosts.linux import conntrack, nft
-from gateway.hosts.linux.ports import Held, HeldPorts, PortAllocated, PortTaken
+from gateway.hosts.ports import Held, HeldPorts, PortAllocated, PortTaken, cannot_publish
 from gateway.hosts.proxy import TCPProxy, UDPProxy
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
@@ -65,10 +64,7 @@ class PublishedPorts:
         except BaseException as error:
             self._free(held)
             if isinstance(error, PortAllocated | PortTaken):
-                raise APIError(
-                    f"driver failed programming external connectivity on endpoint {endpoint}"
-                    f" ({_endpoint_id(uuid, nic)}): {error.message}"
-                ) from error
+                raise cannot_publish(error, endpoint, uuid, nic) from error
             raise
         if held:
             self._held[uuid] = tuple(held)
@@ -160,7 +156,3 @@ def _redirects(held: Iterable[_Pair]) -> Iterator[nft.Redirect]:
                 to=to,
                 to_port=one.port.zone_port,
             )
-
-
-def _endpoint_id(uuid: ZoneUUID, nic: Nic) -> str:
-    return hashlib.sha256(f"{uuid}/{nic.interface}".encode()).hexdigest()

@@ -1,13 +1,14 @@
 """Which ports of the machine are published, and the sockets that keep others from taking them.
 
-DNAT takes a port's packets before any socket sees them, but reserves nothing: without a held socket
+Linux's DNAT takes a port's packets before any socket sees them, but reserves nothing: without a held socket
 another program could bind a published port and never hear anything.  The rules themselves are nft.py's,
-what serves the sockets of IPv6 addresses is proxy.py's.
+what serves a socket that no rule answers for is proxy.py's.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import Nic, ZoneUUID
 
 _ANY = "0.0.0.0"  # noqa: S104 - docker publishes on all addresses unless told otherwise
 _ANY6 = "::"
 _BACKLOG = 128
+# Of a system that does not tell: tcp_smallest_anon_port of illumos, and what it has above.
+_ANONYMOUS = range(32768, 65536)
 # No IPv6 in this kernel, or not on this machine.
 _NO_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
@@ -74,8 +78,20 @@ def check(ports: Sequence[PublishedPort]) -> None:
 
 def ephemeral_range() -> range:
     """Ports that the kernel would choose itself: no service is configured there."""
-    first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    try:
+        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    except FileNotFoundError:
+        return _ANONYMOUS
     return range(int(first), int(last) + 1)
+
+
+def cannot_publish(error: APIError, endpoint: str, uuid: ZoneUUID, nic: Nic) -> APIError:
+    """What dockerd says at start when a port cannot be had; `endpoint` is the container's name."""
+    digest = hashlib.sha256(f"{uuid}/{nic.interface}".encode()).hexdigest()
+    return APIError(
+        f"driver failed programming external connectivity on endpoint {endpoint}"
+        f" ({digest}): {error.message}"
+    )
 
 
 class HeldPorts:

@@ -1,0 +1,52 @@
+"""What the networks of every host share: finding one by reference, and the ids that nics carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dockerapi.errors import InvalidParameter, NotFound
+from gateway.zones.host import Network
+from gateway.zones.spec import Nic
+
+DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
+"""Of the networks that are always there, by name."""
+
+
+def uuid_of(network_id: str) -> str:
+    """The network_uuid that nics carry."""
+    digits = network_id[:32]
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def nic_tag_of(interface: str) -> str:
+    """nictagadm's letters only."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", interface)
+
+
+def find(networks: Sequence[Network], ref: str) -> Network:
+    """By full id, name, or unique id prefix, in this order; InvalidParameter if it fits several."""
+    for network in networks:
+        if network.id == ref:
+            return network
+    for network in networks:
+        if network.name == ref:
+            return network
+    found = [network for network in networks if ref and network.id.startswith(ref)]
+    if len(found) > 1:
+        raise InvalidParameter(
+            f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)"
+        )
+    if not found:
+        raise NotFound(f"network {ref} not found")
+    return found[0]
+
+
+def of_nic(networks: Sequence[Network], nic: Nic) -> Network | None:
+    """The network a nic is on, by network_uuid, else by nic_tag."""
+    for network in networks:
+        if nic.network_uuid == uuid_of(network.id):
+            return network
+    if nic.network_uuid is not None:
+        return None
+    return next((n for n in networks if n.nic_tag and n.nic_tag == nic.nic_tag), None)
