@@ -41,7 +41,9 @@ class Creation:
         found = plan(body, image, identity, self._as_seen(body, around))
         joined = {kind: self._joined(ref).uuid for kind, ref in found.joins.items()}
         points = mount_points(found, self._inherited(body))
-        await asyncio.to_thread(_check_sources, points)
+        if around.platform == "linux":
+            # Elsewhere the files are another machine's: its host looks for them.
+            await asyncio.to_thread(_check_sources, points)
         made: list[Volume] = []
         uuid = ZoneUUID(identity.uuid)
         try:
@@ -109,12 +111,9 @@ class Creation:
         nics: list[Nic] = []
         for request in found.requests:
             try:
-                nic = self._host.networks.lease(uuid, request)
+                nics.append(self._host.networks.lease(uuid, request))
             except NotFound:
                 continue
-            place: dict[str, object] = {"interface": f"eth{len(nics)}"}
-            place["primary"] = True if not nics else None
-            nics.append(nic.model_copy(update=place))
         return tuple(nics)
 
 

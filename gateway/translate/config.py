@@ -16,11 +16,18 @@ from gateway.translate.signals import signal_name
 _MILLISECOND = 1_000_000
 
 
-def config(body: ContainerCreate, image: ImageFacts, *, hostname: str) -> JSONObject:
-    """Config as inspect shows it.  InvalidParameter in dockerd's words."""
+def config(
+    body: ContainerCreate, image: ImageFacts, *, hostname: str, needs_command: bool = True
+) -> JSONObject:
+    """Config as inspect shows it.  InvalidParameter in dockerd's words.
+
+    Only what boots an init of its own needs no command.
+    """
     _check(body)
     found = image.config
     cmd, entrypoint = _command(body, found)
+    if needs_command and not cmd and not entrypoint:
+        raise InvalidParameter("no command specified")
     shown: JSONObject = {
         "Hostname": hostname,
         "Domainname": body.domainname,
@@ -72,8 +79,6 @@ def _command(
     # `--entrypoint ""` arrives as [""]: it clears the image's entrypoint and its command.
     if entrypoint == [""]:
         entrypoint = None
-    if not cmd and not entrypoint:
-        raise InvalidParameter("no command specified")
     return cmd, entrypoint
 
 

@@ -12,12 +12,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """An image as a container needs it.  `uuid` names the dataset to clone."""
+    """An image as a container needs it.  `uuid` names the dataset to clone.
+
+    `type` as in IMGAPI: docker, zone-dataset, lx-dataset, zvol; `manifest` is that of an image server's
+    image (image_size, requirements, tags ...), {} for docker.
+    """
 
     id: str
     uuid: str
     config: Mapping[str, Any] = field(default_factory=dict)
     os: str = "linux"
+    type: str = "docker"
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Surroundings:
     `hostname` is what a container shows that has none of its own: the machine's, or that of the container
     whose network it joins.  `limits` as /info names them (MemoryLimit ...): a limit that is False there only warns.
     `rlimits` (RLIMIT_NOFILE ... -> the highest, absent = any), `oom_score_adj`: the lowest; beyond these too.
+    `platform`: linux or smartos.  `interface`: name of a zone's first nic, "" = as its brand has it.
     """
 
     instance: str = "zonegate"
@@ -54,6 +61,8 @@ class Surroundings:
     rlimits: Mapping[str, int] = field(default_factory=dict)
     oom_score_adj: int = -1000
     zone_defaults: Mapping[str, int | str] = field(default_factory=dict)
+    platform: str = "linux"
+    interface: str = ""
 
 
 def zone_uuid(docker_id: str) -> str:

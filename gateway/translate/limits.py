@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from dockerapi.errors import InvalidParameter, NotSupported
@@ -14,6 +15,7 @@ from gateway.zones.metadata import Resources, Rlimit
 _MIB = 1024 * 1024
 _MEMORY_MINIMUM = 6 * _MIB
 _PERIOD = 100_000
+_MEMORY_KEYS = ("max_physical_memory", "max_locked_memory", "max_swap")
 _RESETS: dict[str, JSONObject] = {
     "MemoryLimit": {"Memory": 0, "MemorySwap": -1},
     "SwapLimit": {"MemorySwap": -1},
@@ -55,7 +57,7 @@ def check(host: HostConfig, around: Surroundings) -> None:
         )
     if host.shm_size is not None and host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
-    _refuse(host)
+    _refuse(host, around)
 
 
 def _check_memory(host: HostConfig) -> None:
@@ -119,7 +121,7 @@ def _check_cpuset(text: str, kind: str, ncpu: int | None) -> None:
         )
 
 
-def _refuse(host: HostConfig) -> None:
+def _refuse(host: HostConfig, around: Surroundings) -> None:
     """Limits that no host acts on: better refused than taken for granted."""
     refused: dict[str, Any] = {
         "BlkioWeightDevice": host.blkio_weight_device,
@@ -136,7 +138,8 @@ def _refuse(host: HostConfig) -> None:
         "IOMaximumIOps": host.io_maximum_iops,
         "IOMaximumBandwidth": host.io_maximum_bandwidth,
         "DeviceRequests": host.device_requests,
-        "StorageOpt": host.storage_opt,
+        # On SmartOS a zone's dataset has a quota.
+        "StorageOpt": host.storage_opt if around.platform == "linux" else None,
     }
     for name, value in refused.items():
         if value:
@@ -191,6 +194,26 @@ def resources(host: HostConfig) -> Resources:
         blkio_weight=host.blkio_weight or None,
         oom_kill_disable=bool(host.oom_kill_disable),
     )
+
+
+def cpus(host: HostConfig) -> float:
+    """How many CPUs may be busy for it; 0 without a limit."""
+    wanted = resources(host)
+    if not wanted.cpu_quota or wanted.cpu_quota < 0:
+        return 0
+    return wanted.cpu_quota / (wanted.cpu_period or _PERIOD)
+
+
+def settled(values: Mapping[str, object]) -> dict[str, object]:
+    """As vmadm would settle limits among each other without a word: locked <= memory <= swap, swap >= 256."""
+    found = dict(values)
+    memory, locked, swap = (found.get(key) for key in _MEMORY_KEYS)
+    if isinstance(memory, int):
+        if isinstance(locked, int):
+            found["max_locked_memory"] = min(locked, memory)
+        if isinstance(swap, int):
+            found["max_swap"] = max(swap, memory, 256)
+    return found
 
 
 def vmadm_limits(host: HostConfig, log_max_size: int | None) -> dict[str, int]:

@@ -4,6 +4,9 @@
     zone_spec(plan, ...)   -> ZoneSpec     once volumes have folders and nics have addresses
 
 Limits go in twice: in vmadm's words where it has one, and exactly in `Runtime.resources`.
+
+A zone is a container (dockerinit runs the command), a full zone (its own init, `docker exec` for the rest)
+or a machine; `zones.brands` says which images become what.  What only SmartOS has is `smartos`' and `machines`'.
 """
 
 from __future__ import annotations
@@ -11,20 +14,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dockerapi.errors import InvalidParameter
+from pydantic import ValidationError
+
+from dockerapi.errors import InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, RestartPolicy
-from gateway.translate import limits, log_details, mounts, networking, ports, security
+from gateway.translate import (
+    limits,
+    log_details,
+    machines,
+    mounts,
+    networking,
+    ports,
+    security,
+    smartos,
+)
 from gateway.translate.config import config
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.host_config import DEFAULT_SHM_SIZE, host_config, log_max_size
 from gateway.translate.mounts import MountPoint
+from gateway.zones import brands
 from gateway.zones import metadata as zone_metadata
+from gateway.zones.brands import Brand, Kind
 from gateway.zones.host import NetworkRequest
 from gateway.zones.metadata import DockerMetadata, Runtime
 from gateway.zones.spec import LABEL_PREFIX, TAG_INSTANCE, Flat, Nic, ZoneSpec
 
-INIT_NAME = "/native/usr/vm/sbin/dockerinit"
 KERNEL_VERSION = "4.10"
 NO_IMAGE = "00000000-0000-0000-0000-000000000000"
 """image_uuid of a container of an image without layers."""
@@ -42,6 +57,7 @@ class Plan:
     host_config: JSONObject
     requests: tuple[NetworkRequest, ...]
     warnings: tuple[str, ...]
+    brand: Brand
     joins: Mapping[str, str] = field(default_factory=dict)
     """Namespace (network, pid, ipc) -> the container that owns it, as typed."""
 
@@ -52,7 +68,13 @@ def plan(
     """InvalidParameter, NotSupported in the words the client shows."""
     networking.check_modes(body)
     mode = networking.network_mode(body.host_config)
-    shown = config(body, image, hostname=_hostname(body, identity, around, mode))
+    brand = _brand(body, image, around)
+    shown = config(
+        body,
+        image,
+        hostname=_hostname(body, identity, around, mode),
+        needs_command=brand.kind is Kind.CONTAINER,
+    )
     host = host_config(body, around)
     # These check as they parse; a wrong body must fail before anything is made.
     security.capabilities(body.host_config)
@@ -62,6 +84,7 @@ def plan(
     _published(body, shown, mode)
     mounts.mount_points(body, shown["Volumes"] or {}, ())
     mounts.tmpfs(body)
+    lacking = smartos.check(body, brand) if around.platform == "smartos" else ()
     return Plan(
         body=body,
         image=image,
@@ -70,7 +93,8 @@ def plan(
         config=shown,
         host_config=host,
         requests=networking.requests(networking.endpoints(body)),
-        warnings=_warnings(body, shown, around, mode),
+        warnings=(*_warnings(body, shown, around, mode), *lacking),
+        brand=brand,
         joins=_joins(body, mode),
     )
 
@@ -90,29 +114,112 @@ def zone_spec(
     """The payload.  `joined`: namespace -> UUID of the zone that owns it."""
     body, around, identity = found.body, found.around, found.identity
     data = _metadata(found, points, joined or {})
-    wanted: dict[str, int] = limits.vmadm_limits(body.host_config, log_max_size(body.host_config))
+    outside, inside = _environment(found)
     labels: dict[str, Flat] = {
         LABEL_PREFIX + key: value for key, value in found.config["Labels"].items()
     }
     values: dict[str, object] = {
         "uuid": identity.uuid,
-        "brand": "lx",
-        "image_uuid": found.image.uuid or NO_IMAGE,
+        "brand": found.brand.name,
         "alias": identity.name,
         "hostname": found.config["Hostname"] or None,
-        "dns_domain": body.domainname or None,
-        "kernel_version": KERNEL_VERSION,
-        "init_name": INIT_NAME,
         "firewall_enabled": True,
-        "maintain_resolvers": True,
-        "tmpfs": 0,
         "resolvers": networking.resolvers(body.host_config, around.dns),
-        "nics": tuple(nics),
-        "filesystems": mounts.filesystems(points),
+        "nics": _nics(found, nics),
         "tags": {TAG_INSTANCE: around.instance, **labels},
-        "internal_metadata": zone_metadata.encode(data),
+        "customer_metadata": outside or None,
+        "internal_metadata": zone_metadata.encode(data) | inside,
     }
-    return ZoneSpec.model_validate({**values, **around.zone_defaults, **wanted})
+    if found.brand.kind is not Kind.MACHINE:
+        values |= _of_os_zone(found, points)
+    values |= _limits(found)
+    if kernel := _kernel_version(found):
+        values["kernel_version"] = kernel
+    try:
+        return ZoneSpec.model_validate(values)
+    except ValidationError as error:
+        _blame_settings(error, around)
+        raise
+
+
+def _brand(body: ContainerCreate, image: ImageFacts, around: Surroundings) -> Brand:
+    if around.platform == "smartos":
+        return smartos.brand(body, image)
+    if image.type != "docker":
+        raise NotSupported(f"an image of type {image.type} runs on SmartOS only")
+    return brands.choose("docker")
+
+
+def _of_os_zone(found: Plan, points: Sequence[MountPoint]) -> dict[str, object]:
+    values: dict[str, object] = {
+        "image_uuid": found.image.uuid or NO_IMAGE,
+        "dns_domain": found.body.domainname or None,
+        "maintain_resolvers": True,
+        "filesystems": mounts.filesystems(points),
+    }
+    if found.brand.kind is Kind.CONTAINER:
+        values |= {"init_name": found.brand.init_name, "tmpfs": 0}
+    return values
+
+
+def _limits(found: Plan) -> dict[str, object]:
+    """The client's over the settings'."""
+    body, around = found.body, found.around
+    if around.platform != "smartos":
+        wanted = limits.vmadm_limits(body.host_config, log_max_size(body.host_config))
+        return {**around.zone_defaults, **wanted}
+    limited = smartos.defaults(around.zone_defaults, found.brand)
+    limited = limits.settled(limited | smartos.wanted(body, found.image, found.brand))
+    is_temporary = smartos.temporary_size(mounts.tmpfs(body)) == 0
+    # A tmpfs on /tmp without a size may take what vmadm takes for the memory.
+    return limited | {"tmpfs": limited.get("max_physical_memory", 256)} if is_temporary else limited
+
+
+def _kernel_version(found: Plan) -> str:
+    """What Linux an lx zone shows: the image's own word, the settings', ours."""
+    if found.brand.name != "lx":
+        return ""
+    tags = found.image.manifest.get("tags") or {}
+    default = found.around.zone_defaults.get("kernel_version", KERNEL_VERSION)
+    return str(tags.get("kernel_version") or default)
+
+
+def _nics(found: Plan, nics: Sequence[Nic]) -> tuple[Nic, ...]:
+    """Named as the brand's own are; the first is the primary one."""
+    first = found.around.interface
+    prefix = first.rstrip("0123456789") or found.brand.interface
+    start = int(first[len(prefix) :] or 0) if first else 0
+    is_machine = found.brand.kind is Kind.MACHINE
+    model = machines.nic_model(found.image.manifest) if is_machine else None
+    return tuple(
+        nic.model_copy(
+            update={
+                "interface": f"{prefix}{start + number}",
+                "primary": True if number == 0 else None,
+                "model": model,
+            }
+        )
+        for number, nic in enumerate(nics)
+    )
+
+
+def _environment(found: Plan) -> tuple[dict[str, Flat], dict[str, Flat]]:
+    """Where no command is run, variables are metadata: (customer's, internal's), as mdata-get looks for them."""
+    if found.brand.kind is Kind.CONTAINER:
+        return {}, {}
+    pairs = dict(entry.partition("=")[::2] for entry in found.config["Env"])
+    return (
+        {key: value for key, value in pairs.items() if not key.endswith("_pw")},
+        {key: value for key, value in pairs.items() if key.endswith("_pw")},
+    )
+
+
+def _blame_settings(error: ValidationError, around: Surroundings) -> None:
+    """InvalidParameter where it is [zone_defaults] that vmadm would not take."""
+    for fault in error.errors():
+        key = fault["loc"][0] if fault["loc"] else ""
+        if key in around.zone_defaults:
+            raise InvalidParameter(f"settings: zone_defaults.{key}: {fault['msg']}") from error
 
 
 def _metadata(
@@ -121,13 +228,17 @@ def _metadata(
     body, shown = found.body, found.config
     host = body.host_config
     tcp, udp = _unpublished(found)
+    is_smartos = found.around.platform == "smartos"
+    is_container = found.brand.kind is Kind.CONTAINER
+    driver = found.host_config["LogConfig"]["Type"]
     return DockerMetadata(
         id=found.identity.docker_id,
+        docker=is_container,
         image_name=body.image,
         image_id=found.image.id,
         cmd=tuple(shown["Cmd"] or ()),
         entrypoint=tuple(shown["Entrypoint"] or ()),
-        env=tuple(shown["Env"]),
+        env=tuple(shown["Env"]) if is_container else (),
         workdir=shown["WorkingDir"],
         user=shown["User"],
         tty=body.tty,
@@ -136,7 +247,8 @@ def _metadata(
         attach_stdout=body.attach_stdout,
         attach_stderr=body.attach_stderr,
         restart_policy=restart_words(host.restart_policy),
-        log_driver=found.host_config["LogConfig"]["Type"],
+        # dockerinit knows no `local`, and would look for a program of that name.
+        log_driver="json-file" if is_smartos and driver == "local" else driver,
         log_config=dict(host.log_config.config),
         extra_hosts=networking.extra_hosts(host, found.around.host_gateway),
         dns_search=tuple(host.dns_search or ()),

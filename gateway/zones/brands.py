@@ -1,11 +1,11 @@
 """What each brand of zone is: which properties it has, which images it boots, what docker can do in it.  Pure.
 
-    image type      brand                              what it is
-    docker          lx, docker: true                   a container: dockerinit runs its command
-    zone-dataset    joyent-minimal, docker: true       the same with SmartOS programs (if asked for)
-    zone-dataset    joyent                             a full zone: it boots its own init and services
-    lx-dataset      lx                                 a full zone of a Linux distribution
-    zvol            bhyve, or kvm (if asked for)       a machine: its own kernel on virtual disks
+image type      brand                              what it is
+docker          lx, docker: true                   a container: dockerinit runs its command
+zone-dataset    joyent-minimal, docker: true       the same with SmartOS programs (if asked for)
+zone-dataset    joyent                             a full zone: it boots its own init and services
+lx-dataset      lx                                 a full zone of a Linux distribution
+zvol            bhyve, or kvm (if asked for)       a machine: its own kernel on virtual disks
 """
 
 from __future__ import annotations

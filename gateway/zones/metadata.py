@@ -231,17 +231,19 @@ def encode(metadata: DockerMetadata) -> dict[str, Flat]:
             flat[key] = _list_text(values)
     if metadata.log_config:
         flat["docker:logconfig"] = _text(metadata.log_config)
-    if metadata.restart_policy == "unless-stopped":
-        flat["docker:restartpolicy"] = "always"
-        flat[_UNLESS_STOPPED_KEY] = True
-    elif metadata.restart_policy:
-        flat["docker:restartpolicy"] = metadata.restart_policy
+    flat |= _restart_words(metadata.restart_policy)
     if not metadata.docker:
         flat = _without_docker(flat)
     flat[RUNTIME_KEY] = metadata.runtime.model_dump_json(exclude_defaults=True)
     if metadata.create:
         flat[CREATE_KEY] = _text(metadata.create)
     return flat
+
+
+def _restart_words(policy: str) -> dict[str, Flat]:
+    if policy == "unless-stopped":
+        return {"docker:restartpolicy": "always", _UNLESS_STOPPED_KEY: True}
+    return {"docker:restartpolicy": policy} if policy else {}
 
 
 def _without_docker(flat: Mapping[str, Flat]) -> dict[str, Flat]:

@@ -163,7 +163,9 @@ class ZoneSpec(_Strict):
     def payload(self) -> dict[str, object]:
         """The JSON object that vmadm receives: what is not set is left out."""
         found = self.model_dump(mode="json", exclude_none=True)
-        lacking = [key for key in ("image_uuid", "filesystems") if self.is_machine and not found[key]]
+        lacking = [
+            key for key in ("image_uuid", "filesystems") if self.is_machine and not found[key]
+        ]
         return {key: value for key, value in found.items() if key not in lacking}
 
 
