@@ -46,11 +46,10 @@ _ON_TERMINAL = (
 )
 
 
-def search_path(root: str, inherited: str) -> str:
-    """PATH of programs: the process's own, then the platform's folders, below `root` first where it is not /."""
+def platform_path(root: str) -> list[str]:
+    """Folders of the platform's programs, below `root` first where it is not /."""
     below = [root.rstrip("/") + folder for folder in PLATFORM_PATH] if root != "/" else []
-    folders = [*filter(None, inherited.split(":")), *below, *PLATFORM_PATH]
-    return ":".join(dict.fromkeys(folders))
+    return [*below, *PLATFORM_PATH]
 
 
 def terminal_size(descriptor: int, height: int, width: int) -> None:
@@ -137,7 +136,8 @@ class LocalGlobalZone:
     """See `globalzone.GlobalZone`.  `root`: below it the platform's programs are looked for, too."""
 
     def __init__(self, root: str = "/") -> None:
-        self._path = search_path(root, os.environ.get("PATH", ""))
+        inherited = filter(None, os.environ.get("PATH", "").split(":"))
+        self._path = ":".join(dict.fromkeys([*inherited, *platform_path(root)]))
         self._spawner = Spawner()
         self._programs: set[LocalProgram] = set()
 
