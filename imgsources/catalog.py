@@ -20,7 +20,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from imgsources.sources import RemoteImage
 log = logging.getLogger(__name__)
 
 _HEX = re.compile(r"[0-9a-f]+")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TEMPORARY = ".new-"
 
 
@@ -49,7 +50,8 @@ class Image:
     """One image that zones can be made of.
 
     `id` is the digest of the config; `uuids` name the datasets of its layers, base first: the last one
-    is to be cloned; () for an image without layers.  `references` are its tags, `repo_digests` its
+    is to be cloned; () for an image without layers.  `imgapi` is the manifest of an image server's image,
+    whose one layer is a dataset that the platform imported.  `references` are its tags, `repo_digests` its
     familiar `name@sha256:..`.  `size` is the sum of the unpacked layers in bytes.  Times are
     nanoseconds since the epoch; `last_tagged_ns` is 0 if it never had a name.
     """
@@ -63,6 +65,12 @@ class Image:
     size: int
     added_ns: int
     last_tagged_ns: int
+    imgapi: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """As IMGAPI has it: docker, zone-dataset, lx-dataset, zvol."""
+        return str(self.imgapi.get("type") or "docker")
 
     @property
     def uuid(self) -> ImageUUID | None:
@@ -92,7 +100,7 @@ class Catalog:
         """The image that a client means, looked for as dockerd does.
 
         A full id, with or without `sha256:`; a name with tag (`latest` if there is none) or digest; a
-        unique prefix of an id.  NoSuchImage; InvalidParameter("invalid reference format").
+        unique prefix of an id; the UUID of its dataset, as imgadm has it.  NoSuchImage; InvalidParameter("invalid reference format").
         """
         if identifier := _full_id(text):
             image = self._images.get(identifier)
@@ -101,7 +109,7 @@ class Catalog:
             return image
         reference = Reference.parse(text)
         with self._lock:
-            found = self._names.get(_key(reference)) or self._by_prefix(text)
+            found = self._names.get(_key(reference)) or self._by_prefix(text) or self._by_uuid(text)
             if found is None:
                 raise NoSuchImage(str(reference.with_default_tag()))
             return self._images[found]
@@ -130,6 +138,8 @@ class Catalog:
                 remote.manifest.layers,
                 size=size,
                 added_ns=known.added_ns if known else now_ns,
+                # Only an import says that a dataset is the platform's: no registry's config can.
+                imgapi=remote.imgapi or (known.imgapi if known else {}),
             )
             self._write_config(image.config)
             _write(self._record(image.id), _encode_record(image))
@@ -221,6 +231,11 @@ class Catalog:
         found = [image_id for image_id in self._images if image_id[7:].startswith(prefix)]
         return found[0] if len(found) == 1 else None
 
+    def _by_uuid(self, text: str) -> Digest | None:
+        if not _UUID.fullmatch(text):
+            return None
+        return next((image.id for image in self._images.values() if image.uuid == text), None)
+
     def _rename(self, names: Mapping[Reference, Digest], tagged_ns: Mapping[Digest, int]) -> None:
         """Make these the names: on disk first, so that memory never says more than a restart would."""
         times = {**self._tagged_ns, **tagged_ns}
@@ -293,9 +308,17 @@ def _tagged(reference: Reference) -> Reference:
 
 
 def _image(
-    config: ImageConfig, layers: tuple[Descriptor, ...], *, size: int, added_ns: int
+    config: ImageConfig,
+    layers: tuple[Descriptor, ...],
+    *,
+    size: int,
+    added_ns: int,
+    imgapi: Mapping[str, Any],
 ) -> Image:
-    uuids = chain_uuids([layer.digest for layer in layers])
+    if imgapi:
+        uuids: tuple[ImageUUID, ...] = (ImageUUID(str(imgapi["uuid"])),)
+    else:
+        uuids = chain_uuids([layer.digest for layer in layers])
     return Image(
         id=config.digest,
         config=config,
@@ -306,6 +329,7 @@ def _image(
         size=size,
         added_ns=added_ns,
         last_tagged_ns=0,
+        imgapi=imgapi,
     )
 
 
@@ -345,7 +369,9 @@ def _encode_record(image: Image) -> bytes:
         {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
         for layer in image.layers
     ]
-    record = {"layers": layers, "size": image.size, "added_ns": image.added_ns}
+    record: dict[str, Any] = {"layers": layers, "size": image.size, "added_ns": image.added_ns}
+    if image.imgapi:
+        record["imgapi"] = dict(image.imgapi)
     return json.dumps(record, indent=1).encode()
 
 
@@ -354,7 +380,13 @@ def _decode_record(record: dict[str, Any], config: ImageConfig) -> Image:
         Descriptor(str(layer["mediaType"]), parse_digest(layer["digest"]), int(layer["size"]))
         for layer in record["layers"]
     )
-    return _image(config, layers, size=int(record["size"]), added_ns=int(record["added_ns"]))
+    return _image(
+        config,
+        layers,
+        size=int(record["size"]),
+        added_ns=int(record["added_ns"]),
+        imgapi=record.get("imgapi", {}),
+    )
 
 
 def _encode_names(names: Mapping[Reference, Digest], tagged_ns: Mapping[Digest, int]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from imgsources.oci import Digest, ImageUUID
 
@@ -79,4 +79,17 @@ class DatasetStore(Protocol):
 
     async def list(self) -> frozenset[ImageUUID]:
         """Every whole dataset of an image."""
+        ...
+
+
+@runtime_checkable
+class PlatformImages(Protocol):
+    """A store whose platform has a tool of its own that imports images: SmartOS with imgadm."""
+
+    async def import_image(self, uuid: ImageUUID, *, source: str) -> Mapping[str, Any]:
+        """Have the image of an IMGAPI server (`source`: its URL) as a dataset; its manifest.
+
+        One that is there already is fine.  NotFound, Unavailable; nothing is left of an import that failed
+        or was cancelled.
+        """
         ...

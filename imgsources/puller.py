@@ -10,7 +10,8 @@ client's: a client's stream is a view of it.
     Pulling fs layer -> Waiting -> Downloading* -> Verifying Checksum -> Download complete
                      -> Extracting* -> Pull complete            or at once: Already exists
 
-Decompression and digests are `imgsources.layers`', files the store's.
+Decompression and digests are `imgsources.layers`', files the store's.  An image server's image is one layer that
+the platform's own tool fetches: no blob, no Extracting.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dockerapi.errors import Conflict, NotFound, Unavailable
+from dockerapi.errors import Conflict, NotFound, NotSupported, Unavailable
 from imgsources.archives import Archive
 from imgsources.catalog import Catalog, Image
-from imgsources.datasets import DatasetStore, LayerInfo
+from imgsources.datasets import DatasetStore, LayerInfo, PlatformImages
 from imgsources.layers import BlobTar, fetch, partial_path
-from imgsources.oci import Descriptor, Digest, ImageUUID, Platform, chain_uuids
+from imgsources.oci import Descriptor, Digest, ImageUUID, Platform
 from imgsources.references import Reference
 from imgsources.sources import ImageSource, RemoteImage
 
@@ -70,6 +71,7 @@ class Puller:
         max_download_attempts: int = 5,
     ) -> None:
         self._attempts = max_download_attempts
+        self._platform = store if isinstance(store, PlatformImages) else None
         self._store = store
         self._catalog = catalog
         self._downloads = downloads
@@ -94,6 +96,18 @@ class Puller:
         reference = reference.with_default_tag()
         return self._pull(reference, source, await source.resolve(reference, platform))
 
+    @property
+    def can_import(self) -> bool:
+        """Whether the platform has images of its own, which image servers serve."""
+        return self._platform is not None
+
+    def import_image(
+        self, reference: Reference | None, remote: RemoteImage
+    ) -> AsyncGenerator[PullEvent, None]:
+        """The events of importing an image server's image, that gets the name asked for; None = its own."""
+        name = reference or remote.reference
+        return self._pull(name.with_default_tag() if name else None, None, remote)
+
     async def load(self, archive: Archive) -> AsyncGenerator[LoadEvent, None]:
         """Every image of an archive, in its order; errors are raised by the iterator."""
         return self._load(archive)
@@ -108,13 +122,15 @@ class Puller:
         await asyncio.to_thread(_remove_stale, self._downloads, kept, time.time())
 
     async def _pull(
-        self, reference: Reference, source: ImageSource, remote: RemoteImage
+        self, reference: Reference | None, source: ImageSource | None, remote: RemoteImage
     ) -> AsyncGenerator[PullEvent, None]:
-        # dockerd names a digest with the whole reference, a tag alone.
-        label = reference.full if reference.digest is not None else reference.tag or ""
-        yield PullEvent(f"Pulling from {reference.path}", id=label)
+        by_digest = reference is not None and reference.digest is not None
+        if reference is not None:
+            # dockerd names a digest with the whole reference, a tag alone.
+            label = reference.full if by_digest else reference.tag or ""
+            yield PullEvent(f"Pulling from {reference.path}", id=label)
         before = self._holder(reference)
-        tags = () if reference.digest is not None else (reference,)
+        tags = () if by_digest or reference is None else (reference,)
         async with self._interest(remote, source, tags) as (kept, events):
             async for event in events:
                 yield event
@@ -123,7 +139,7 @@ class Puller:
             yield PullEvent(f"Digest: {remote.digest}")
         # dockerd's words: what counts is whether the name means another image now.
         word = "Image is up to date" if before == image.id else "Downloaded newer image"
-        yield PullEvent(f"Status: {word} for {reference}")
+        yield PullEvent(f"Status: {word} for {reference or image.uuid}")
 
     async def _load(self, archive: Archive) -> AsyncGenerator[LoadEvent, None]:
         for remote in archive.images:
@@ -136,7 +152,7 @@ class Puller:
 
     @asynccontextmanager
     async def _interest(
-        self, remote: RemoteImage, source: ImageSource, tags: Sequence[Reference]
+        self, remote: RemoteImage, source: ImageSource | None, tags: Sequence[Reference]
     ) -> AsyncIterator[tuple[RemoteImage, AsyncIterator[PullEvent]]]:
         """Have every dataset of an image by the end of the events; the block records the image.
 
@@ -146,7 +162,7 @@ class Puller:
         known = await self._known(remote)
         if known is not None:
             remote = replace(remote, manifest=replace(remote.manifest, layers=known.layers))
-        uuids = chain_uuids([layer.digest for layer in remote.manifest.layers])
+        uuids = remote.uuids
         self._in_use.update(uuids)
         watch = _Watch()
         wanted: list[_Layer] = []
@@ -166,7 +182,7 @@ class Puller:
     async def _record(self, remote: RemoteImage, references: Sequence[Reference]) -> Image:
         """Put an image into the catalog; its datasets are there."""
         size = 0
-        for uuid in chain_uuids([layer.digest for layer in remote.manifest.layers]):
+        for uuid in remote.uuids:
             size += await self._store.used_bytes(uuid)
         return await asyncio.to_thread(
             self._catalog.put, remote, references=references, size=size, now_ns=time.time_ns()
@@ -184,7 +200,9 @@ class Puller:
         finally:
             self._in_use.subtract(image.uuids)
 
-    def _holder(self, reference: Reference) -> Digest | None:
+    def _holder(self, reference: Reference | None) -> Digest | None:
+        if reference is None:
+            return None
         try:
             return self._catalog.get(str(reference)).id
         except NotFound:
@@ -197,7 +215,7 @@ class Puller:
     def _join(
         self,
         remote: RemoteImage,
-        source: ImageSource,
+        source: ImageSource | None,
         tags: Sequence[Reference],
         present: frozenset[ImageUUID],
         watch: _Watch,
@@ -206,7 +224,7 @@ class Puller:
         wanted: list[_Layer] = []
         started: list[_Layer] = []
         layers = remote.manifest.layers
-        uuids = chain_uuids([layer.digest for layer in layers])
+        uuids = remote.uuids
         previous: ImageUUID | None = None
         for number, (uuid, descriptor) in enumerate(zip(uuids, layers, strict=True)):
             origin, previous = previous, uuid
@@ -223,8 +241,9 @@ class Puller:
                     config=remote.config.config,
                 )
                 below = None if origin is None or origin in present else self._layers[origin]
-                layer = _Layer(uuid, origin, below, info, after=layer)
-                layer.blob = self._blob(remote, source, descriptor, layer)
+                layer = _Layer(uuid, origin, below, info, server=remote.server, after=layer)
+                if source is not None:
+                    layer.blob = self._blob(remote, source, descriptor, layer)
                 self._layers[uuid] = layer
                 started.append(layer)
             layer.join(watch)
@@ -254,8 +273,11 @@ class Puller:
         try:
             if layer.after is not None:
                 await _ended(layer.after.task)
-            if not await self._store.exists(layer.uuid):
-                path = await self._downloaded(layer)
+            is_there = await self._store.exists(layer.uuid)
+            if not is_there and layer.blob is None:
+                await self._import(layer)
+            elif not is_there and layer.blob is not None:
+                path = await self._downloaded(layer, layer.blob)
                 is_applied = True
                 await self._make(layer, path)
             layer.publish("Pull complete")
@@ -269,7 +291,19 @@ class Puller:
             if self._layers.get(layer.uuid) is layer:
                 del self._layers[layer.uuid]
             keep = not is_applied or layer.done.cancelled()
-            await self._release(layer, keep=keep)
+            if layer.blob is not None:
+                await self._release(layer, layer.blob, keep=keep)
+
+    async def _import(self, layer: _Layer) -> None:
+        """The platform's tool does it all, and tells nothing on the way."""
+        if self._platform is None:
+            raise NotSupported(f"image {layer.uuid} is a dataset of SmartOS: this host has none")
+        if self._download_slots.locked():
+            layer.publish("Waiting")
+        async with self._download_slots:
+            layer.publish("Downloading")
+            await self._platform.import_image(layer.uuid, source=layer.server)
+        layer.publish("Download complete")
 
     async def _make(self, layer: _Layer, path: Path) -> None:
         """Apply in any order where the store can, commit in the chain's: no dataset before its origin."""
@@ -288,9 +322,8 @@ class Puller:
             if below is not None:
                 await asyncio.shield(below.done)
 
-    async def _downloaded(self, layer: _Layer) -> Path:
+    async def _downloaded(self, layer: _Layer, blob: _Download) -> Path:
         """The blob's file; the first layer that wants it starts the transfer."""
-        blob = layer.blob
         if blob.task is None:
             blob.task = self._group.create_task(self._run_download(blob))
         await asyncio.shield(blob.done)
@@ -320,9 +353,8 @@ class Puller:
         except Exception as error:  # noqa: BLE001 - handed on
             blob.done.set_exception(error)
 
-    async def _release(self, layer: _Layer, *, keep: bool) -> None:
+    async def _release(self, layer: _Layer, blob: _Download, *, keep: bool) -> None:
         """A layer needs its blob no more.  The file goes with the last user, unless it may be resumed."""
-        blob = layer.blob
         blob.users.discard(layer)
         blob.is_used_up |= not keep
         if blob.users:
@@ -432,6 +464,7 @@ class _Layer:
         below: _Layer | None,
         info: LayerInfo,
         *,
+        server: str = "",
         after: _Layer | None,
     ) -> None:
         self.uuid = uuid
@@ -441,7 +474,9 @@ class _Layer:
         self.info = info
         self.after = after
         """An earlier try that is being cancelled: it must be gone first."""
-        self.blob: _Download
+        self.blob: _Download | None = None
+        """None: the platform imports the dataset from `server`."""
+        self.server = server
         self.task: asyncio.Task[None] | None = None
         self.is_ending = False
         self.done: asyncio.Future[None] = _future()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from dockerapi.errors import APIError
-from imgsources.oci import Descriptor, Digest, ImageConfig, Manifest, Platform
+from imgsources.oci import (
+    Descriptor,
+    Digest,
+    ImageConfig,
+    ImageUUID,
+    Manifest,
+    Platform,
+    chain_uuids,
+)
 from imgsources.references import Reference
 
 
@@ -31,6 +39,15 @@ class RemoteImage:
     manifest: Manifest
     config: ImageConfig
     digest: Digest | None
+    imgapi: Mapping[str, Any] = field(default_factory=dict)
+    server: str = ""
+
+    @property
+    def uuids(self) -> tuple[ImageUUID, ...]:
+        """The datasets of its layers, base first; an image server's image is one."""
+        if self.imgapi:
+            return (ImageUUID(str(self.imgapi["uuid"])),)
+        return chain_uuids([layer.digest for layer in self.manifest.layers])
 
 
 class ImageSource(Protocol):
