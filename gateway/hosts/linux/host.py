@@ -55,9 +55,16 @@ class LinuxHost:
         self._facts = facts
 
     @classmethod
-    async def open(cls, settings: Settings, group: asyncio.TaskGroup) -> LinuxHost:
+    async def open(
+        cls,
+        settings: Settings,
+        group: asyncio.TaskGroup,
+        *,
+        datasets: OverlayDatasets | None = None,
+    ) -> LinuxHost:
         """Zones that run are found again, what is half made is gone, restart policies are under way.
 
+        `datasets`: another store for the zones' roots than overlays below data_root; closed with the host.
         APIError where the machine cannot run zones, with the reason.
         """
         become_subreaper()
@@ -75,7 +82,7 @@ class LinuxHost:
             exec_root=folders.run,
         )
         try:
-            return await cls._open(settings, group, folders, cgroups, networks)
+            return await cls._open(settings, group, folders, cgroups, networks, datasets)
         except BaseException:
             empty = not any((folders.data / "zones").iterdir())
             await _let_go(settings.name, folders, cgroups, networks, empty=empty)
@@ -89,9 +96,10 @@ class LinuxHost:
         folders: Folders,
         cgroups: Cgroups,
         networks: LinuxNetworks,
+        datasets: OverlayDatasets | None,
     ) -> LinuxHost:
         runtime_state, exits = folders.run / "runtime", folders.run / "exits"
-        datasets = await OverlayDatasets.open(folders.data / "overlay")
+        datasets = datasets or await OverlayDatasets.open(folders.data / "overlay")
         volumes = await asyncio.to_thread(LinuxVolumes, folders.data)
         spawner = Spawner(probes.leave_mount_namespace)
         found = await probes.find_runtime(
