@@ -24,7 +24,18 @@ from dockerapi.connection import Connection, HTTPServer, PingAnswer
 from dockerapi.engine import Engine
 from dockerapi.errors import APIError, InvalidParameter, NotModified, PageNotFound
 from dockerapi.framing import error_body
-from dockerapi.routes import builds, containers, execs, images, networks, swarm, system, volumes
+from dockerapi.routes import (
+    builds,
+    containers,
+    execs,
+    files,
+    images,
+    networks,
+    swarm,
+    system,
+    usage,
+    volumes,
+)
 from dockerapi.routes.base import Call, Route, empty
 from dockerapi.routes.router import MovedPermanently, Router, clean
 from dockerapi.versions import CURRENT, ClientTooOld, negotiate
@@ -34,6 +45,8 @@ T = TypeVar("T")
 
 ROUTES: tuple[Route, ...] = (
     *containers.ROUTES,
+    *files.ROUTES,
+    *usage.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
     *networks.ROUTES,

@@ -8,7 +8,7 @@ arguments before it returns, so that what is wrong still becomes a status.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,6 +114,58 @@ class Containers(Protocol):
     async def logs(self, ref: str, query: LogsQuery) -> LogStream: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A path's stat object {name, size, mode, mtime, linkTarget}, and a tar of it."""
+
+    stat: JSONObject
+    blocks: AsyncGenerator[bytes, None]
+
+
+class Files(Protocol):
+    """What `docker cp`, `diff` and `export` do.  Iterators must be closed by who does not read them to the end."""
+
+    async def stat(self, ref: str, path: str) -> JSONObject:
+        """{name, size, mode, mtime, linkTarget}; `mode` in Go's bits."""
+        ...
+
+    async def read(self, ref: str, path: str) -> Archive: ...
+
+    async def write(
+        self,
+        ref: str,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> None:
+        """Extract into a directory."""
+        ...
+
+    async def changes(self, ref: str) -> Sequence[JSONObject] | None:
+        """[{Path, Kind}], None where nothing changed, as dockerd has it."""
+        ...
+
+    async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
+        """A tar of the whole root."""
+        ...
+
+
+class Usage(Protocol):
+    """What `docker top` and `stats` show."""
+
+    async def top(self, ref: str, ps_args: str) -> JSONObject:
+        """{Titles, Processes}."""
+        ...
+
+    async def stats(
+        self, ref: str, *, stream: bool, one_shot: bool
+    ) -> AsyncGenerator[JSONObject, None]:
+        """One object a second; without `stream` one, of two samples unless `one_shot`."""
+        ...
+
+
 class Execs(Protocol):
     """What `docker exec` does."""
 
@@ -183,6 +235,10 @@ class Engine(Protocol):
 
     @property
     def containers(self) -> Containers: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def usage(self) -> Usage: ...
     @property
     def execs(self) -> Execs: ...
     @property

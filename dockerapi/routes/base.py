@@ -160,9 +160,13 @@ class Call:
 
     # -- streamed answers
 
-    async def begin(self, content_type: str, *, follows: bool) -> web.StreamResponse:
+    async def begin(
+        self, content_type: str, *, follows: bool, headers: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
         """Send the head now.  `follows`: the handler waits for this client only."""
-        response = web.StreamResponse(headers={**self.server.headers, "Content-Type": content_type})
+        response = web.StreamResponse(
+            headers={**self.server.headers, **(headers or {}), "Content-Type": content_type}
+        )
         await response.prepare(self.request)
         self.response = response
         if follows:

@@ -18,14 +18,17 @@ from dockerapi.models.system import AuthConfig
 from gateway.engine.containers import Containers, places
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
+from gateway.engine.files import Files
 from gateway.engine.images import Images
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.networks import Networks
 from gateway.engine.roster import Roster
 from gateway.engine.supervisor import Supervisor
 from gateway.engine.system import System
+from gateway.engine.usage import Usage
 from gateway.engine.volumes import Volumes
 from gateway.settings import Settings
+from gateway.translate import smartos
 from gateway.translate.facts import Surroundings
 from gateway.zones.host import Host, Zone, ZoneChange
 from imgsources.catalog import Catalog
@@ -53,6 +56,8 @@ class Gateway:
         self._roster = Roster(host.zones)
         self._lifecycle = Lifecycle(host, self._bus, exited=self._exited)
         self.execs = Execs(host.zones, self._roster, self._lifecycle, group)
+        self.files = Files(host.files, self._roster, self._lifecycle)
+        self.usage = Usage(host.gauges, self._roster, self._lifecycle)
         hostname = socket.gethostname()
         self.containers = Containers(
             host,
@@ -117,12 +122,14 @@ def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
         cgroup_version=facts.cgroup_version,
         runtimes=facts.runtimes,
         default_runtime=facts.default_runtime,
-        dns=settings.dns,
+        dns=settings.dns or facts.resolvers,
         host_gateway=gateway,
         limits=facts.limits,
         rlimits=facts.rlimits,
         oom_score_adj=facts.oom_score_adj,
-        zone_defaults=settings.zone_defaults,
+        zone_defaults=smartos.zone_defaults(settings),
+        platform=facts.platform,
+        interface=settings.smartos.interface if facts.platform == "smartos" else "",
     )
 
 

@@ -12,7 +12,7 @@ process to list or get.  The host applies the restart policy.  Errors are `docke
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -240,6 +240,158 @@ class ZoneHost(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PathStatus:
+    """What lstat(2) says of a path in a zone.  `mode` is st_mode with its type bits; `link_target` of a symlink.
+
+    `name` is the last component as `docker cp` names it: "/" for the root.
+    """
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    link_target: str = ""
+
+
+class ChangeKind(enum.IntEnum):
+    """Numbers of GET /containers/{id}/changes."""
+
+    MODIFIED = 0
+    ADDED = 1
+    DELETED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PathChange:
+    """A path of a zone that is not as its image has it."""
+
+    path: str
+    kind: ChangeKind
+
+
+class ZoneFiles(Protocol):
+    """Files of a zone, running or not, volumes and binds included where not said otherwise.
+
+    Paths are the zone's, resolved inside its root as its processes would: no link leads out.  Errors in
+    dockerd's words: NotFound(`Could not find the file PATH in container ID`), InvalidParameter, Forbidden.
+    """
+
+    async def status(self, uuid: ZoneUUID, path: str) -> PathStatus:
+        """The last component is not followed."""
+        ...
+
+    async def read(
+        self, uuid: ZoneUUID, path: str
+    ) -> tuple[PathStatus, AsyncGenerator[bytes, None]]:
+        """A tar of the path: entries begin with its last component, with `./` for a path that ends in `/.`.
+
+        Whoever does not read it to the end closes the iterator.
+        """
+        ...
+
+    async def write(
+        self,
+        uuid: ZoneUUID,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> None:
+        """Extract a tar (plain, gzip, bzip2, xz) into the directory `path`.
+
+        `copy_uid_gid`: files get the zone's user, else the archive's numbers.  InvalidParameter if `path` is no directory;
+        Forbidden where the root or volume is read-only.
+        """
+        ...
+
+    async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
+        """Against the image, sorted by path; volumes, binds and what the host itself put there not counted."""
+        ...
+
+    async def export(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        """A plain tar of the root, volumes and binds not counted."""
+        ...
+
+    async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        """The changes as the tar of an image layer, deletions as whiteouts; for commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceCounters:
+    """Since the interface came up, as seen from inside the zone."""
+
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCount:
+    """Bytes or operations of one device; `op` as Docker writes it: Read, Write, Total."""
+
+    major: int
+    minor: int
+    op: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a running zone has used up to `time_ns`.  CPU times in nanoseconds, memory in bytes; None = not known."""
+
+    time_ns: int
+    cpu_total_ns: int
+    cpu_user_ns: int
+    cpu_system_ns: int
+    machine_cpu_ns: int
+    """CPU time of the whole machine, all of its CPUs together."""
+    online_cpus: int
+    per_cpu_ns: tuple[int, ...] = ()
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled_ns: int = 0
+    memory_usage: int | None = None
+    memory_max_usage: int | None = None
+    memory_limit: int | None = None
+    memory_failures: int | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Rows of memory.stat by name."""
+    pids: int | None = None
+    pids_limit: int | None = None
+    networks: Mapping[str, InterfaceCounters] | None = None
+    """None: the zone has no network of its own."""
+    blocks: Mapping[str, tuple[BlockCount, ...]] = field(default_factory=dict)
+    """By Docker's name: io_service_bytes_recursive, io_serviced_recursive."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTable:
+    """What `docker top` shows."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class ZoneGauges(Protocol):
+    """What zones use, read when asked for."""
+
+    async def sample(self, uuid: ZoneUUID) -> Sample | None:
+        """None if it does not run."""
+        ...
+
+    async def processes(self, uuid: ZoneUUID, ps_args: str) -> ProcessTable:
+        """`ps_args` as for ps(1), "" = -ef.  Conflict if not running; APIError with ps's words."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkRequest:
     """What a zone asks of a network: an address or None for any, a MAC or None."""
 
@@ -359,6 +511,10 @@ class HostFacts:
     """Name and version of the programs used: crun, conmon."""
     status: tuple[tuple[str, str], ...] = ()
     """Rows of the storage driver."""
+    platform: str = "linux"
+    """linux or smartos: what its zones can be, and what must be refused."""
+    resolvers: tuple[str, ...] = ()
+    """Name servers of a zone for which neither client nor settings name one; () = as the machine has it."""
 
 
 class Host(Protocol):
@@ -374,6 +530,10 @@ class Host(Protocol):
     def volumes(self) -> VolumeHost: ...
     @property
     def facts(self) -> HostFacts: ...
+    @property
+    def files(self) -> ZoneFiles: ...
+    @property
+    def gauges(self) -> ZoneGauges: ...
 
     async def run(self) -> None:
         """The host's background work (events, restarts, clean-up); ends when cancelled."""

@@ -278,17 +278,27 @@ def is_own_volume(filesystem: Filesystem) -> bool:
     return filesystem.source == "create-volume" or is_uuid(filesystem.source)
 
 
+def own_volumes(parts: Parts, zone: Zone) -> dict[str, str]:
+    """Target -> folder of the volumes that die with the zone."""
+    # Quoted, for /a/b and /a-b are two volumes.
+    return {
+        filesystem.target: str(
+            parts.folders.zone(zone.uuid) / "volumes" / quote(filesystem.target, safe="")
+        )
+        for filesystem in zone.spec.filesystems
+        if is_own_volume(filesystem)
+    }
+
+
 def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
     """See that every filesystem's source is there; target -> folder of the zone's own volumes."""
     options = zone.metadata.runtime.mount_options
-    own: dict[str, str] = {}
+    own = own_volumes(parts, zone)
     for filesystem in zone.spec.filesystems:
         words = options.get(filesystem.target, ())
-        if is_own_volume(filesystem):
-            name = quote(filesystem.target, safe="")  # /a/b and /a-b are two volumes
-            source = parts.folders.zone(zone.uuid) / "volumes" / name
+        if filesystem.target in own:
+            source = Path(own[filesystem.target])
             source.mkdir(parents=True, exist_ok=True)
-            own[filesystem.target] = str(source)
             parts.copy_up(root, filesystem.target, source)
         elif "volume" in words:
             if "nocopy" not in words:

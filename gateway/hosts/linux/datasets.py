@@ -168,6 +168,11 @@ class OverlayDatasets:
         """Every zone that has a root here; the host discards those it does not know."""
         return frozenset(self._clones)
 
+    @property
+    def empty(self) -> Path:
+        """An empty directory: below a root that has no image."""
+        return self._root / "empty"
+
     def folder(self, zone: str) -> Path:
         """Holds `upper`, `work` and `rootfs` of a zone."""
         return self._root / "zones" / zone
@@ -205,7 +210,7 @@ class OverlayDatasets:
     async def mount(self, zone: str) -> Path:
         """Mount a zone's root (once); its mount point.  NotFound, APIError with the kernel's words."""
         origin = self.origin(zone)
-        lowers = self.lowers(origin) if origin is not None else (self._root / "empty",)
+        lowers = self.lowers(origin) if origin is not None else (self.empty,)
         folder = self.folder(zone)
         try:
             await _finish(self._mounter, lambda: _mount_zone(folder, lowers))

@@ -21,6 +21,8 @@ from gateway.hosts.linux.boot import Folders, Parts
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.execs import Execs
+from gateway.hosts.linux.files import LinuxFiles
+from gateway.hosts.linux.gauges import LinuxGauges
 from gateway.hosts.linux.machine import Machine, detect
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
@@ -158,6 +160,16 @@ class LinuxHost:
     def volumes(self) -> LinuxVolumes:
         """Named and anonymous volumes."""
         return self._volumes
+
+    @property
+    def files(self) -> LinuxFiles:
+        """Of the zones."""
+        return LinuxFiles(self._zones, self._parts)
+
+    @property
+    def gauges(self) -> LinuxGauges:
+        """Of the zones."""
+        return LinuxGauges(self._zones, self._parts)
 
     @property
     def facts(self) -> HostFacts:

@@ -13,6 +13,7 @@ from gateway.hosts.linux.restarter import BackOff, RestartPolicy
 from gateway.hosts.linux.rotation import Rotation
 from gateway.hosts.linux.stdio import AttachStdio
 from gateway.zones.host import Zone
+from gateway.zones.spec import ZoneState
 
 
 class Resident:
@@ -53,6 +54,22 @@ class Resident:
     def is_up(self) -> bool:
         """Its first process lives."""
         return self.record.zone.is_running
+
+    @property
+    def starts_with_host(self) -> bool:
+        """dockerd starts it at its own start: the policy wants it up, and no timer is set for it yet."""
+        zone = self.zone
+        if (
+            self.is_up
+            or not zone.started_ns
+            or (zone.state is ZoneState.RESTARTING and self.scheduled)
+        ):
+            return False
+        return self.policy.wants(
+            exit_code=zone.exit_status,
+            restarts=zone.restart_count,
+            stopped_by_hand=zone.manually_stopped,
+        )
 
     # -- processes -------------------------------------------------------------------------------
 

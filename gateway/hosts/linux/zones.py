@@ -17,7 +17,7 @@ import signal as signal_numbers
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,14 @@ class LinuxZones:
             return self._zones[uuid]
         except KeyError:
             raise NoSuchContainer(uuid) from None
+
+    @asynccontextmanager
+    async def held(self, uuid: ZoneUUID) -> AsyncIterator[Zone]:
+        """Nobody starts, stops or deletes it inside the block."""
+        resident = self._resident(uuid)
+        async with resident.lock:
+            await resident.cleared.wait()
+            yield self._resident(uuid).zone
 
     async def events(self) -> AsyncIterator[ZoneEvent]:
         """Every change from the opening of the host on; for one consumer."""
@@ -179,7 +187,7 @@ class LinuxZones:
         """Start what dockerd starts at its own start, then look after logs that are to be rotated."""
         async with asyncio.TaskGroup() as group:
             for resident in tuple(self._zones.values()):
-                if self._starts_with_us(resident):
+                if resident.starts_with_host:
                     group.create_task(self._boot(resident))
         while True:
             await asyncio.sleep(rotation.INTERVAL_S)
@@ -194,20 +202,6 @@ class LinuxZones:
                 limits.rotate(path, self._parts.folders.bundle(resident.zone.uuid).reopen_log)
         except OSError as error:
             log.warning("zone %s: its log is not rotated: %s", resident.zone.uuid, error)
-
-    def _starts_with_us(self, resident: Resident) -> bool:
-        zone = resident.zone
-        if (
-            resident.is_up
-            or not zone.started_ns
-            or (zone.state is ZoneState.RESTARTING and resident.scheduled)
-        ):
-            return False
-        return resident.policy.wants(
-            exit_code=zone.exit_status,
-            restarts=zone.restart_count,
-            stopped_by_hand=zone.manually_stopped,
-        )
 
     async def _boot(self, resident: Resident) -> None:
         try:

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 
 from dockerapi.errors import Conflict, NotFound, NotModified, NotRunning, StartFailure
@@ -20,7 +20,11 @@ from gateway.zones.host import (
     LogQuery,
     Network,
     NetworkRequest,
+    PathChange,
+    PathStatus,
     Process,
+    ProcessTable,
+    Sample,
     Volume,
     Zone,
     ZoneChange,
@@ -327,6 +331,62 @@ class Datasets:
         return frozenset(self.present)
 
 
+class Files:
+    """One file, `/there`, in every zone."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, bytes]] = []
+        self.changed: list[PathChange] = []
+
+    async def status(self, uuid: ZoneUUID, path: str) -> PathStatus:
+        if path != "/there":
+            raise NotFound("nothing")
+        return PathStatus("there", 5, 0o104755, 1_000_000_001)
+
+    async def read(
+        self, uuid: ZoneUUID, path: str
+    ) -> tuple[PathStatus, AsyncGenerator[bytes, None]]:
+        return await self.status(uuid, path), _once(b"tar of " + path.encode())
+
+    async def write(
+        self,
+        uuid: ZoneUUID,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> None:
+        await self.status(uuid, path)
+        self.written.append((path, b"".join([block async for block in tar])))
+
+    async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
+        return self.changed
+
+    async def export(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        return _once(b"tar of all")
+
+    async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        return _once(b"tar of changes")
+
+
+async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
+
+
+class Gauges:
+    """Hands out the samples that a test put there; None when there are no more."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    async def sample(self, uuid: ZoneUUID) -> Sample | None:
+        return self.samples.pop(0) if self.samples else None
+
+    async def processes(self, uuid: ZoneUUID, ps_args: str) -> ProcessTable:
+        return ProcessTable(("PID", "CMD"), (("1", ps_args),))
+
+
 class HostDouble:
     """All of it."""
 
@@ -336,6 +396,8 @@ class HostDouble:
         self.volumes = Volumes()
         self.datasets = Datasets()
         self.facts = FACTS
+        self.files = Files()
+        self.gauges = Gauges()
 
     async def run(self) -> None:
         await asyncio.Event().wait()

@@ -1,0 +1,222 @@
+"""`docker cp`, `diff`, `export` on this machine: the plan for copier.py, its process and its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
+
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
+from gateway.hosts.command import Child, default_spawner
+from gateway.hosts.linux import boot, copier
+from gateway.hosts.linux.boot import Parts
+from gateway.hosts.linux.zones import LinuxZones
+from gateway.zones.host import ChangeKind, PathChange, PathStatus, Zone
+from gateway.zones.spec import ZoneUUID
+
+_BLOCK = 1 << 18
+_RESULT_LIMIT = 64 << 20  # the list of changes is one line
+_ERRORS = {"not_found": NotFound, "invalid": InvalidParameter, "forbidden": Forbidden}
+Plan = dict[str, Any]
+
+
+class LinuxFiles:
+    """Satisfies gateway.zones.host.ZoneFiles."""
+
+    def __init__(self, zones: LinuxZones, parts: Parts) -> None:
+        self._zones = zones
+        self._parts = parts
+
+    async def status(self, uuid: ZoneUUID, path: str) -> PathStatus:
+        """The last component is not followed, unless `path` ends in a slash."""
+        async with (
+            self._zones.held(uuid) as zone,
+            _running(self._plan(zone, "status", path)) as work,
+        ):
+            return _status(await work.result())
+
+    async def read(
+        self, uuid: ZoneUUID, path: str
+    ) -> tuple[PathStatus, AsyncGenerator[bytes, None]]:
+        """The zone may start and stop while its files are read."""
+        result, blocks = await self._stream(uuid, "read", path)
+        return _status(result), blocks
+
+    async def export(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        """The root without volumes."""
+        return (await self._stream(uuid, "export", ""))[1]
+
+    async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        """What the zone's own directory of the overlay holds."""
+        return (await self._stream(uuid, "layer", ""))[1]
+
+    async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
+        """The zone's own directory of the overlay against the image's."""
+        async with (
+            self._zones.held(uuid) as zone,
+            _running(self._plan(zone, "changes", "")) as work,
+        ):
+            found = (await work.result())["changes"]
+        return [PathChange(path, ChangeKind(kind)) for path, kind in found]
+
+    async def write(
+        self,
+        uuid: ZoneUUID,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> None:
+        """The zone is held until all is written: nobody starts it on half of an archive."""
+        async with self._zones.held(uuid) as zone:
+            plan = self._plan(zone, "write", path) | {
+                "no_overwrite_dir_non_dir": no_overwrite_dir_non_dir,
+                "user": zone.metadata.user if copy_uid_gid else None,
+            }
+            async with _running(plan, with_input=True) as work:
+                await work.feed(tar)
+                await work.result()
+
+    async def _stream(
+        self, uuid: ZoneUUID, operation: str, path: str
+    ) -> tuple[Plan, AsyncGenerator[bytes, None]]:
+        """The result, and the tar after it.  Once the result is there the process has its mounts."""
+        async with self._zones.held(uuid) as zone:
+            context = _running(self._plan(zone, operation, path))
+            work = await context.__aenter__()
+            try:
+                result = await work.result()
+            except BaseException:
+                await context.__aexit__(None, None, None)
+                raise
+        return result, _blocks(context, work)
+
+    def _plan(self, zone: Zone, operation: str, path: str) -> Plan:
+        datasets, uuid = self._parts.datasets, zone.uuid
+        folder = datasets.folder(uuid)
+        origin = datasets.origin(uuid)
+        # An overlay without an upper directory needs two lower ones.
+        empty = str(datasets.empty)
+        lowers = [str(lower) for lower in (datasets.lowers(origin) if origin else ())] + [empty]
+        plan: Plan = {
+            "op": operation,
+            "root": str(folder / "rootfs"),
+            "path": path,
+            "readonly": zone.metadata.runtime.readonly_rootfs,
+            "overlay": None,
+            "mounts": [] if operation == "export" else self._mounts(zone),
+        }
+        if operation in ("changes", "layer"):
+            return plan | {"upper": str(folder / "upper"), "lowers": lowers}
+        if not zone.is_running:
+            writable = {"upper": str(folder / "upper"), "work": str(folder / "work")}
+            plan["overlay"] = {"lowers": lowers, **writable}
+        return plan
+
+    def _mounts(self, zone: Zone) -> list[dict[str, Any]]:
+        own = boot.own_volumes(self._parts, zone)
+        return [
+            {
+                "source": own.get(filesystem.target, filesystem.source),
+                "target": filesystem.target,
+                "readonly": "ro" in filesystem.options,
+            }
+            for filesystem in zone.spec.filesystems
+        ]
+
+
+def _status(result: Plan) -> PathStatus:
+    return PathStatus(
+        name=result["name"],
+        size=result["size"],
+        mode=result["mode"],
+        mtime_ns=result["mtime_ns"],
+        link_target=result["link_target"],
+    )
+
+
+async def _blocks(
+    context: AbstractAsyncContextManager[_Work], work: _Work
+) -> AsyncGenerator[bytes, None]:
+    try:
+        while block := await work.output.read(_BLOCK):
+            yield block
+        if await work.child.wait() != 0:
+            raise APIError("copying ended early")
+    finally:
+        await context.__aexit__(None, None, None)
+
+
+class _Work:
+    """A copier under way."""
+
+    def __init__(self, child: Child, output: asyncio.StreamReader, tar: int) -> None:
+        self.child = child
+        self.output = output
+        self._tar = tar
+
+    async def result(self) -> Plan:
+        """Its first line; what it refused is raised."""
+        line = await self.output.readline()
+        if not line:
+            status = await self.child.wait()
+            raise APIError(f"copying failed: the process ended with status {status}")
+        result: Plan = json.loads(line)
+        if "error" in result:
+            raise _ERRORS.get(result["error"], APIError)(result["message"])
+        return result
+
+    async def feed(self, blocks: AsyncIterator[bytes]) -> None:
+        """All of an upload; what it does not want any more is read and dropped."""
+        loop = asyncio.get_running_loop()
+        file = os.fdopen(self._tar, "wb", 0)
+        self._tar = -1
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, file)
+        writer = asyncio.StreamWriter(transport, protocol, None, loop)
+        try:
+            async for block in blocks:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    writer.write(block)
+                    await writer.drain()
+        finally:
+            transport.close()
+
+    def close(self) -> None:
+        """Let go of what nobody fed."""
+        if self._tar >= 0:
+            os.close(self._tar)
+            self._tar = -1
+
+
+@asynccontextmanager
+async def _running(plan: Plan, *, with_input: bool = False) -> AsyncGenerator[_Work, None]:
+    """A copier, gone when the block is left."""
+    tar_read, tar_write = os.pipe2(os.O_CLOEXEC) if with_input else (-1, -1)
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = await default_spawner().spawn(copier.command(plan), fds={0: tar_read, 1: out_write})
+    except BaseException:
+        for descriptor in (tar_write, out_read):
+            if descriptor >= 0:
+                os.close(descriptor)
+        raise
+    finally:
+        for descriptor in (tar_read, out_write):
+            if descriptor >= 0:
+                os.close(descriptor)
+    reader = asyncio.StreamReader(limit=_RESULT_LIMIT)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(out_read, "rb", 0)
+    )
+    work = _Work(child, reader, tar_write)
+    try:
+        yield work
+    finally:
+        work.close()
+        transport.close()
+        child.kill()
+        await child.wait()
