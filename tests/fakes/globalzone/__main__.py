@@ -123,6 +123,8 @@ async def _main(folder: Path, options: dict[str, str]) -> None:
                 group.create_task(_serve(gz, connection))
 
         tasks = [group.create_task(accept())]
+        if "sweep" in options:
+            over.set()
         print("READY", flush=True)
         ended = loop.create_task(reader.read())
         stopped = loop.create_task(over.wait())

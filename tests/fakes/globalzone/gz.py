@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
+from gateway.hosts.linux.host import LinuxHost
 from tests.fakes.globalzone.machines import Machines
 from tests.fakes.globalzone.pool import Pool
+
+# Folders that only the platform has: a path below one of them is never one of this computer's own.
+_PLATFORM = ("zones", "usbkey", "opt/custom")
 
 
 class GZ:
@@ -16,16 +21,31 @@ class GZ:
         self.root = root
         self.group = group
         self.options = options
-        """Of the command line: `subnet` (CIDR of the nic tag admin), `log` (old or new: format of stdio.log)."""
+        """Of the command line, all text:
+        `subnet` (CIDR of the nic tag admin), `log` (old or new: format of stdio.log), `latency` (seconds that
+        vmadm takes), `restart_scale` (factor of vmadmd's delays), `late_exit` (seconds by which exit_status
+        comes after the state), `free` (bytes until the pool is full)."""
         self.nic_tags: dict[str, dict[str, str]] = {
             "admin": {"mac": "00:0c:29:00:00:01", "link": "e1000g0", "type": "normal"}
         }
         self.pool = Pool(self)
         self.machines = Machines(self)
 
+    @property
+    def host(self) -> LinuxHost:
+        """It runs the zones."""
+        return self.machines.host
+
+    def path(self, name: str) -> Path:
+        """A path of the global zone on this computer: below `root`, or the computer's own where that has none."""
+        inside = self.root / name.lstrip("/")
+        if os.path.lexists(inside) or name.lstrip("/").startswith(_PLATFORM):
+            return inside
+        return Path(name)
+
     async def open(self) -> None:
         """Everything is ready for calls."""
-        for folder in ("zones", "var/imgadm/images", "var/run", "var/tmp", "etc"):
+        for folder in ("zones", "var/imgadm/images", "var/run", "var/tmp", "var/log", "etc"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         await self.pool.open()
         await self.machines.open()

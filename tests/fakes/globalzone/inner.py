@@ -1,0 +1,131 @@
+"""What the Linux host is told to run for a machine: the spec that stands for what vmadm and dockerinit do.  Pure.
+
+Only what the platform itself reads is acted on: `docker:*` metadata and vmadm's properties.  Keys that the
+gateway put there for itself (`zonegate:*`) mean nothing on SmartOS, so they mean nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from gateway.zones.metadata import DockerMetadata, Runtime, decode, encode
+from gateway.zones.spec import Filesystem, Nic, ZoneSpec
+
+CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in (
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    )
+)
+"""Of root in a zone, near enough: it may change its own zone, and nothing of the machine."""
+IDLE = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done")
+"""First process of a zone whose image has no /sbin/init."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where the machine runs: the one network that leads anywhere, and where its paths are on this computer."""
+
+    subnet: IPv4Network
+    nic_tag: str
+    """Of the Linux host's bridge."""
+    place: Callable[[str], Path]
+    """A path of the global zone -> the same on this computer."""
+
+
+def docker_metadata(vm: Mapping[str, Any]) -> DockerMetadata:
+    """docker:* as dockerinit reads it; ValueError on text that is no JSON."""
+    flat = {
+        key: value
+        for key, value in vm["internal_metadata"].items()
+        if key.startswith("docker:") and key not in ("docker:id", "docker:restartpolicy")
+    }
+    linked = json.loads(str(flat.get("docker:linkEnv", "[]")))
+    read = decode({**flat, "docker:id": str(vm["internal_metadata"].get("docker:id", ""))})
+    env = [entry for entry in (*linked, *read.env) if "=" in entry]
+    return read.model_copy(update={"env": ("TERM=xterm", *env)})
+
+
+def docker_spec(vm: Mapping[str, Any], metadata: DockerMetadata, around: Surroundings) -> ZoneSpec:
+    """Of a docker zone.  `metadata.user` is what dockerinit found."""
+    return _spec(vm, metadata, around, list(vm.get("filesystems", [])))
+
+
+def full_spec(vm: Mapping[str, Any], argv: Sequence[str], around: Surroundings) -> ZoneSpec:
+    """Of a zone with an init of its own; its output is the console's."""
+    docker_id = str(vm["uuid"]).replace("-", "") + secrets.token_hex(16)
+    metadata = DockerMetadata(id=docker_id, cmd=tuple(argv), workdir="/", env=("TERM=xterm",))
+    return _spec(vm, metadata, around, list(vm.get("filesystems", [])))
+
+
+def _spec(
+    vm: Mapping[str, Any],
+    metadata: DockerMetadata,
+    around: Surroundings,
+    filesystems: Sequence[Mapping[str, Any]],
+) -> ZoneSpec:
+    told = metadata.model_copy(
+        update={
+            "log_driver": "none",  # zoneadmd's business
+            "log_config": {},
+            "restart_policy": "",  # vmadmd's
+            "extra_hosts": (),  # vmadm wrote the file
+            # The one client of the streams is zoneadmd, and its end of input is the zone's.
+            "runtime": Runtime(capabilities=CAPABILITIES, stdin_once=True),
+        }
+    )
+    return ZoneSpec(
+        uuid=vm["uuid"],
+        brand="lx",
+        image_uuid=vm.get("image_uuid") or vm["uuid"],
+        alias=vm["uuid"],
+        hostname=vm.get("hostname"),
+        nics=tuple(nic for item in vm.get("nics", []) if (nic := _nic(item, around))),
+        filesystems=tuple(_filesystem(item, around) for item in filesystems),
+        internal_metadata=encode(told),
+    )
+
+
+def _nic(nic: Mapping[str, Any], around: Surroundings) -> Nic | None:
+    """None for a nic whose network leads nowhere here, and for one without a static address."""
+    text = nic.get("ip", "")
+    if text in ("", "dhcp", "addrconf") or IPv4Address(text) not in around.subnet:
+        return None
+    gateway = nic.get("gateway")
+    reachable = gateway is not None and IPv4Address(gateway) in around.subnet
+    return Nic(
+        nic_tag=around.nic_tag,
+        interface=nic["interface"],
+        mac=nic.get("mac"),
+        ip=text,
+        netmask=nic.get("netmask"),
+        gateway=gateway if reachable else None,
+        primary=True if nic.get("primary") else None,
+    )
+
+
+def _filesystem(filesystem: Mapping[str, Any], around: Surroundings) -> Filesystem:
+    return Filesystem(
+        source=str(around.place(filesystem["source"])),
+        target=filesystem["target"],
+        options=tuple(filesystem.get("options", ())),
+    )
