@@ -4,6 +4,7 @@
     host[:port]         https; for insecure ones https without verification, then http
     127.0.0.0/8, ::1, localhost are always insecure, as for dockerd
 
+    GET /v1/search?q=&n=                                  the only thing left of the first protocol
     GET /v2/ -> 200                                       no credentials needed
              -> 401 Basic                                 name and password with each request
              -> 401 Bearer realm, service                 a token for `repository:PATH:pull` from realm
@@ -28,7 +29,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -72,6 +73,7 @@ from imgsources.sources import RemoteImage, TransferBroken
 log = logging.getLogger(__name__)
 
 HUB = "https://registry-1.docker.io"
+INDEX = "https://index.docker.io"
 _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -233,6 +235,38 @@ class RegistryClient:
             if response.status != HTTPStatus.OK:
                 raise await refusal(response, None)
         return Login("Login Succeeded", token.refresh if token else "")
+
+    async def search(self, term: str, limit: int) -> list[dict[str, Any]]:
+        """Rows of `docker search`: the Hub's index knows any name, HOST/NAME is asked of that registry."""
+        host, slash, word = term.partition("/")
+        if not slash or not ({".", ":"} & set(host) or host == "localhost"):
+            host, word = "", term.removeprefix("library/")
+        addresses = (
+            _addresses(f"https://{host}", is_insecure=self._is_insecure(host))
+            if host
+            else ((URL(INDEX), True),)
+        )
+        query = {"q": word, "n": str(limit)}
+        for base, verifies in addresses[:-1]:
+            with contextlib.suppress(APIError):
+                return await self._search_at(base, verifies, query)
+        return await self._search_at(*addresses[-1], query)
+
+    async def _search_at(
+        self, base: URL, verifies: bool, query: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        trust = await asyncio.to_thread(self._trust, base.authority) if verifies else False
+        basic = _Endpoint(base, trust, None, self._auth).basic
+        headers = {"X-Docker-Token": "true"} | ({"Authorization": basic} if basic else {})
+        url = (base / "v1/search").with_query(query)
+        async with self._send("GET", url, trust, headers, timeout=self._ping_timeout) as response:
+            if response.status != HTTPStatus.OK:
+                raise APIError(f"Unexpected status code {response.status}")
+            document = json_object(await _read(response, MAX_CONFIG_BYTES, "search result"))
+        found = document.get("results")
+        if not isinstance(found, list):
+            raise APIError("error decoding registry search results")
+        return [row for row in found if isinstance(row, dict)]
 
     # Which server -----------------------------------------------------------------------------------
 

@@ -115,6 +115,20 @@ async def remove(call: Call) -> web.StreamResponse:
     return json_answer(list(gone))
 
 
+async def search(call: Call) -> web.StreamResponse:
+    """GET /images/search.  Garbage for credentials is none, as in dockerd."""
+    limit = call.integer("limit") or 0
+    if limit < 0:
+        raise InvalidParameter("invalid limit specified")
+    rows = await call.engine.images.search(
+        call.text("term"),
+        limit=limit,
+        filters=call.filters(),
+        auth=parameters.registry_auth(call.request.headers.get("X-Registry-Auth")),
+    )
+    return json_answer(list(rows))
+
+
 ROUTES = (
     Route("GET", "/images/json", list_),
     Route("POST", "/images/create", create),
@@ -124,7 +138,7 @@ ROUTES = (
     Route("POST", "/images/{name}/tag", tag),
     Route("DELETE", "/images/{name}", remove),
     Route("POST", "/images/{name}/push", not_built("push")),
-    Route("GET", "/images/search", not_built("searching a registry")),
+    Route("GET", "/images/search", search),
     Route("POST", "/images/prune", not_built("pruning images"), Version(1, 25)),
     Route("GET", "/images/get", not_built("saving images")),
     Route("GET", "/images/{name}/get", not_built("saving images")),

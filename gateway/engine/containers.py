@@ -85,14 +85,21 @@ class Containers:
         image = self._image(body.image, platform)
         identity = Identity(secrets.token_hex(32), chosen)
         facts = ImageFacts(
-            image.id, image.uuid or "", image.config.config, image.config.platform.os
+            image.id,
+            image.uuid or "",
+            image.config.config,
+            image.config.platform.os,
+            type=image.type,
+            manifest=image.imgapi,
         )
         with self._roster.reserve(chosen, identity.docker_id):
             zone, warnings = await self._creation.create(body, facts, identity, self._around)
             self._lifecycle.known(zone)
             self._roster.add(zone)
         self._lifecycle.emit(zone, "create")
-        told = [] if platform else foreign_warnings(image.config.platform)
+        # An image server's image is its platform's own.
+        is_own = bool(platform) or image.type != "docker"
+        told = [] if is_own else foreign_warnings(image.config.platform)
         return {"Id": identity.docker_id, "Warnings": [*warnings, *told]}
 
     def _image(self, name: str, platform: str | None) -> Image:

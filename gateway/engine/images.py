@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import tempfile
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import aiofiles
 
-from dockerapi.errors import InvalidParameter, NoSuchImage
+from dockerapi.errors import APIError, InvalidParameter, NoSuchImage, NotSupported
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
@@ -24,14 +25,19 @@ from gateway.engine.roster import Roster
 from imgsources.archives import open_archive
 from imgsources.catalog import Catalog, Image
 from imgsources.datasets import DatasetStore
+from imgsources.imgapi import ImageServers, is_uuid
 from imgsources.oci import Platform, parse_digest, parse_platform
 from imgsources.puller import LoadEvent, Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
+from imgsources.sources import RemoteImage
+
+log = logging.getLogger(__name__)
 
 Records = list[JSONObject]
 Ids = list[str]
 
+_SEARCH_LIMIT, _MAX_SEARCH_LIMIT = 25, 100
 _FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 
 
@@ -49,6 +55,7 @@ class Images:
         bus: Bus,
         spool: Path,
         storage_driver: str,
+        servers: ImageServers | None = None,
     ) -> None:
         self._catalog = catalog
         self._puller = puller
@@ -58,6 +65,7 @@ class Images:
         self._bus = bus
         self._spool = spool
         self._storage_driver = storage_driver
+        self._servers = servers
 
     async def pull(
         self, name: str, *, tag: str, platform: str, auth: AuthConfig | None
@@ -65,22 +73,58 @@ class Images:
         """Progress messages; what cannot be resolved is an error at once."""
         reference = _pulled(name, tag)
         wanted = parse_platform(platform) if platform else None
+        if self._servers is not None and (is_uuid(name) or self._servers.serve(reference)):
+            return await self._pull_zone(name, reference, self._servers, wanted)
         source = self._registry(auth)
         if reference.tag is None and reference.digest is None:
-            return self._pull_all(reference, await source.list_tags(reference), source, wanted)
+            tags = [reference.with_tag(tag) for tag in await source.list_tags(reference)]
+            return self._all_of(reference, self._pull(tags, source, wanted))
         return self._pull([reference], source, wanted)
 
-    async def _pull_all(
+    async def _pull_zone(
         self,
-        repository: Reference,
-        tags: Sequence[str],
-        source: RegistryClient,
+        name: str,
+        reference: Reference,
+        servers: ImageServers,
         platform: Platform | None,
+    ) -> AsyncIterator[JSONObject]:
+        """An image server's, by UUID, by version, or every version."""
+        if not self._puller.can_import:
+            raise NotSupported(
+                f"{name} is an image for SmartOS zones: this host runs images of registries only"
+            )
+        if is_uuid(name):
+            return self._import(None, await servers.resolve_uuid(name, platform))
+        if reference.tag is not None or reference.digest is not None:
+            return self._import(reference, await servers.resolve(reference, platform))
+        tags = [reference.with_tag(tag) for tag in await servers.list_tags(reference)]
+        return self._all_of(reference, self._import_each(tags, servers, platform))
+
+    async def _import_each(
+        self, references: Sequence[Reference], servers: ImageServers, platform: Platform | None
+    ) -> AsyncGenerator[JSONObject, None]:
+        for reference in references:
+            remote = await servers.resolve(reference, platform)
+            async with contextlib.aclosing(self._import(reference, remote)) as lines:
+                async for line in lines:
+                    yield line
+
+    async def _import(
+        self, reference: Reference | None, remote: RemoteImage
+    ) -> AsyncGenerator[JSONObject, None]:
+        async with contextlib.aclosing(self._puller.import_image(reference, remote)) as events:
+            async for event in events:
+                yield message(event)
+        image = self._catalog.get(remote.config.digest)
+        name = reference or remote.reference
+        self._emit(image, "pull", str(name or image.uuid), name.familiar_name if name else image.id)
+
+    async def _all_of(
+        self, repository: Reference, pulls: AsyncGenerator[JSONObject, None]
     ) -> AsyncIterator[JSONObject]:
         """All tags, with one status for all of them, as dockerd tells it."""
         word = "Image is up to date"
-        references = [repository.with_tag(tag) for tag in tags]
-        async with contextlib.aclosing(self._pull(references, source, platform)) as lines:
+        async with contextlib.aclosing(pulls) as lines:
             async for line in lines:
                 status = str(line.get("status", ""))
                 if not status.startswith("Status: "):
@@ -165,6 +209,52 @@ class Images:
         sizes = [await self._datasets.used_bytes(uuid) for uuid in image.uuids]
         return image_shapes.history(image, sizes)
 
+    async def search(
+        self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None
+    ) -> Sequence[JSONObject]:
+        """The Hub's, or the registry's that the term names; with image servers theirs before the Hub's."""
+        filters.accept("is-automated", "is-official", "stars")
+        official, stars = filters.boolean("is-official"), _stars(filters)
+        # dockerd: nothing is automated any more, and filtering for it gives nothing.
+        if filters.boolean("is-automated"):
+            return []
+        if "://" in term:
+            raise InvalidParameter(
+                f"invalid repository name: repository name ({term}) should not have a scheme"
+            )
+        wanted = limit or _SEARCH_LIMIT
+        if wanted > _MAX_SEARCH_LIMIT:
+            raise InvalidParameter(
+                f"limit {limit} is outside the range of [1, {_MAX_SEARCH_LIMIT}]"
+            )
+        rows = await self._search(term, wanted, auth)
+        return [
+            row | {"is_automated": False}
+            for row in rows[:wanted]
+            if official in (None, bool(row.get("is_official")))
+            and int(row.get("star_count") or 0) >= stars
+        ]
+
+    async def _search(self, term: str, limit: int, auth: AuthConfig | None) -> Records:
+        registry, servers = self._registry(auth), self._servers
+        if servers is None or not self._puller.can_import:
+            return await registry.search(term, limit)
+        if servers.names(term):
+            return await servers.search(term, limit)
+        try:
+            own = await servers.search(term, limit)
+        except APIError as error:
+            log.warning("searching the image servers: %s", error)
+            return await registry.search(term, limit)
+        try:
+            return own + await registry.search(term, limit)
+        except APIError as error:
+            # A machine that reaches the image servers alone still finds what it can run.
+            log.warning("searching the registry: %s", error)
+            if not own:
+                raise
+            return own
+
     async def tag(self, name: str, *, repo: str, tag: str) -> None:
         """One more name; whoever had it loses it."""
         image = self._catalog.get(name)
@@ -184,7 +274,7 @@ class Images:
         image = self._catalog.get(name)
         records: Records = []
         running, stopped = self._users(image)
-        if not deletion.is_id_prefix(image, name):
+        if not deletion.is_id_prefix(image, name) and name != image.uuid:
             deletion.check_untag(image, name, running + stopped, force=force)
             await self._untag(image, Reference.parse(name), records)
             image = self._catalog.get(image.id)
@@ -241,6 +331,13 @@ class Images:
 
 def _short(ids: Sequence[str]) -> list[str]:
     return [text[:12] for text in ids]
+
+
+def _stars(filters: Filters) -> int:
+    try:
+        return max((int(text) for text in filters.get("stars")), default=0)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid filter 'stars={filters.get('stars')[0]}'") from error
 
 
 def _pulled(name: str, tag: str) -> Reference:
