@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NewType, Self
+from typing import Annotated, Literal, NewType, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -128,22 +127,14 @@ class ZoneSpec(_Strict):
     customer_metadata: dict[str, Flat] | None = None
     internal_metadata: dict[str, Flat] = Field(default_factory=dict)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _follow(cls, given: Any) -> Any:
-        """vmadm puts docker:id into each docker zone, and there restart_init is always false."""
-        if not isinstance(given, Mapping):
-            return given
-        values = dict(given)
-        is_docker = "docker:id" in (values.get("internal_metadata") or {})
-        if is_docker and values.get("docker") is None:
-            values["docker"] = True
-        if values.get("docker"):
-            values["restart_init"] = False
-        return values
-
     @model_validator(mode="after")
     def _fits_brand(self) -> Self:
+        # vmadm puts docker:id into each docker zone, and there restart_init is always false.  A validator
+        # before the fields would have to turn JSON's arrays into tuples; nobody else has this value yet.
+        if self.docker is None and "docker:id" in self.internal_metadata:
+            self.__dict__["docker"] = True
+        if self.docker:
+            self.__dict__["restart_init"] = False
         if wrong := sorted(brands.refused(self.brand) & self.payload().keys()):
             raise ValueError(f"brand {self.brand} has no {', '.join(wrong)}")
         is_machine = self.brand in brands.MACHINES
