@@ -1,0 +1,168 @@
+"""dockerinit: what makes it wait, and what it and dockerexec say of a process that they could not start.
+
+Both write lines `2026-01-01T00:00:00.000Z TEXT`: dockerinit into /var/log/sdc-dockerinit.log of the zone, from the
+beginning at every boot; dockerexec on standard error, up to `EXEC`.  The last line of a failure is
+`... FATAL (code: N): TEXT`, and N the exit status (1 is an abort, signal 6).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+
+from dockerapi.errors import NotFound, StartFailure
+from gateway.hosts.smartos.globalzone import GlobalZone
+
+CREATE_PREFIX = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "runc create failed: unable to start container process: error during container init: "
+)
+EXEC_PREFIX = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+ABORTED = 1
+CHDIR_FAILED = 2
+EXEC_FAILED = 3
+GROUP_NOT_FOUND = 5
+NO_COMMAND = 13
+NOT_FOUND = 17
+STAT_FAILED = 25
+IS_DIRECTORY = 26
+NOT_EXECUTABLE = 27
+USER_NOT_FOUND = 29
+ATTACH_TIMED_OUT = 45
+
+_STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z (.*)", re.DOTALL)
+_FATAL = re.compile(r"FATAL \(code: (\d+)\): (.*)", re.DOTALL)
+_NO_SUCH = re.compile(r"'?(.*?)'? not found in PATH")
+_CALL = re.compile(r"(?:stat|execve|chdir|mkdirp)\((.*)\)(?: failed)?: (.*)", re.DOTALL)
+_AFTER_COLON = re.compile(r"[^:]*: (.*)", re.DOTALL)
+_SIGABRT = -6
+_LAST_BYTES = 8192
+_WAIT_KEY = "docker:wait_for_attach"
+
+
+def message(line: str) -> str | None:
+    """What a line says after its time; None if it is no line of theirs."""
+    match = _STAMPED.fullmatch(line.rstrip("\r\n"))
+    return match[1] if match else None
+
+
+def fatal(line: str) -> tuple[int, str] | None:
+    """Code and text of a line that tells of a failure."""
+    match = _FATAL.fullmatch(message(line) or "")
+    return (int(match[1]), match[2]) if match else None
+
+
+def reworded(code: int, text: str) -> tuple[str, int]:
+    """In runc's words, and the exit code that dockerd makes of them: 127, 126 or 128."""
+    words = _words(code, text)
+    lowered = words.lower()
+    if "executable file not found" in lowered or "no such file or directory" in lowered:
+        return words, 127
+    if code in (EXEC_FAILED, IS_DIRECTORY, NOT_EXECUTABLE) or "permission denied" in lowered:
+        return words, 126
+    if "not a directory" in lowered or "is a directory" in lowered:
+        return words, 126
+    return words, 128
+
+
+def _words(code: int, text: str) -> str:
+    if match := _NO_SUCH.fullmatch(text):
+        return f'exec: "{match[1]}": executable file not found in $PATH'
+    if code == NO_COMMAND:
+        return 'exec: "": executable file not found in $PATH'
+    called = _CALL.fullmatch(text)
+    if called is not None:
+        path, reason = called[1], called[2].lower()
+        match code:
+            case 2:
+                return f'chdir to cwd ("{path}") set in config.json failed: {reason}'
+            case 3:
+                return f"exec {path}: {reason}"
+            case 25:
+                return f'exec: "{path}": stat {path}: {reason}'
+            case 26:
+                return f'exec: "{path}": is a directory: permission denied'
+            case 27:
+                return f'exec: "{path}": permission denied'
+    named = _AFTER_COLON.fullmatch(text)
+    if named is not None and code == USER_NOT_FOUND:
+        return f"unable to find user {named[1]}: no matching entries in passwd file"
+    if named is not None and code == GROUP_NOT_FOUND:
+        return f"unable to find group {named[1]}: no matching entries in group file"
+    return f"dockerinit: {text}"
+
+
+def exec_failure(code: int, text: str) -> StartFailure:
+    """The error of an exec."""
+    words, exit_code = reworded(code, text)
+    return StartFailure(f"{EXEC_PREFIX}{words}: unknown", exit_code, detail=text)
+
+
+async def start_failure(gz: GlobalZone, zonepath: str, exit_status: int) -> tuple[int, str] | None:
+    """(126, 127 or 128, dockerd's words) if a zone that stopped with `exit_status` never came to its command.
+
+    `exit_status` as vmadm has it.  None if its command ran, or nothing is known.
+    """
+    if not 0 < exit_status < 128 and exit_status != _SIGABRT:
+        return None
+    line = await _last_line(gz, zonepath)
+    failed = fatal(line)
+    if failed is None:
+        return None
+    code, text = failed
+    # An application may itself end with 17: the log must say that it was dockerinit.
+    if code != (ABORTED if exit_status == _SIGABRT else exit_status):
+        return None
+    words, exit_code = reworded(code, text)
+    return exit_code, f"{CREATE_PREFIX}{words}: unknown"
+
+
+async def _last_line(gz: GlobalZone, zonepath: str) -> str:
+    """Of dockerinit's log, "" if there is none.
+
+    The path belongs to the image: a link in it would lead to a file of the global zone.
+    """
+    path = f"{zonepath}/root"
+    size = 0
+    for name, kind in (
+        ("var", stat.S_IFDIR),
+        ("log", stat.S_IFDIR),
+        ("sdc-dockerinit.log", stat.S_IFREG),
+    ):
+        path = f"{path}/{name}"
+        status = await gz.status(path)
+        if status is None or stat.S_IFMT(status.mode) != kind:
+            return ""
+        size = status.size
+    data = await gz.read(path, offset=max(0, size - _LAST_BYTES), size=_LAST_BYTES)
+    lines = data.decode("utf-8", "replace").rstrip("\n").split("\n")
+    return lines[-1]
+
+
+async def hold_start(gz: GlobalZone, zonepath: str, until_ms: int) -> None:
+    """The zone's command shall wait for `let_start`; dockerinit fails once `until_ms` (epoch) has passed."""
+    await _change_metadata(gz, zonepath, str(until_ms))
+
+
+async def let_start(gz: GlobalZone, zonepath: str) -> None:
+    """The zone's command need not wait (any more)."""
+    await _change_metadata(gz, zonepath, None)
+
+
+async def _change_metadata(gz: GlobalZone, zonepath: str, value: str | None) -> None:
+    path = f"{zonepath}/config/metadata.json"
+    try:
+        document = json.loads(await gz.read(path))
+    except NotFound:
+        document = {}
+    internal = document.setdefault("internal_metadata", {})
+    if internal.get(_WAIT_KEY) == value:
+        return
+    if value is None:
+        del internal[_WAIT_KEY]
+    else:
+        document.setdefault("customer_metadata", {})
+        internal[_WAIT_KEY] = value
+    await gz.write(path, json.dumps(document).encode())

@@ -1,0 +1,456 @@
+"""Standard streams of a zone's first process: one `zlogin -I`, fanned out to everybody who is attached.
+
+    clients   --write-->  ZoneStreams  --stdin-->  zlogin -I  --socket-->  zoneadmd  -->  the process
+    clients  <--queues--  ZoneStreams  <--stdout, stderr--  zlogin -I  <---  zoneadmd  --->  logs/stdio.log
+
+zoneadmd has one client at most, does not wait for it (what it does not take at once is dropped), and lets it go when
+its input ends.  So this side reads whatever comes, and what came while there was no connection is taken from the
+log, which has everything (`LogTail`): the first moments, the time after the end of input, a reconnection, the last words
+before the zone was down.  Without a log (driver none) these are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from dockerapi.errors import APIError, Conflict, Unavailable
+from dockerapi.framing import StreamId
+from gateway.hosts.smartos.dockerinit import hold_start, let_start
+from gateway.hosts.smartos.globalzone import GlobalZone, Program
+from gateway.hosts.smartos.logtail import Chunk, LogTail, joined
+from gateway.hosts.smartos.zlogin import attach_argv, busy_process, server_socket
+from gateway.zones.host import AttachStreams
+
+__all__ = ["AttachStdio", "ZoneStreams", "hold_start", "let_start"]
+
+log = logging.getLogger(__name__)
+
+BEHIND_LIMIT = 32 << 20
+"""Bytes that a client may be behind before it is let go: the zone would not wait for it, and others must not."""
+
+_SOCKET_POLL_S = 0.1
+_BOOT_S = 120.0
+# zlogin tells nobody that it is connected, only (by its end) that it is not.
+_CONFIRM_S = 0.15
+_LOG_POLL_S = 0.15
+_RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# At the end of input zoneadmd takes one more read of it, whatever there is: give it time to take all.
+_DRAIN_S = 0.3
+_DRAIN_BYTES_PER_S = 1 << 20
+_DEFAULT_SIZE = (24, 80)
+# zlogin looks for last output for 100 ms itself.
+_LAST_WORDS_S = 1.0
+
+
+class AttachStdio:
+    """One client of a zone's streams; see `dockerapi.framing.Stdio`."""
+
+    def __init__(self, zone: ZoneStreams, streams: AttachStreams) -> None:
+        self._zone = zone
+        self._streams = streams
+        self._chunks: deque[Chunk] = deque()
+        self._size = 0
+        self._arrived = asyncio.Event()
+        self._over = False
+        self._closed = False
+        self._input_ended = False
+
+    @property
+    def tty(self) -> bool:
+        """Whether the process runs on a terminal."""
+        return self._zone.tty
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether what it writes reaches the process."""
+        return self._streams.stdin and self._zone.open_stdin
+
+    def give(self, stream: StreamId, data: bytes) -> bool:
+        """A piece of output; False if this client is too far behind to be given more."""
+        if not (self._streams.stdout if stream is StreamId.STDOUT else self._streams.stderr):
+            return True
+        if self._size > BEHIND_LIMIT:
+            self.end()
+            return False
+        self._chunks.append((stream, data))
+        self._size += len(data)
+        self._arrived.set()
+        return True
+
+    def end(self) -> None:
+        """No more output will come; what is queued is still delivered."""
+        self._over = True
+        self._arrived.set()
+
+    async def output(self) -> AsyncIterator[Chunk]:
+        """Chunks until the process has ended, or `close`."""
+        try:
+            while not self._closed:
+                if self._chunks:
+                    chunk = self._chunks.popleft()
+                    self._size -= len(chunk[1])
+                    yield chunk
+                elif self._over:
+                    return
+                else:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        finally:
+            await self.close()
+
+    async def write(self, data: bytes) -> None:
+        """To stdin; waits for the zone's start, dropped once it has stopped."""
+        if self.takes_input and not self._input_ended and not self._closed:
+            await self._zone.write(data)
+
+    async def close_input(self) -> None:
+        """The client's end of input: EOF for the process, or the end of this attach."""
+        if not self.takes_input or self._input_ended:
+            return
+        self._input_ended = True
+        if self._zone.passes_eof:
+            await self._zone.end_input()
+        else:
+            await self.close()
+
+    async def resize(self, height: int, width: int) -> None:
+        """Of the zone's terminal."""
+        await self._zone.resize(height, width)
+
+    async def close(self) -> None:
+        """Leave; the process runs on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._chunks.clear()
+        self._arrived.set()
+        await self._zone.left(self)
+
+
+class ZoneStreams:
+    """The streams of one zone, over all its runs.
+
+    `zonepath` as vmadm has it; `logged`: zoneadmd keeps a log (the letter g of zlog_mode); `root`: where the
+    platform's own files are.  Life of a zone: `attach` as often as wanted, `connect` at each start and whenever an
+    attach was made to a running zone, `ended` at each stop, `close` when the zone is gone or the gateway ends.
+    """
+
+    def __init__(
+        self,
+        gz: GlobalZone,
+        uuid: str,
+        zonepath: str,
+        *,
+        tty: bool,
+        group: asyncio.TaskGroup,
+        open_stdin: bool = False,
+        stdin_once: bool = False,
+        logged: bool = True,
+        root: str = "/",
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self._gz = gz
+        self._uuid = uuid
+        self._zonepath = zonepath
+        self._group = group
+        self._root = root
+        self.tty = tty
+        self.open_stdin = open_stdin
+        self.passes_eof = open_stdin and stdin_once and not tty
+        """Whether the end of a client's input is one for the process."""
+        self._size = size or _DEFAULT_SIZE
+        self._clients: list[AttachStdio] = []
+        self._log = LogTail(gz, zonepath) if logged else None
+        # Whether the log's place is where the clients' output stands.
+        self._placed = False
+        self._program: Program | None = None
+        self._held: list[Chunk] | None = None
+        self._eof_flag = False
+        self._written = 0
+        self._input_over = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self._connected = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._restarting = False
+        self._failure: APIError | None = None
+        self._closed = False
+
+    # -- for the host ----------------------------------------------------------------------------
+
+    def attach(self, streams: AttachStreams) -> AttachStdio:
+        """One more client: output from now on, or from the next start."""
+        client = AttachStdio(self, streams)
+        self._clients.append(client)
+        return client
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is attached."""
+        return bool(self._clients)
+
+    async def connect(self) -> None:
+        """Streams flow when this returns, or nobody is attached; a zone that waits for it (`hold_start`) goes on.
+
+        To be called when the zone is about to start, beside `vmadm start`, or while it runs.  Conflict if
+        another process has the streams; Unavailable if the machine or zoneadmd cannot be reached: clients
+        are let go then.
+        """
+        async with self._lock:
+            if self._ended.is_set():
+                self._ended.clear()
+                self._input_over = False
+            if self._clients and not self._closed:
+                await self._begin()
+        if self._clients and not self._closed:
+            await self._connected.wait()
+        failure, self._failure = self._failure, None
+        await let_start(self._gz, self._zonepath)
+        if failure is not None:
+            raise failure
+
+    async def _begin(self) -> None:
+        if self._keeper is None or self._keeper.done():
+            if self._log is not None and not self._placed:
+                await self._log.start()
+                self._placed = True
+            self._failure = None
+            self._connected.clear()
+            self._keeper = self._group.create_task(self._keep())
+        elif self._wants_eof() and not self._eof_flag and self._program is not None:
+            # The connection was made for others: now the end of input must be one for the process.
+            self._connected.clear()
+            await self._program.close()
+
+    def ended(self, *, restarting: bool = False) -> None:
+        """The zone has stopped: clients get the rest of its output, then their end.
+
+        With `restarting` they stay for the next run, whose beginning `connect` finds in the log.
+        """
+        self._restarting = restarting
+        self._ended.set()
+        if self._keeper is None or self._keeper.done():
+            self._keeper = self._group.create_task(self._finish())
+
+    async def resize(self, height: int, width: int) -> None:
+        """At once where there is a connection, else with the next one."""
+        self._size = (height, width)
+        if self.tty and self._program is not None:
+            await self._program.resize(height, width)
+
+    async def close(self) -> None:
+        """Clients are let go, the zone runs on."""
+        self._closed = True
+        self._let_go()
+        self._ended.set()
+        if self._program is not None:
+            await self._program.close()
+        self._connected.set()
+
+    # -- for clients -----------------------------------------------------------------------------
+
+    async def write(self, data: bytes) -> None:
+        """To stdin, once there is a connection; dropped when there will be none."""
+        while not self._closed and not self._input_over:
+            await self._connected.wait()
+            program = self._program
+            if program is not None:
+                self._written += len(data)
+                await program.write(data)
+                return
+            if self._ended.is_set():
+                return
+            await self._pause(_SOCKET_POLL_S)
+
+    async def end_input(self) -> None:
+        """EOF for the process."""
+        await self._connected.wait()
+        if self._input_over:
+            return
+        await self._pause(_DRAIN_S + self._written / _DRAIN_BYTES_PER_S)
+        self._input_over = True
+        if self._program is not None:
+            await self._program.close_input()
+
+    async def left(self, client: AttachStdio) -> None:
+        """A client has gone; the last one ends the connection, so that an admin's own zlogin finds it free."""
+        with suppress(ValueError):
+            self._clients.remove(client)
+        if self._program is None:
+            return
+        # Under dockerd too a stdin that is opened once ends with the client that had it.
+        orphaned = client.takes_input and self._eof_flag and not self._wants_eof()
+        if orphaned:
+            self._input_over = True
+        if orphaned or not self._clients:
+            await self._program.close()
+
+    def _wants_eof(self) -> bool:
+        return self.passes_eof and any(client.takes_input for client in self._clients)
+
+    # -- the one connection ----------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Connect, and connect again, while the zone runs and anybody is attached."""
+        tries = 0
+        try:
+            while self._clients and not self._ended.is_set():
+                if self._input_over and self._log is not None:
+                    await self._follow_log()
+                    continue
+                try:
+                    await self._session()
+                except Unavailable as error:
+                    if not self._connected.is_set() and tries >= len(_RECONNECT_S):
+                        raise
+                    log.warning("zone %s: attach is interrupted: %s", self._uuid, error.message)
+                except Conflict as error:
+                    if not self._connected.is_set() or self._log is None:
+                        raise
+                    log.warning(
+                        "zone %s: attach goes on without input: %s", self._uuid, error.message
+                    )
+                    self._input_over = True
+                await self._pause(_RECONNECT_S[min(tries, len(_RECONNECT_S) - 1)])
+                tries = tries + 1 if not self._connected.is_set() else 0
+        except APIError as error:
+            self._failure = error
+            self._let_go()
+        await self._finish()
+        self._connected.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the zone has ended, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+
+    async def _follow_log(self) -> None:
+        """Output without a connection: zoneadmd has none for who has no more input."""
+        while self._clients and not self._ended.is_set():
+            await self._catch_up()
+            await self._pause(_LOG_POLL_S)
+
+    async def _finish(self) -> None:
+        """The rest of the output, then the end, if the zone has ended."""
+        if self._ended.is_set():
+            try:
+                if self._clients:
+                    await self._catch_up()
+            except APIError as error:
+                log.warning("zone %s: its last output is not known: %s", self._uuid, error.message)
+            if not self._restarting:
+                self._let_go()
+        if not self._clients:
+            self._placed = False
+
+    async def _catch_up(self) -> None:
+        if self._log is not None and self._placed:
+            for stream, data in await self._log.missing():
+                self._deliver(stream, data)
+
+    def _let_go(self) -> None:
+        clients, self._clients = self._clients, []
+        for client in clients:
+            client.end()
+
+    def _deliver(self, stream: StreamId, data: bytes) -> None:
+        stream = StreamId.STDOUT if self.tty else stream
+        for client in tuple(self._clients):
+            if not client.give(stream, data):
+                log.warning("zone %s: an attached client reads too slowly: let go", self._uuid)
+                self._clients.remove(client)
+
+    async def _session(self) -> None:
+        """One connection from its beginning to its end.  Conflict, Unavailable."""
+        if not await self._served():
+            return
+        self._eof_flag = self._wants_eof() and not self._input_over
+        self._written = 0
+        program = await self._gz.spawn(
+            attach_argv(self._uuid, eof=self._eof_flag),
+            # Never /dev/null: zlogin would take its end for the end of everything.
+            stdin=not self.tty,
+            terminal=self._size if self.tty else None,
+        )
+        self._held = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._confirm(program))
+                async for stream, data in program.output():
+                    self._received(stream, data)
+                watch.cancel()
+            await self._over(program)
+        finally:
+            self._program = None
+            await program.close()
+
+    def _received(self, stream: StreamId, data: bytes) -> None:
+        if self._held is not None:
+            self._held.append((stream, data))
+            return
+        if self._log is not None:
+            self._log.had(StreamId.STDOUT if self.tty else stream, len(data))
+        self._deliver(stream, data)
+
+    async def _served(self) -> bool:
+        """Wait for zoneadmd; False if the zone ends first."""
+        path = server_socket(self._uuid, self._root)
+        try:
+            async with asyncio.timeout(_BOOT_S):
+                while await self._gz.status(path) is None:
+                    await self._pause(_SOCKET_POLL_S)
+                    if self._ended.is_set():
+                        return False
+        except TimeoutError as error:
+            raise Unavailable(f"zone {self._uuid}: zoneadmd does not serve its streams") from error
+        return True
+
+    async def _confirm(self, program: Program) -> None:
+        """After a moment without refusal it is connected; and once the zone has ended it must not stay."""
+        await self._pause(_CONFIRM_S)
+        try:
+            await self._release()
+        except APIError as error:
+            log.warning("zone %s: its log cannot be read: %s", self._uuid, error.message)
+            await program.close()
+            return
+        self._program = program
+        self._connected.set()
+        await self._ended.wait()
+        await asyncio.sleep(_LAST_WORDS_S)
+        await program.close()
+
+    async def _release(self) -> None:
+        """Deliver what was held back, after what the log has before it."""
+        logged = await self._log.missing() if self._log is not None else []
+        held, self._held = self._held or [], None
+        chunks, beyond = joined(logged, held)
+        for stream, size in beyond.items():
+            if self._log is not None:
+                self._log.had(stream, size)
+        for stream, data in chunks:
+            self._deliver(stream, data)
+
+    async def _over(self, program: Program) -> None:
+        """zlogin has ended: by the zone's end, by ours, or it never was connected."""
+        held = self._held
+        code = await program.wait()
+        if held is None:
+            return
+        said = b"".join(data for _, data in held)
+        if process := busy_process(said):
+            raise Conflict(
+                f"cannot attach to zone {self._uuid}: process {process} of the global zone has its standard streams"
+            )
+        if code > 0 and not self._ended.is_set():
+            text = said.decode(errors="replace").strip()
+            raise Unavailable(
+                f"cannot attach to zone {self._uuid}: {text or f'exit status {code}'}"
+            )
+        await self._release()

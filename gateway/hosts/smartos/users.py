@@ -1,0 +1,85 @@
+"""Who `docker exec --user` means, by the zone's own passwd and group, read from the global zone."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dockerapi.errors import InvalidParameter, NotSupported
+from gateway.hosts.smartos.globalzone import GlobalZone
+
+_FILE_LIMIT = 4 << 20
+_SU = ("bin/su", "usr/bin/su")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecUser:
+    """`can_switch`: the zone has a su."""
+
+    name: str = "root"
+    uid: int = 0
+    home: str = "/"
+    can_switch: bool = True
+
+
+async def exec_user(gz: GlobalZone, zonepath: str, user: str) -> ExecUser:
+    """Of `name`, `uid`, `name:group` ("" = root).
+
+    InvalidParameter in dockerd's words for a name that the zone does not know; NotSupported for what su
+    cannot be told: a number without an entry, a group that is not the user's own.
+    """
+    wanted, _, group = user.partition(":")
+    entry = _find(wanted or "0", await _read(gz, zonepath, "passwd"))
+    if entry is None:
+        if wanted in ("", "0"):
+            return ExecUser()
+        if wanted.isdecimal():
+            raise NotSupported(
+                f"exec as {wanted} is not supported on SmartOS: the number has no entry in the zone's /etc/passwd"
+            )
+        raise InvalidParameter(f"unable to find user {wanted}: no matching entries in passwd file")
+    if group and await _group_id(gz, zonepath, group) != entry[3]:
+        raise NotSupported(
+            f"exec as {user} is not supported on SmartOS: su knows no other group than the user's own"
+        )
+    found = [await gz.status(f"{zonepath}/root/{path}") for path in _SU]
+    home = entry[5] if len(entry) > 5 and entry[5] else "/"
+    return ExecUser(entry[0], int(entry[2]), home, any(found))
+
+
+async def _group_id(gz: GlobalZone, zonepath: str, group: str) -> str:
+    if group.isdecimal():
+        return str(int(group))
+    entry = _find(group, await _read(gz, zonepath, "group"))
+    if entry is None:
+        raise InvalidParameter(f"unable to find group {group}: no matching entries in group file")
+    return entry[2]
+
+
+def _find(wanted: str, content: bytes) -> list[str] | None:
+    for fields in _entries(content):
+        if fields[0] == wanted or (wanted.isdecimal() and fields[2] == str(int(wanted))):
+            return fields
+    return None
+
+
+def _entries(content: bytes) -> Iterator[list[str]]:
+    for line in content.decode("utf-8", "surrogateescape").splitlines():
+        fields = line.strip().split(":")
+        if len(fields) >= 4 and fields[2].isdecimal():
+            yield fields
+
+
+async def _read(gz: GlobalZone, zonepath: str, name: str) -> bytes:
+    """A file of /etc; nothing if there is a link on the way, which would lead to the global zone's."""
+    folder = await gz.status(f"{zonepath}/root/etc")
+    file = await gz.status(f"{zonepath}/root/etc/{name}")
+    if (
+        folder is None
+        or not stat.S_ISDIR(folder.mode)
+        or file is None
+        or not stat.S_ISREG(file.mode)
+    ):
+        return b""
+    return await gz.read(f"{zonepath}/root/etc/{name}", size=_FILE_LIMIT)
