@@ -203,6 +203,12 @@ class Images(Protocol):
     async def tag(self, name: str, *, repo: str, tag: str) -> None: ...
     async def remove(self, name: str, *, force: bool, noprune: bool) -> Sequence[JSONObject]: ...
 
+    async def search(
+        self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None
+    ) -> Sequence[JSONObject]:
+        """`limit` 0 = as many as dockerd would ask for."""
+        ...
+
 
 class Networks(Protocol):
     """What `docker network` does, as far as it is built."""

@@ -32,6 +32,7 @@ from gateway.translate import smartos
 from gateway.translate.facts import Surroundings
 from gateway.zones.host import Host, Zone, ZoneChange
 from imgsources.catalog import Catalog
+from imgsources.imgapi import ImageServers
 from imgsources.puller import Puller
 from imgsources.registry import RegistryClient
 
@@ -50,6 +51,7 @@ class Gateway:
         settings: Settings,
         registry: Callable[[AuthConfig | None], RegistryClient],
         group: asyncio.TaskGroup,
+        servers: ImageServers | None = None,
     ) -> None:
         self._host = host
         self._bus = Bus()
@@ -79,6 +81,7 @@ class Gateway:
             bus=self._bus,
             spool=_spool(settings.data_root),
             storage_driver=host.facts.storage_driver,
+            servers=servers,
         )
         self.networks = Networks(host.networks, self._roster)
         self.volumes = Volumes(host.volumes, self._roster)
