@@ -1,0 +1,417 @@
+"""Networks of the SmartOS host: nic tags with addresses that the gateway gives out, etherstubs, ports, rules.
+
+    bridge        the nic tag, subnet, range, gateway, vlan and mtu of [smartos]: a network that is there already
+    NAME          `docker network create`: an etherstub of its own (stubnetworks.py)
+    host, none    listed for Docker's sake; a zone always has an IP stack of its own, so host is refused
+
+The platform has no DHCP or IPAM that docker zones could use: every address is static and comes from here.  Those of
+other zones on the machine and of the global zone itself are never given out.  How zones are reached while they run
+is reach.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from dockerapi.errors import (
+    APIError,
+    CommandFailed,
+    Conflict,
+    Forbidden,
+    InvalidParameter,
+    NotSupported,
+)
+from gateway.hosts.ipam import LeaseBook, Span
+from gateway.hosts.networks import DRIVERS, find, of_nic, uuid_of
+from gateway.hosts.smartos import firewall
+from gateway.hosts.smartos.egress import Egress
+from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.networkrecords import NetworkRecords, Record, new_record
+from gateway.hosts.smartos.nictags import NicTags
+from gateway.hosts.smartos.published import PublishedPorts
+from gateway.hosts.smartos.reach import Reach
+from gateway.hosts.smartos.stubnetworks import StubNetworks, place
+from gateway.settings import Settings, SmartOSSettings
+from gateway.zones.host import Network, NetworkRequest, Zone
+from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import Nic, ZoneUUID
+
+log = logging.getLogger(__name__)
+
+_MTU = "com.docker.network.driver.mtu"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+def check_mode(mode: str) -> None:
+    """NotSupported for a network mode that no zone can have: "host", or "zone:UUID" for another's network."""
+    if mode == "host":
+        raise NotSupported(
+            "network mode host is not supported on SmartOS: a zone always has an IP stack of its own"
+        )
+    if mode.startswith("zone:"):
+        raise NotSupported(
+            "network mode container is not supported on SmartOS: zones cannot share an IP stack"
+        )
+
+
+def addresses_of(nics: Iterable[Mapping[str, object]]) -> tuple[IPv4Address, ...]:
+    """IPv4 addresses of nics as `vmadm get` shows them: `ip`, `ips` with prefixes, dhcp and IPv6 passed over."""
+    found: dict[IPv4Address, None] = {}
+    for nic in nics:
+        several = nic.get("ips")
+        texts = [nic.get("ip"), *(several if isinstance(several, list) else [])]
+        for text in texts:
+            try:
+                found[IPv4Address(str(text).partition("/")[0])] = None
+            except ValueError:
+                continue
+    return tuple(found)
+
+
+class SmartOSNetworks:
+    """Networks of one instance; satisfies gateway.zones.host.NetworkHost.  Make it by `open`."""
+
+    def __init__(self, gz: GlobalZone, settings: Settings) -> None:
+        """See `open`."""
+        folder = settings.data_root / "networks"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._gz = gz
+        self._name = settings.name
+        self._settings = settings.smartos
+        self._pools = settings.default_address_pools
+        self._records = NetworkRecords(folder / "networks.json")
+        self._book = LeaseBook(folder / "leases.json")
+        self._firewall = firewall.Firewall(gz, settings.name)
+        self._tags = NicTags(gz)
+        self._egress = Egress(gz, settings.smartos.egress_nic)
+        self._stubs = StubNetworks(
+            settings.name,
+            tags=self._tags,
+            egress=self._egress,
+            firewall=self._firewall,
+            records=self._records,
+        )
+        self._reach = Reach(
+            gz,
+            settings.name,
+            self._firewall,
+            PublishedPorts(folder / "ports.json"),
+            self._closed_off,
+        )
+        self._foreign: dict[str, tuple[IPv4Address, ...]] = {}
+        self._own: tuple[IPv4Network, ...] = ()
+        self._problems: list[str] = []
+        self._lock = asyncio.Lock()
+        self._networks: tuple[Network, ...] = ()
+
+    @classmethod
+    async def open(cls, gz: GlobalZone, settings: Settings) -> SmartOSNetworks:
+        """Networks are as they were, what is half made is gone.  Then `learn` every zone, then `adopt`.
+
+        What the machine refuses does not stop the gateway: `warnings` says it.  Unavailable if it is not reached.
+        """
+        self = cls(gz, settings)
+        self._lay_out()
+        await self._look_around()
+        self._problems += await self._stubs.sweep()
+        self._show()
+        for problem in self._problems:
+            log.warning("%s", problem)
+        return self
+
+    def _lay_out(self) -> None:
+        if self._settings.subnet:
+            router = IPv4Address(self._settings.gateway) if self._settings.gateway else None
+            subnet = IPv4Network(self._settings.subnet)
+            self._book.add_network(self._default_id, subnet, router, _span(self._settings))
+        for record in self._records.ready():
+            self._add_leases(record)
+        self._show()
+
+    def _add_leases(self, record: Record) -> None:
+        self._book.add_network(record.id, record.network, IPv4Address(record.gateway), record.span)
+        for addresses in self._foreign.values():
+            for address in addresses:
+                self._book.reserve(address)
+
+    async def _look_around(self) -> None:
+        """What the machine has: rules of ours, its own addresses, the nic tag of the default network."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._try("firewall rules", self._firewall.load()))
+            group.create_task(self._try("addresses of the global zone", self._reserve_own()))
+            group.create_task(self._try("nic tags", self._find_tag()))
+
+    async def _try(self, what: str, act: Awaitable[None]) -> None:
+        try:
+            await act
+        except APIError as error:
+            self._problems.append(f"{what}: {error.message}")
+
+    async def _reserve_own(self) -> None:
+        found = (await self._egress.addresses()).values()
+        self._own = tuple(one.network for one in found if not one.ip.is_loopback)
+        for one in found:
+            self._book.reserve(one.ip)
+
+    async def _find_tag(self) -> None:
+        tag = self._settings.nic_tag.partition("/")[0]
+        if self._settings.subnet and tag not in await self._tags.list():
+            raise InvalidParameter(
+                f"{tag} of the default network does not exist: nictagadm add, or set smartos.nic_tag"
+            )
+
+    def _show(self) -> None:
+        fixed = [self._predefined(name) for name in DRIVERS]
+        own = [one.shown(egress=self._stubs.leads_out(one)) for one in self._records.ready()]
+        self._networks = (*fixed, *own)
+
+    @property
+    def _default_id(self) -> str:
+        return self._records.predefined("bridge")[0]
+
+    def _predefined(self, name: str) -> Network:
+        network_id, created_ns = self._records.predefined(name)
+        if name != "bridge" or not self._settings.subnet:
+            return Network(network_id, name, DRIVERS[name], created_ns)
+        mtu = {_MTU: str(self._settings.mtu)} if self._settings.mtu else {}
+        return Network(
+            network_id,
+            name,
+            DRIVERS[name],
+            created_ns,
+            subnet=self._settings.subnet,
+            gateway=self._settings.gateway,
+            nic_tag=self._settings.nic_tag,
+            options={"com.docker.network.bridge.default_bridge": "true", **mtu},
+        )
+
+    def warnings(self) -> tuple[str, ...]:
+        """What of the networks does not work on this machine, and why."""
+        return tuple(self._problems)
+
+    # NetworkHost: from memory.
+
+    def list(self) -> Sequence[Network]:
+        """The predefined ones and the user's."""
+        return self._networks
+
+    def get(self, ref: str) -> Network:
+        """By full id, name, or unique id prefix; NotFound(`network X not found`)."""
+        return find(self._networks, ref)
+
+    def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
+        """A nic with an address of its own, kept until `release`.
+
+        InvalidParameter, Forbidden or NotFound in dockerd's words; APIError if no address is left.  vmadm chooses
+        the MAC where none is asked for.
+        """
+        network = self.get(request.network)
+        self._check_lease(network, request)
+        if request.address:
+            address = IPv4Address(request.address)
+            self._book.lease_this(uuid, network.id, address)
+        else:
+            address = self._book.lease(uuid, network.id, network.name)
+        vlan, mtu = self._settings.vlan_id or None, self._settings.mtu
+        if network.id != self._default_id:
+            vlan, mtu = None, self._record(network).mtu
+        return Nic(
+            nic_tag=network.nic_tag,
+            mac=request.mac.lower() if request.mac else None,
+            ip=str(address),
+            netmask=str(IPv4Network(network.subnet).netmask),
+            gateway=None if network.internal else network.gateway or None,
+            primary=True,
+            vlan_id=vlan,
+            mtu=mtu,
+            network_uuid=uuid_of(network.id),
+        )
+
+    def _check_lease(self, network: Network, request: NetworkRequest) -> None:
+        check_mode(network.name)
+        if network.name == "bridge" and not network.subnet:
+            raise InvalidParameter(
+                "network bridge has no addresses to give: set smartos.subnet (and gateway, range) for"
+                " the nic tag that containers are to use, or run with --network none"
+            )
+        if not network.subnet:
+            raise InvalidParameter(f"network {network.name} has no addresses to give")
+        if request.address and network.id == self._default_id:
+            raise InvalidParameter(
+                "user specified IP address is supported on user defined networks only"
+            )
+        if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
+            raise InvalidParameter(f"invalid MAC address: {request.mac}")
+
+    def _closed_off(self, network: Network) -> bool:
+        """Not even the global zone has a nic on it."""
+        return any(r.id == network.id and r.asked_internal for r in self._records.all())
+
+    def _record(self, network: Network) -> Record:
+        return next(record for record in self._records.all() if record.id == network.id)
+
+    def release(self, uuid: ZoneUUID) -> None:
+        """Give back every lease of a zone; none is fine."""
+        self._book.release(uuid)
+
+    # What the zone host tells.
+
+    def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None:
+        """A zone of ours that exists has these nics: their addresses are its own."""
+        for nic in nics:
+            network = of_nic(self._networks, nic)
+            if (
+                network is not None
+                and nic.ip
+                and IPv4Address(nic.ip) in IPv4Network(network.subnet)
+            ):
+                self._book.learn(uuid, network.id, IPv4Address(nic.ip))
+
+    def learn_foreign(self, uuid: str, nics: Iterable[Mapping[str, object]]) -> None:
+        """A zone that is not ours has these nics (as in `vmadm get`) now: nobody gets their addresses."""
+        self.forget_foreign(uuid)
+        self._foreign[uuid] = addresses_of(nics)
+        for address in self._foreign[uuid]:
+            self._book.reserve(address)
+
+    def forget_foreign(self, uuid: str) -> None:
+        """A zone that is not ours is gone; unknown is fine."""
+        for address in self._foreign.pop(uuid, ()):
+            if not any(address in others for others in self._foreign.values()):
+                self._book.unreserve(address)
+
+    def tags(self, nics: Iterable[Nic]) -> dict[str, bool]:
+        """Tags of a zone with these nics, for its payload: its networks' rules apply by them.
+
+        A zone without them gets them at its first `connect`, by a vmadm of its own.
+        """
+        return firewall.network_tags(nics)
+
+    async def connect(self, zone: Zone) -> tuple[PublishedPort, ...]:
+        """Rules hold and ports are served; all or nothing.  The ports as they were taken.
+
+        Best called right before the zone starts: a port that is taken then fails the start, and nothing has run.
+        APIError: `driver failed programming external connectivity on endpoint ...`; NotSupported: sctp, or udp
+        where only SSH reaches the zone.  As with dockerd, nothing is published of a zone on internal networks only.
+        """
+        return await self._reach.connect(zone, self._networks)
+
+    async def disconnect(self, uuid: ZoneUUID) -> None:
+        """Its ports are free, nobody gets in by its rules; none is fine."""
+        await self._reach.disconnect(uuid)
+
+    async def adopt(self, zones: Sequence[Zone]) -> dict[ZoneUUID, tuple[PublishedPort, ...]]:
+        """After a restart: ports of running zones are served again, the same as before; what they are, by zone.
+
+        `zones`: all of ours.  Leases, ports and rules of zones that are no more are given up.
+        """
+        for zone in zones:
+            self.learn(zone.uuid, zone.spec.nics)
+        self._book.forget_unlearned()
+        stubs = [uuid_of(record.id) for record in self._records.ready()]
+        try:
+            return await self._reach.adopt(zones, self._networks, stubs)
+        except CommandFailed as error:
+            self._problems.append(f"firewall rules: {error.message}")
+            log.warning("firewall rules: %s", error.message)
+            return self._reach.ports_of(zones)
+
+    async def close(self) -> None:
+        """Let go of sockets and files; zones, rules and networks stay."""
+        self._reach.close()
+        self._book.close()
+
+    # Networks of the user's.
+
+    async def create(
+        self,
+        name: str,
+        *,
+        subnet: str = "",
+        gateway: str = "",
+        range: str = "",
+        internal: bool = False,
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Network:
+        """A network on an etherstub of its own; all or nothing.  "" = chosen from the default address pools.
+
+        `range` is a CIDR inside the subnet.  Conflict if the name is taken; InvalidParameter, Forbidden, APIError
+        in dockerd's words.  Without smartos.egress_nic it is internal: see `note`.
+        """
+        async with self._lock:
+            mtu = self._check_new(name, options or {})
+            network, router, span = place(
+                subnet, gateway, range, pools=self._pools, taken=self._taken()
+            )
+            record = new_record(
+                self._name, name, network, router, range=span, asked_internal=internal, mtu=mtu,
+                labels=dict(labels or {}), options=dict(options or {}),
+            )  # fmt: skip
+            record = await self._stubs.make(record)
+            self._add_leases(record)
+            self._show()
+            return self.get(record.id)
+
+    def note(self, network: Network) -> str:
+        """What the one who made a network should know of it, "" if nothing: for the answer's Warning."""
+        if network.internal and not self._record(network).asked_internal:
+            return (
+                f"network {network.name} does not reach outside: smartos.egress_nic names no interface"
+                " of the global zone for it"
+            )
+        return ""
+
+    def _check_new(self, name: str, options: Mapping[str, str]) -> int | None:
+        """The mtu it asks for."""
+        if not _NAME.fullmatch(name):
+            raise InvalidParameter(
+                f"invalid network name: {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )
+        if name in DRIVERS or name in ("default", "container"):
+            raise Forbidden(f"operation is not permitted on predefined {name} network ")
+        if any(network.name == name for network in self._networks):
+            raise Conflict(f"network with name {name} already exists")
+        unknown = sorted(set(options) - {_MTU})
+        if unknown:
+            raise NotSupported(f"network option {unknown[0]} is not supported on SmartOS")
+        if _MTU not in options:
+            return None
+        text = options[_MTU]
+        if not text.isdigit() or not 576 <= int(text) <= 9000:
+            raise InvalidParameter(f"invalid value for {_MTU}: {text}: 576 to 9000")
+        return int(text)
+
+    def _taken(self) -> Sequence[IPv4Network]:
+        default = [IPv4Network(self._settings.subnet)] if self._settings.subnet else []
+        ours = [record.network for record in self._records.all()]
+        foreign = [IPv4Network(a) for addresses in self._foreign.values() for a in addresses]
+        return [*default, *ours, *self._own, *foreign]
+
+    async def remove(self, ref: str) -> None:
+        """Nothing of it is there on return.  Forbidden if it is predefined, or a zone, running or not, is on it."""
+        async with self._lock:
+            network = self.get(ref)
+            if network.name in DRIVERS:
+                raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+            if self._book.zones_on(network.id):
+                raise Forbidden(
+                    f"error while removing network: network {network.name} id {network.id}"
+                    " has active endpoints"
+                )
+            try:
+                await self._stubs.unmake(self._record(network))
+                self._book.remove_network(network.id)
+            finally:
+                self._show()
+
+
+def _span(settings: SmartOSSettings) -> Span | None:
+    if not settings.range:
+        return None
+    first, _, last = settings.range.partition("-")
+    return IPv4Address(first.strip()), IPv4Address(last.strip())

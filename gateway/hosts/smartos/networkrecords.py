@@ -1,0 +1,158 @@
+"""networks.json: the networks of a SmartOS host with ids that stay, and what was made for each in the global zone.
+
+A record is written before anything is made for it, and taken away after all of that is gone; `ready` says that
+making ended well.  So what a killed gateway left half made is known at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from dockerapi.errors import DataLoss
+from gateway.hosts.ipam import Span, replace_json
+from gateway.hosts.networks import DRIVERS
+from gateway.hosts.smartos.egress import StubNic, vnic_name
+from gateway.hosts.smartos.nictags import stub_name
+from gateway.zones.host import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A network of the user's on an etherstub.  Addresses as text; `gateway` is the global zone's.
+
+    `asked_internal`: the client wanted no way out, so the global zone has no nic there either.
+    """
+
+    id: str
+    name: str
+    created_ns: int
+    stub: str
+    vnic: str
+    subnet: str
+    gateway: str
+    range: str = ""
+    asked_internal: bool = False
+    mtu: int | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    ready: bool = False
+
+    @property
+    def network(self) -> IPv4Network:
+        """Its subnet."""
+        return IPv4Network(self.subnet)
+
+    @property
+    def own(self) -> StubNic:
+        """The global zone's nic on it."""
+        prefix = self.network.prefixlen
+        return StubNic(self.vnic, self.stub, IPv4Interface(f"{self.gateway}/{prefix}"))
+
+    @property
+    def span(self) -> Span | None:
+        """Addresses to give out; None = all."""
+        if not self.range:
+            return None
+        inner = IPv4Network(self.range)
+        return inner.network_address, inner.broadcast_address
+
+    def shown(self, *, egress: bool) -> Network:
+        """As the engine sees it.  Without a way out it is internal, whatever was asked for."""
+        return Network(
+            self.id,
+            self.name,
+            "bridge",
+            self.created_ns,
+            subnet=self.subnet,
+            gateway=self.gateway,
+            nic_tag=self.stub,
+            options=dict(self.options),
+            labels=dict(self.labels),
+            internal=self.asked_internal or not egress,
+        )
+
+
+def new_record(
+    instance: str, name: str, subnet: IPv4Network, gateway: IPv4Address, **more: Any
+) -> Record:
+    """With an id, and names for its etherstub and vnic that follow from it."""
+    network_id = secrets.token_hex(32)
+    return Record(
+        id=network_id,
+        name=name,
+        created_ns=time.time_ns(),
+        stub=stub_name(instance, network_id),
+        vnic=vnic_name(instance, network_id),
+        subnet=str(subnet),
+        gateway=str(gateway),
+        **more,
+    )
+
+
+class NetworkRecords:
+    """The file, held in memory."""
+
+    def __init__(self, file: Path) -> None:
+        """DataLoss if it is there and cannot be read: ids and subnets would be lost silently."""
+        self._file = file
+        document = _read(file)
+        self._fixed: dict[str, dict[str, Any]] = document.get("predefined", {})
+        self._records = {row["id"]: Record(**row) for row in document.get("networks", [])}
+        self.forwarding: str = document.get("forwarding", "")
+        """The egress nic where we turned forwarding on, so that it is ours to turn off; "" = none."""
+        for name in DRIVERS:
+            self._fixed.setdefault(
+                name, {"id": secrets.token_hex(32), "created_ns": time.time_ns()}
+            )
+        self.write()
+
+    def predefined(self, name: str) -> tuple[str, int]:
+        """Id and time of making of bridge, host or none."""
+        row = self._fixed[name]
+        return row["id"], row["created_ns"]
+
+    def all(self) -> Sequence[Record]:
+        """Of the user's, ready or not."""
+        return tuple(self._records.values())
+
+    def ready(self) -> Sequence[Record]:
+        """Of the user's, those that may be used, oldest first."""
+        return tuple(record for record in self._records.values() if record.ready)
+
+    def put(self, record: Record, *, ready: bool) -> Record:
+        """Add or replace, and write."""
+        record = replace(record, ready=ready)
+        self._records[record.id] = record
+        self.write()
+        return record
+
+    def drop(self, record: Record) -> None:
+        """Take away, and write."""
+        self._records.pop(record.id, None)
+        self.write()
+
+    def write(self) -> None:
+        """So that a reader sees the old file or the new one."""
+        document = {
+            "predefined": self._fixed,
+            "networks": [asdict(record) for record in self._records.values()],
+            "forwarding": self.forwarding,
+        }
+        replace_json(self._file, document)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataLoss(f"{file} is not readable as JSON: {error}") from error
+    return document

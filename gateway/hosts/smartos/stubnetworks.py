@@ -1,0 +1,181 @@
+"""User networks in the global zone: an etherstub each, the zone's own nic on it, rules; all of it or nothing.
+
+    make     record -> etherstub -> vnic and address -> ipnat -> rules -> record ready
+    unmake   record not ready -> the same backwards -> no record
+    sweep    at start: what is half made or half gone goes, what a reboot took away comes back
+
+Which addresses zones have there is network.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from dockerapi.errors import APIError, Forbidden, InvalidParameter
+from gateway.hosts.ipam import choose_subnet
+from gateway.hosts.networks import uuid_of
+from gateway.hosts.smartos.egress import Egress
+from gateway.hosts.smartos.firewall import Firewall, network_rules
+from gateway.hosts.smartos.networkrecords import NetworkRecords, Record
+from gateway.hosts.smartos.nictags import NicTags, is_ours
+from gateway.settings import AddressPool
+
+log = logging.getLogger(__name__)
+
+
+def place(
+    subnet: str,
+    gateway: str,
+    span: str,
+    *,
+    pools: Sequence[AddressPool],
+    taken: Iterable[IPv4Network],
+) -> tuple[IPv4Network, IPv4Address, str]:
+    """Subnet, gateway and range of a new network, from what the client said ("" = choose).
+
+    InvalidParameter, or Forbidden if it overlaps one of `taken`, in dockerd's words.
+    """
+    used = list(taken)
+    network = _subnet(subnet, used) if subnet else choose_subnet(pools, used)
+    try:
+        router = IPv4Address(gateway) if gateway else network.network_address + 1
+    except ValueError as error:
+        raise InvalidParameter(f"invalid network config:\ninvalid gateway {gateway}") from error
+    if router not in network:
+        raise InvalidParameter(f"no matching subnet for gateway {router}")
+    return network, router, _range(span, network)
+
+
+def _subnet(text: str, used: Sequence[IPv4Network]) -> IPv4Network:
+    try:
+        network = IPv4Network(text, strict=False)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid network config:\ninvalid subnet {text}") from error
+    if str(network) != text:
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid subnet {text}: it should be {network}"
+        )
+    if network.prefixlen > 30:
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid subnet {text}: no room for a gateway and a zone"
+        )
+    if any(network.overlaps(other) for other in used):
+        raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+    return network
+
+
+def _range(text: str, network: IPv4Network) -> str:
+    if not text:
+        return ""
+    try:
+        inner = IPv4Network(text, strict=False)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid network config:\ninvalid ip-range {text}") from error
+    if not inner.subnet_of(network):
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid ip-range {text}: parent subnet is {network}"
+        )
+    return str(inner)
+
+
+class StubNetworks:
+    """Makes and unmakes them.  One call at a time: the caller's lock."""
+
+    def __init__(
+        self,
+        instance: str,
+        *,
+        tags: NicTags,
+        egress: Egress,
+        firewall: Firewall,
+        records: NetworkRecords,
+    ) -> None:
+        self._instance = instance
+        self._tags = tags
+        self._egress = egress
+        self._firewall = firewall
+        self._records = records
+
+    def leads_out(self, record: Record) -> bool:
+        """Whether zones on it reach outside."""
+        return bool(self._egress.nic) and not record.asked_internal
+
+    async def make(self, record: Record) -> Record:
+        """Everything is there on return; on failure nothing of it is, also after a kill and `sweep`."""
+        self._records.put(record, ready=False)
+        try:
+            await self._raise(record)
+        except BaseException:
+            # If this fails as well, the record stays as it is and the next start tries again.
+            await self._fell(record)
+            raise
+        return self._records.put(record, ready=True)
+
+    async def unmake(self, record: Record) -> None:
+        """Nothing of it is there on return.  Forbidden while a zone, running or not, has a nic on it."""
+        zones = await self._tags.zones(record.stub)
+        if zones:
+            raise Forbidden(
+                f"error while removing network: network {record.name} id {record.id} has active endpoints",
+                detail=f"zones {', '.join(zones)}",
+            )
+        await self._fell(self._records.put(record, ready=False))
+
+    async def sweep(self) -> list[str]:
+        """At start.  What could not be put right, for the admin; the rest works."""
+        problems: list[str] = []
+        known = {record.stub: record for record in self._records.all()}
+        for record in known.values():
+            try:
+                if record.ready:
+                    await self._raise(record)
+                else:
+                    await self._fell(record)
+            except APIError as error:
+                problems.append(f"network {record.name}: {error.message}")
+        try:
+            await self._settle_forwarding()
+            for tag in await self._tags.list():
+                if is_ours(self._instance, tag) and tag not in known:
+                    await self._remove_stray(tag)
+        except APIError as error:
+            problems.append(f"etherstubs of networks that are gone: {error.message}")
+        return problems
+
+    async def _remove_stray(self, tag: str) -> None:
+        log.warning("etherstub %s belongs to no network that is known and is removed", tag)
+        for name, over in (await self._egress.vnics()).items():
+            # Vnics of zones are their own business: nictagadm refuses then.
+            if over == tag and name == tag.removesuffix("_0") + "_gw0":
+                await self._egress.unplumb(name)
+        await self._tags.delete(tag)
+
+    async def _raise(self, record: Record) -> None:
+        await self._tags.add_etherstub(record.stub)
+        if not record.asked_internal:
+            await self._egress.plumb(record.own)
+        leads_out = self.leads_out(record)
+        await self._egress.shut(record.network, but=self._egress.nic if leads_out else "")
+        if leads_out and await self._egress.open(record.own):
+            self._records.forwarding = self._egress.nic
+            self._records.write()
+        await self._firewall.ensure(network_rules(self._instance, uuid_of(record.id)))
+
+    async def _fell(self, record: Record) -> None:
+        await self._firewall.remove(network_rules(self._instance, uuid_of(record.id)))
+        await self._egress.shut(record.network)
+        await self._egress.unplumb(record.vnic)
+        await self._tags.delete(record.stub)
+        self._records.drop(record)
+        await self._settle_forwarding()
+
+    async def _settle_forwarding(self) -> None:
+        """Forwarding that we began on a nic ends when no network leaves by it any more."""
+        begun = self._records.forwarding
+        leaving = any(self.leads_out(record) for record in self._records.ready())
+        if begun and (begun != self._egress.nic or not leaving):
+            await self._egress.stop_forwarding(begun)
+            self._records.forwarding = ""
+            self._records.write()
