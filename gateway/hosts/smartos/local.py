@@ -233,17 +233,17 @@ class LocalGlobalZone:
 
     async def names(self, folder: str) -> list[str]:
         """What a folder holds; NotFound."""
-        with _worded(folder):
+        with worded(folder):
             return await asyncio.to_thread(os.listdir, folder)
 
     async def make_folder(self, path: str) -> None:
         """With its parents."""
-        with _worded(path):
+        with worded(path):
             await asyncio.to_thread(os.makedirs, path, 0o755, True)
 
     async def remove(self, path: str) -> None:
         """A file; none is fine."""
-        with _worded(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with worded(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             await asyncio.to_thread(os.unlink, path)
 
     async def connect(
@@ -280,7 +280,7 @@ def _pipes(stdin: bool) -> tuple[dict[int, int], dict[int, int]]:
 
 
 @contextlib.contextmanager
-def _worded(path: str) -> Iterator[None]:
+def worded(path: str) -> Iterator[None]:
     """The system's errors as ours, with the path."""
     try:
         yield
@@ -295,14 +295,14 @@ def _worded(path: str) -> Iterator[None]:
 
 
 def _read(path: str, offset: int, size: int) -> bytes:
-    with _worded(path), Path(path).open("rb") as file:
+    with worded(path), Path(path).open("rb") as file:
         file.seek(offset)
         return file.read(size)
 
 
 def _write(path: str, data: bytes, mode: int) -> None:
     aside = f"{path}.{secrets.token_hex(4)}"
-    with _worded(path):
+    with worded(path):
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -317,10 +317,12 @@ def _write(path: str, data: bytes, mode: int) -> None:
 
 
 def _copy(source: Path, path: str) -> None:
-    with _worded(path):
+    with worded(str(source)):
+        original = source.open("rb")
+    with original, worded(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as file, source.open("rb") as original:
+            with os.fdopen(descriptor, "wb") as file:
                 shutil.copyfileobj(original, file, 1 << 20)
         except BaseException:
             Path(path).unlink(missing_ok=True)
@@ -329,7 +331,7 @@ def _copy(source: Path, path: str) -> None:
 
 def _status(path: str) -> FileStatus | None:
     try:
-        with _worded(path):
+        with worded(path):
             found = os.lstat(path)
             link = str(Path(path).readlink()) if stat.S_ISLNK(found.st_mode) else ""
     except NotFound:

@@ -18,6 +18,7 @@ import asyncssh
 
 from dockerapi.errors import APIError, Conflict, Forbidden, NotFound, Unavailable
 from gateway.hosts.smartos.globalzone import FileStatus
+from gateway.hosts.smartos.local import worded
 from gateway.hosts.smartos.sshlink import Link, Links
 
 _BLOCK = 4 << 20
@@ -73,7 +74,8 @@ class Files:
 
         async def act(client: asyncssh.SFTPClient) -> bytes:
             async with client.open(path, "rb") as file:
-                return await file.read(size, offset)
+                rest = max(0, ((await file.stat()).size or 0) - offset)
+                return await file.read(rest if size < 0 else size, offset)
 
         return await self._do(path, act)
 
@@ -102,14 +104,17 @@ class Files:
             raise Conflict(f"{path}: File exists")
 
         async def act(client: asyncssh.SFTPClient) -> None:
+            original.seek(0)
             async with _removed_on_failure(client, path):
                 attributes = asyncssh.SFTPAttrs(permissions=0o600)
                 async with client.open(path, "wb", attributes) as file:
-                    with source.open("rb") as original:
-                        while block := await asyncio.to_thread(original.read, _BLOCK):
-                            await file.write(block)
+                    while block := await asyncio.to_thread(original.read, _BLOCK):
+                        await file.write(block)
 
-        await self._do(path, act)
+        with worded(str(source)):
+            original = source.open("rb")
+        with original:
+            await self._do(path, act)
 
     async def status(self, path: str) -> FileStatus | None:
         """lstat, as much of it as SFTP knows: whole seconds, no inode.  None if there is nothing."""

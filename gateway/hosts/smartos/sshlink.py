@@ -29,6 +29,8 @@ from gateway.hosts.smartos.sshsession import Session, command_line, is_same
 from gateway.settings import SmartOSSettings
 
 log = logging.getLogger(__name__)
+# It tells of every session.
+logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
 CONNECT_TIMEOUT_S = 15.0
 KEEPALIVE_S = 15
@@ -346,7 +348,11 @@ class Links:
             except (asyncssh.ConnectionLost, ConnectionError) as error:
                 reason = str(error)
                 log.debug("%s: %s", self.name, reason)
-            except (asyncssh.Error, asyncssh.KeyImportError, OSError) as error:
+            except (
+                asyncssh.Error,
+                OSError,
+                ValueError,
+            ) as error:  # ValueError: keys and ~/.ssh/config
                 raise self._unreachable(str(error)) from error
         raise self._unreachable(reason or "closed")
 
