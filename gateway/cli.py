@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import importlib.util
 import json
 import logging
 import os
@@ -28,6 +29,8 @@ _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 _SPEC_FLAGS = frozenset(
     {
         "image-config",
+        "image-manifest",
+        "image-type",
         "image-uuid",
         "uuid",
         "config",
@@ -38,11 +41,22 @@ _SPEC_FLAGS = frozenset(
     }
 )
 """Flags of `zonegate spec` itself; every other one is `docker run`'s."""
+_WHILE_IMPORTING = {
+    # aiohttp reads all certificate authorities, 2 MB for contexts that nobody here uses: the registry
+    # client has a context of its own, made when a registry first needs it.
+    "SSL_CERT_FILE": os.devnull,
+    "SSL_CERT_DIR": os.devnull,
+    # Its compiled module is the only one that needs libstdc++, 1 MB; a list of signals is short.
+    "FROZENLIST_NO_EXTENSIONS": "1",
+}
+"""What keeps libraries from taking memory that an idle gateway has no use for."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, 1 with one line on stderr, or 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and arguments[:1] == ["serve"]:
+        _become_lean()
     try:
         if arguments[:1] == ["spec"] and not {"-h", "--help"} & set(arguments[1:2]):
             # Not argparse's: what follows the image belongs to the container's command.
@@ -70,8 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "spec",
         help="print the vmadm JSON that a `docker run` would create, without a daemon",
-        usage="zonegate spec [--image-config FILE] [--image-uuid UUID] [--uuid UUID] [--data-root DIR]"
-        " [--config FILE] [docker run options] IMAGE [COMMAND] [ARG...]",
+        usage="zonegate spec [--backend HOST] [--config FILE] [--data-root DIR] [--uuid UUID]"
+        " [--image-config FILE | --image-manifest FILE | --image-type TYPE] [--image-uuid UUID]"
+        " [docker run options] IMAGE [COMMAND] [ARG...]",
     )
     return parser
 
@@ -137,7 +152,7 @@ def _start_logging(level: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     settings = _settings(vars(options))
     _start_logging(settings.log_level)
-    with _no_authorities():
+    with _environment(_WHILE_IMPORTING):
         from gateway.server import serve
 
     if os.geteuid() != 0:
@@ -146,6 +161,20 @@ def _serve(options: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings))
     return 0
+
+
+def _become_lean() -> None:
+    """Start over without docstrings and columns of tracebacks: 2.5 MB of an idle gateway's 59.
+
+    An interpreter takes these options only at its start.  Nothing here may rely on `assert`.  Where
+    compiled modules are not kept, compiling them all would make every start take seconds: then not.
+    """
+    compiled = Path(importlib.util.cache_from_source(__file__, optimization="2"))
+    if sys.flags.optimize < 2 and (compiled.exists() or not sys.dont_write_bytecode):
+        os.execv(  # noqa: S606  # this very program again
+            sys.executable,
+            [sys.executable, "-OO", "-X", "no_debug_ranges", *sys.orig_argv[1:]],
+        )
 
 
 def _tune_malloc() -> None:
@@ -164,14 +193,9 @@ def _tune_malloc() -> None:
 
 
 @contextlib.contextmanager
-def _no_authorities() -> Iterator[None]:
-    """aiohttp reads all certificate authorities at import, 2 MB for contexts that nobody here uses.
-
-    The registry client has a context of its own, made when a registry first needs it.
-    """
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, os.devnull))
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -223,6 +247,10 @@ def _spec(arguments: Sequence[str]) -> int:
             _settings(flags),
             request,
             image_config=_read(last["image-config"]).encode() if "image-config" in last else None,
+            image_manifest=_read(last["image-manifest"]).encode()
+            if "image-manifest" in last
+            else None,
+            image_type=last.get("image-type"),
             image_uuid=last.get("image-uuid"),
             uuid=last.get("uuid"),
         )

@@ -20,13 +20,23 @@ from gateway.translate.facts import ImageFacts
 from gateway.translate.host_config import log_max_size
 from gateway.zones import brands
 from gateway.zones.brands import Brand, Kind
-from gateway.zones.metadata import Tmpfs
+from gateway.zones.metadata import Runtime, Tmpfs
 
 Row = tuple[str, Callable[[ContainerCreate], object], str]
 """Name of the field, whether it was asked for, why it cannot be."""
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _LEAST_LOG_SIZE = _MIB
+_ACTED_ON = (
+    "stop_signal",
+    "stop_timeout_s",
+    "stdin_once",
+    "console_size",
+    "published_ports",
+    "mount_options",
+    "resources",
+    "annotations",
+)
 _BOOLEANS = ("firewall_enabled", "maintain_resolvers", "autoboot")
 _MACHINE_DEFAULTS = frozenset(
     {"cpu_cap", "cpu_shares", "zfs_io_priority", "max_lwps", "vcpus", "ram"}
@@ -202,6 +212,11 @@ def wanted(body: ContainerCreate, image: ImageFacts, zone: Brand) -> dict[str, o
     if temporary:
         found["tmpfs"] = -(-temporary // _MIB)
     return found
+
+
+def runtime(asked: Runtime) -> Runtime:
+    """What the SmartOS host acts on: nothing of Linux."""
+    return Runtime(**{name: getattr(asked, name) for name in _ACTED_ON})
 
 
 def storage_size(host: HostConfig) -> int | None:

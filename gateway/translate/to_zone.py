@@ -269,7 +269,7 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
     body, host = found.body, found.body.host_config
     options = security.security_options(host)
     mode = networking.network_mode(host)
-    return Runtime(
+    runtime = Runtime(
         capabilities=security.capabilities(host),
         privileged=host.privileged,
         no_new_privileges=options.no_new_privileges,
@@ -306,6 +306,7 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         dns_options=tuple(host.dns_options or ()),
         annotations=dict(host.annotations or {}),
     )
+    return smartos.runtime(runtime) if found.around.platform == "smartos" else runtime
 
 
 def _namespace(mode: str, zone: str | None) -> str:
@@ -386,7 +387,8 @@ def _warnings(
     body: ContainerCreate, shown: JSONObject, around: Surroundings, mode: str
 ) -> tuple[str, ...]:
     host = body.host_config
-    found = limits.check_warnings(host, around)
+    # What a SmartOS machine cannot limit, `smartos` says with the reason.
+    found = limits.check_warnings(host, around) if around.platform == "linux" else []
     if host.port_bindings and mode == "host":
         found.append("Published ports are discarded when using host network mode")
     test = shown.get("Healthcheck", {}).get("Test") or ["NONE"]
