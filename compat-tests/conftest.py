@@ -19,6 +19,7 @@ from compat.answers import Recording
 from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge, start_registry
 from compat.images import Image, Registry, archive, catalogue
+from compat.smartos import SmartOS
 
 CLONE_NEWNET = 0x40000000
 NEEDED = {
@@ -29,13 +30,19 @@ NEEDED = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--daemon", choices=["zonegate", "dockerd"], default="zonegate")
+    parser.addoption("--backend", choices=["linux", "smartos", "smartos-ssh"], default="linux")
     parser.addoption("--record", action="store_true", help="keep the answers of --daemon dockerd")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    on_smartos = config.getoption("--backend") != "linux"
     for item in items:
-        if "compat-tests" in str(item.path):
-            item.add_marker(pytest.mark.root)
+        if "compat-tests" not in str(item.path):
+            continue
+        item.add_marker(pytest.mark.root)
+        only = item.get_closest_marker("linux_only")
+        if on_smartos and only is not None:
+            item.add_marker(pytest.mark.skip(reason=f"not on SmartOS: {only.args[0]}"))
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +71,20 @@ def _own_network() -> None:
         "route add default dev outside",
     ):
         subprocess.run(["ip", *command.split()], check=True)
+
+
+@pytest.fixture(scope="session")
+def platform(request: pytest.FixtureRequest, workdir: Path) -> Iterator[SmartOS | None]:
+    """The machine that the zones run on; None if it is this one."""
+    backend = request.config.getoption("--backend")
+    if backend == "linux":
+        yield None
+        return
+    machine = SmartOS(workdir, over_ssh=backend == "smartos-ssh")
+    try:
+        yield machine
+    finally:
+        machine.stop()
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +133,17 @@ def baseline(workdir: Path, images: dict[str, Image]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def daemon(kind: str, workdir: Path, registry: str, baseline: Path) -> Iterator[Daemon]:
+def daemon(
+    kind: str, workdir: Path, registry: str, baseline: Path, platform: SmartOS | None
+) -> Iterator[Daemon]:
     """The server, with the baseline images loaded."""
     server = Daemon(
-        kind, workdir / "d", f"zc{os.getpid() % 1000000}", registry, own_bridge(kind, 0)
+        kind,
+        workdir / "d",
+        f"zc{os.getpid() % 1000000}",
+        registry,
+        () if platform else own_bridge(kind, 0),
+        platform,
     )
     try:
         server.start()

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +31,19 @@ def own_bridge(kind: str, number: int) -> tuple[str, ...]:
     return () if kind == "dockerd" else ("--bip", f"10.{200 + part // 256}.{part % 256}.1/24")
 
 
+class Platform(Protocol):
+    """What the zones run on, where it is not this machine itself (`--backend smartos`)."""
+
+    def flags(self, folder: Path) -> list[str]:
+        """Of `zonegate serve`; `folder` is there for a config file."""
+        ...
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The server's."""
+        ...
+
+
 @dataclass
 class Daemon:
     """One server.  `start` and `kill` may follow each other any number of times on the same roots."""
@@ -39,6 +53,7 @@ class Daemon:
     name: str
     registry: str = ""
     extra: tuple[str, ...] = ()
+    platform: Platform | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -65,6 +80,11 @@ class Daemon:
         return self.root / "exec"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Of the process."""
+        return self.platform.environment if self.platform else dict(os.environ)
+
+    @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
@@ -76,6 +96,8 @@ class Daemon:
         if self.kind == "dockerd":
             return ["dockerd", *roots, "--insecure-registry", self.registry, *self.extra]
         more = ["--insecure-registry", self.registry] if self.registry else []
+        if self.platform is not None:
+            more += self.platform.flags(self.root)
         return [*zonegate_program(), "serve", "--name", self.name, *roots, *more, *self.extra]
 
     def start(self, deadline_s: float = 40) -> Daemon:
@@ -92,7 +114,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"NOTIFY_SOCKET": str(notify)},
+                env=self.environment | {"NOTIFY_SOCKET": str(notify)},
                 cwd=self.root,
             )
             end = time.monotonic() + deadline_s
