@@ -1,0 +1,155 @@
+"""The SmartOS host, opened: reaches the global zone, puts its parts together, finds its zones again.
+
+    global zone (local.py | ssh.py) -> facts -> datasets, volumes, networks -> register -> zones
+
+What each part does stands in its own file; this one only knows the order in which they must come up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.hosts.smartos import facts
+from gateway.hosts.smartos.datasets import ZFSDatasets
+from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.local import LocalGlobalZone
+from gateway.hosts.smartos.network import SmartOSNetworks
+from gateway.hosts.smartos.notes import Notes
+from gateway.hosts.smartos.register import Register
+from gateway.hosts.smartos.ssh import SSHGlobalZone
+from gateway.hosts.smartos.unbuilt import UnbuiltFiles, UnbuiltGauges
+from gateway.hosts.smartos.volumes import ZFSVolumes
+from gateway.hosts.smartos.zones import SmartOSZones
+from gateway.settings import Settings
+from gateway.zones.host import (
+    HostFacts,
+)
+
+log = logging.getLogger(__name__)
+
+
+class SmartOSHost:
+    """Satisfies gateway.zones.host.Host.  Make it by `open`."""
+
+    def __init__(
+        self,
+        gz: GlobalZone,
+        facts: HostFacts,
+        *,
+        zones: SmartOSZones,
+        datasets: ZFSDatasets,
+        volumes: ZFSVolumes,
+        networks: SmartOSNetworks,
+    ) -> None:
+        self._gz = gz
+        self._facts = facts
+        self._zones = zones
+        self._datasets = datasets
+        self._volumes = volumes
+        self._networks = networks
+
+    @classmethod
+    async def open(cls, settings: Settings, group: asyncio.TaskGroup) -> SmartOSHost:
+        """Zones that run are found again, what is half made is on its way out.
+
+        APIError where there is no such machine, with the reason.
+        """
+        gz = await _global_zone(settings)
+        try:
+            return await cls._open(gz, settings, group)
+        except BaseException:
+            await gz.close()
+            raise
+
+    @classmethod
+    async def _open(
+        cls, gz: GlobalZone, settings: Settings, group: asyncio.TaskGroup
+    ) -> SmartOSHost:
+        known = await facts.ask(gz, settings)
+        zpool = settings.smartos.zpool
+        datasets = await ZFSDatasets.open(
+            gz, zpool=zpool, root=settings.smartos.root, instance=settings.name
+        )
+        volumes = await ZFSVolumes.open(gz, zpool=zpool, instance=settings.name)
+        networks = await SmartOSNetworks.open(gz, settings)
+        notes = await asyncio.to_thread(Notes, settings.data_root / "zones")
+        root = settings.smartos.root
+        register = Register(gz, name=settings.name, notes=notes, group=group, root=root)
+        register.foreign = lambda vm: networks.learn_foreign(vm["uuid"], vm.get("nics") or ())
+        register.foreign_gone = networks.forget_foreign
+        zones = SmartOSZones(
+            gz,
+            register,
+            datasets=datasets,
+            networks=networks,
+            volumes=volumes,
+            group=group,
+            zpool=zpool,
+            root=root,
+        )
+        try:
+            await zones.open()
+        except BaseException:
+            await zones.close()
+            await networks.close()
+            raise
+        return cls(
+            gz,
+            known,
+            zones=zones,
+            datasets=datasets,
+            volumes=volumes,
+            networks=networks,
+        )
+
+    @property
+    def zones(self) -> SmartOSZones:
+        """Of this instance."""
+        return self._zones
+
+    @property
+    def datasets(self) -> ZFSDatasets:
+        """Layers of images, and images of the platform."""
+        return self._datasets
+
+    @property
+    def networks(self) -> SmartOSNetworks:
+        """The default network, user networks, leases."""
+        return self._networks
+
+    @property
+    def volumes(self) -> ZFSVolumes:
+        """Named and anonymous volumes."""
+        return self._volumes
+
+    @property
+    def facts(self) -> HostFacts:
+        """As found at the opening."""
+        return self._facts
+
+    @property
+    def files(self) -> UnbuiltFiles:
+        """Refused as yet."""
+        return UnbuiltFiles()
+
+    @property
+    def gauges(self) -> UnbuiltGauges:
+        """Refused as yet."""
+        return UnbuiltGauges()
+
+    async def run(self) -> None:
+        """Everything is driven by vmadm's events, which are followed from the opening on."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Let go; zones run on, and vmadmd looks after their policies."""
+        await self._zones.close()
+        await self._networks.close()
+        await self._gz.close()
+
+
+async def _global_zone(settings: Settings) -> GlobalZone:
+    if settings.smartos.host:
+        return await SSHGlobalZone.open(settings.smartos)
+    return LocalGlobalZone(root=settings.smartos.root)

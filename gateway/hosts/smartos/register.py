@@ -1,0 +1,388 @@
+"""Which zones of ours there are on the machine, kept current by vmadm's events; names; what is told of changes.
+
+    events -> observe -> observed.advance -> Resident -> ZoneEvents for the engine
+                     `-> not ours: `foreign`      `-> `started`, `stopped`, `vanished` for what hangs on a run
+
+One ready event is all that an opening costs, however many zones there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from dockerapi.errors import APIError, CommandFailed, NameInUse, NoSuchContainer
+from gateway.hosts.smartos import observed, vmadm
+from gateway.hosts.smartos.events import Events, VMEvent
+from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.notes import Notes
+from gateway.hosts.smartos.observed import Note
+from gateway.hosts.smartos.resident import Resident
+from gateway.hosts.smartos.vmadm import VM
+from gateway.zones.host import Zone, ZoneChange, ZoneEvent
+from gateway.zones.spec import ZoneUUID
+
+log = logging.getLogger(__name__)
+
+_SETTLE_S = 3.0
+"""So long after a zone went down its exit status may come."""
+
+
+class Register:
+    """Zones with the tag `zonegate` = `name`.  The callables are set by who acts on zones."""
+
+    def __init__(
+        self,
+        gz: GlobalZone,
+        *,
+        name: str,
+        notes: Notes,
+        group: asyncio.TaskGroup,
+        root: str = "/",
+    ) -> None:
+        self._gz = gz
+        self._root = root
+        self._name = name
+        self._events = Events(gz)
+        self._group = group
+        self._background: set[asyncio.Task[None]] = set()
+        self._told: deque[ZoneEvent] = deque()
+        self._wake = asyncio.Event()
+        self._follower: asyncio.Task[None] | None = None
+        self._noted: dict[ZoneUUID, Note] = {}
+        self._gone: set[str] = set()
+        self._others: set[str] = set()
+        self._is_open = False
+        self._made: dict[str, VM] = {}
+        self._seen = asyncio.Event()
+        self.notes = notes
+        self.zones: dict[ZoneUUID, Resident] = {}
+        self.aliases: dict[str, ZoneUUID] = {}
+        self.creating: set[str] = set()
+        """Zones that this gateway is about to make."""
+        self.unfinished: set[ZoneUUID] = set()
+        """Zones whose creation an earlier life did not see the end of."""
+        self.started: Callable[[Resident], None] = lambda _: None
+        self.stopped: Callable[[Resident], None] = lambda _: None
+        self.foreign: Callable[[VM], None] = lambda _: None
+        self.vanished: Callable[[Resident], None] = lambda _: None
+        self.foreign_gone: Callable[[str], None] = lambda _: None
+        self.half_made: Callable[[ZoneUUID], None] = lambda _: None
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    def list(self) -> Sequence[Zone]:
+        """Oldest first."""
+        return [resident.zone for resident in self.zones.values()]
+
+    def resident(self, uuid: ZoneUUID) -> Resident:
+        """NoSuchContainer also for a zone that is there and not ours."""
+        try:
+            return self.zones[uuid]
+        except KeyError:
+            raise NoSuchContainer(uuid) from None
+
+    def is_taken(self, uuid: str) -> bool:
+        """Whether any zone of the machine has this UUID."""
+        return uuid in self.zones or uuid in self._others or uuid in self.creating
+
+    @property
+    def lost(self) -> str:
+        """Why nothing is heard from the machine at the moment, or ""."""
+        return self._events.lost
+
+    def reserve(self, alias: str, uuid: ZoneUUID) -> None:
+        """vmadm does not care who has an alias; docker does.  NameInUse."""
+        holder = self.aliases.get(alias)
+        if holder is not None:
+            known = self.zones.get(holder)
+            raise NameInUse(alias, known.zone.metadata.id if known else holder)
+        self.aliases[alias] = uuid
+
+    def free(self, alias: str, uuid: ZoneUUID) -> None:
+        """The name is nobody's again, if it was this zone's."""
+        if self.aliases.get(alias) == uuid:
+            del self.aliases[alias]
+
+    async def events(self) -> AsyncIterator[ZoneEvent]:
+        """Every change from the opening on; for one consumer."""
+        while True:
+            while self._told:
+                yield self._told.popleft()
+            self._wake.clear()
+            await self._wake.wait()
+
+    def tell(self, change: ZoneChange, zone: Zone) -> None:
+        """To the engine."""
+        self._told.append(ZoneEvent(change, zone, time.time_ns()))
+        self._wake.set()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that nobody waits for but `close`.  What goes wrong in it is logged and ends nothing else."""
+        _ = self.task(work)
+
+    def task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The same, for who may want to cancel it."""
+        task = self._group.create_task(_logged(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    # -- opening and closing -----------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """All zones of ours are known.  CommandFailed or Unavailable where there is no such machine."""
+        self._noted, self.unfinished = await asyncio.to_thread(self.notes.all)
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._follower = self._group.create_task(self._follow(ready))
+        try:
+            await ready
+        except BaseException:
+            self._follower.cancel()
+            raise
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Nothing is followed any more; work under way is waited for."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
+        for resident in self.zones.values():
+            resident.settled()
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _follow(self, ready: asyncio.Future[None]) -> None:
+        try:
+            async with aclosing(self._events.follow()) as events:
+                async for event in events:
+                    self._take(event)
+                    if not ready.done():
+                        ready.set_result(None)
+        except (APIError, OSError, TimeoutError) as error:
+            # Only before the first event: later ones are followed by another try.
+            if ready.done():
+                raise
+            ready.set_exception(_without_machine(self._gz, error))
+
+    def _take(self, event: VMEvent) -> None:
+        match event.kind:
+            case "ready":
+                self._synchronise(event.vms or (), event.time_ns)
+            case "delete":
+                self._gone.discard(event.uuid)
+                self._not_foreign(event.uuid)
+                self._vanished(event.uuid)
+            case _ if event.vm is not None:
+                self.observe(event.vm, event.time_ns)
+            case _ if event.uuid in self.zones:
+                self.later(self.refresh(self.zones[ZoneUUID(event.uuid)]))
+
+    def _synchronise(self, vms: Sequence[VM], now_ns: int) -> None:
+        """What there is now; also after a gap, whose changes become events like all others."""
+        there = {str(vm.get("uuid")) for vm in vms}
+        self._gone &= there
+        for uuid in self._others - there:
+            self._not_foreign(uuid)
+        for uuid in set(self.zones) - there:
+            self._vanished(uuid)
+        for vm in sorted(vms, key=lambda vm: str(vm.get("create_timestamp") or "")):
+            self.observe(vm, now_ns)
+
+    # -- observing ---------------------------------------------------------------------------------
+
+    def observe(self, vm: VM, now_ns: int) -> None:
+        """A VM as it is now.  Whatever is wrong with it must not end the gateway."""
+        try:
+            self._observe(vmadm.located(vm, self._root), now_ns)
+        except Exception:
+            log.exception("a VM of %s is passed over: %s", self._gz.name, vm.get("uuid"))
+
+    def _observe(self, vm: VM, now_ns: int) -> None:
+        uuid = ZoneUUID(str(vm["uuid"]))
+        if not vmadm.is_ours(vm, self._name):
+            self._vanished(uuid)  # somebody took our tag away from it
+            self._others.add(uuid)
+            self.foreign(vm)
+        elif resident := self.zones.get(uuid):
+            self._advance(resident, vm, now_ns)
+        elif uuid in self.creating:
+            self._made[uuid] = vm
+            self._seen.set()
+        elif uuid in self.unfinished:
+            self.half_made(uuid)
+        elif observed.is_half_made(vm):
+            if not self._is_open and uuid not in self._noted:
+                self.unfinished.add(uuid)
+                self.half_made(uuid)
+        elif uuid not in self._gone:
+            self._adopt(vm, uuid)
+
+    def _not_foreign(self, uuid: str) -> None:
+        if uuid in self._others:
+            self._others.discard(uuid)
+            self.foreign_gone(uuid)
+
+    def _adopt(self, vm: VM, uuid: ZoneUUID) -> None:
+        """A zone of before the opening, or of another gateway with our name."""
+        try:
+            zone = observed.first(vm, self._noted.get(uuid, Note()))
+        except ValueError as error:
+            log.warning("zone %s has our tag, and is none of ours: %s", uuid, error)
+            return
+        self._not_foreign(uuid)
+        self.aliases.setdefault(zone.spec.alias, uuid)
+        self.zones[uuid] = Resident(zone, vm, vmadm.zonepath(vm))
+        if self._is_open:
+            self.tell(ZoneChange.CREATED, zone)
+
+    async def made(self, uuid: ZoneUUID, *, timeout_s: float) -> VM:
+        """The VM of a zone that was just created, as an event shows it; else as vmadm does."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while uuid not in self._made or observed.is_half_made(self._made[uuid]):
+                    self._seen.clear()
+                    await self._seen.wait()
+        except TimeoutError:
+            return vmadm.located(await vmadm.get(self._gz, uuid), self._root)
+        return self._made[uuid]
+
+    def add(self, zone: Zone, vm: VM) -> Resident:
+        """A zone that is complete now."""
+        resident = Resident(zone, vm, vmadm.zonepath(vm))
+        self.zones[zone.uuid] = resident
+        self._end_creation(zone.uuid)
+        self.notes.write(zone)
+        self.tell(ZoneChange.CREATED, zone)
+        return resident
+
+    def _end_creation(self, uuid: ZoneUUID) -> None:
+        self.creating.discard(uuid)
+        self._made.pop(uuid, None)
+
+    def abandon(self, uuid: ZoneUUID, alias: str) -> None:
+        """A creation failed; what is left of it, if anything, is `unfinished`."""
+        self._end_creation(uuid)
+        self.free(alias, uuid)
+        self.unfinished.add(uuid)
+
+    def owns(self, vm: VM) -> bool:
+        """Whether a VM has our tag."""
+        return vmadm.is_ours(vm, self._name)
+
+    def forget(self, uuid: ZoneUUID) -> None:
+        """Nothing is left of a creation that failed."""
+        self.unfinished.discard(uuid)
+        self._gone.add(uuid)
+        self.notes.remove(uuid)
+
+    def remove(self, resident: Resident) -> None:
+        """The zone is gone, and everybody is told."""
+        uuid = resident.zone.uuid
+        self._gone.add(uuid)
+        self._drop(resident)
+
+    def _vanished(self, uuid: str) -> None:
+        """Gone without our doing; what is being deleted here says so itself."""
+        resident = self.zones.get(ZoneUUID(uuid))
+        if resident is not None and not resident.deleted:
+            log.info("zone %s was taken away", uuid)
+            resident.deleted = resident.vanished = True
+            self._drop(resident)
+            self.vanished(resident)
+        self.unfinished.discard(ZoneUUID(uuid))
+
+    def _drop(self, resident: Resident) -> None:
+        uuid = resident.zone.uuid
+        del self.zones[uuid]
+        self.free(resident.zone.spec.alias, uuid)
+        self.notes.remove(uuid)
+        resident.settled()
+        resident.log_ended.set()
+        self.tell(ZoneChange.DELETED, resident.zone)
+        resident.pulse()
+
+    async def refresh(self, resident: Resident, *, settled: bool = False) -> None:
+        """Ask vmadm how it is; `settled`: a zone that is down has ended, whatever is known of its exit."""
+        try:
+            vm = await vmadm.get(self._gz, resident.zone.uuid)
+        except NoSuchContainer:
+            self._vanished(resident.zone.uuid)
+            return
+        if not resident.vanished:
+            vm = vmadm.located(vm, self._root)
+            self._advance(resident, vm, time.time_ns(), settled=settled)
+
+    def _advance(self, resident: Resident, vm: VM, now_ns: int, *, settled: bool = False) -> None:
+        resident.seen, changes, is_ending = observed.advance(
+            resident.latest, resident.seen, vm, now_ns, settled=settled
+        )
+        for change, zone in changes:
+            self.change(resident, change, zone)
+        if is_ending:
+            resident.settle_later(
+                _SETTLE_S, lambda: self.later(self.refresh(resident, settled=True))
+            )
+        else:
+            resident.settled()
+        resident.pulse()
+
+    def change(self, resident: Resident, change: ZoneChange | None, zone: Zone) -> None:
+        """A new value.  While a start is under way it is kept back."""
+        if change is None and zone == resident.latest:
+            return
+        resident.latest = zone
+        resident.starts += change is ZoneChange.STARTED
+        resident.exits += change is ZoneChange.STOPPED
+        if resident.starting:
+            resident.held.append((change, zone))
+        else:
+            self._publish(resident, change, zone)
+
+    def release(self, resident: Resident) -> None:
+        """The start is over: everything that was kept back is told."""
+        resident.starting = False
+        held, resident.held = resident.held, []
+        for change, zone in held:
+            self._publish(resident, change, zone)
+        if not held and resident.zone != resident.latest:
+            self._publish(resident, None, resident.latest)
+
+    def _publish(self, resident: Resident, change: ZoneChange | None, zone: Zone) -> None:
+        if zone.spec.alias != resident.zone.spec.alias:
+            self.free(resident.zone.spec.alias, zone.uuid)
+            self.aliases.setdefault(zone.spec.alias, zone.uuid)
+        resident.zone = zone
+        resident.set_log_end()
+        self.notes.write(zone)
+        if change is None:
+            return
+        self.tell(change, zone)
+        if change is ZoneChange.STARTED:
+            self.started(resident)
+        elif change is ZoneChange.STOPPED:
+            log.info("zone %s stopped: exit status %d", zone.uuid, zone.exit_status)
+            self.stopped(resident)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except (APIError, OSError) as error:
+        log.warning("%s: %s", getattr(work, "__qualname__", work), error)
+    except Exception:
+        log.exception("%s", getattr(work, "__qualname__", work))
+
+
+def _without_machine(gz: GlobalZone, error: Exception) -> APIError:
+    if isinstance(error, CommandFailed):
+        return APIError(
+            f"{gz.name} is no global zone of SmartOS, or its vminfod does not run: {error.message}",
+            detail=error.stderr,
+        )
+    return error if isinstance(error, APIError) else APIError(f"{gz.name}: {error}")

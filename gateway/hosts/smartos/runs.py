@@ -1,0 +1,280 @@
+"""Runs of zones: from a start to an end, by hand or by vmadmd.
+
+    start   network -> flag for who is attached -> vmadm start -> seen to run -> its command found
+    stop    SIGTERM: vmadm stop; any other signal, no time or time without end: vmadm kill and our own wait
+    seen    a start or exit that nobody here asked for: vmadmd's restarts, `halt` in the zone, an admin
+
+The caller holds the zone's lock for `start` and `stop`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from dockerapi.errors import APIError, NoSuchContainer, NotRunning, StartFailure
+from gateway.hosts.smartos import dockerinit, starting, vmadm
+from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.register import Register
+from gateway.hosts.smartos.resident import Resident
+from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
+from gateway.zones import brands
+from gateway.zones.host import Zone, ZoneChange
+from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import Nic, ZoneState, ZoneUUID
+
+log = logging.getLogger(__name__)
+
+KILL_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+_SEEN_TIMEOUT_S = 15.0
+"""So long after vmadm is done its event may come; then the VM is asked for."""
+_ATTACH_TIMEOUT_MS = 60_000
+"""So long dockerinit waits for whoever attaches; then it gives up, as cn-agent has it."""
+_INIT_TIMEOUT_S = 2.0
+"""So long dockerinit may take to find its command before a start counts as made."""
+_NEVER_RAN = 128
+"""Exit code of a zone that could not be started for another reason than its command."""
+
+
+class Networks(Protocol):
+    """What zones ask of the networks; see network.py."""
+
+    def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None: ...
+    def tags(self, nics: Sequence[Nic]) -> dict[str, bool]: ...
+    def release(self, uuid: ZoneUUID) -> None: ...
+    async def connect(self, zone: Zone) -> tuple[PublishedPort, ...]: ...
+    async def disconnect(self, uuid: ZoneUUID) -> None: ...
+    async def adopt(self, zones: Sequence[Zone]) -> dict[ZoneUUID, tuple[PublishedPort, ...]]: ...
+
+
+class Runs:
+    """Starts and ends zones of the register, and looks after what hangs on a run."""
+
+    def __init__(self, gz: GlobalZone, register: Register, networks: Networks) -> None:
+        self._gz = gz
+        self._register = register
+        self._networks = networks
+        register.started = self._seen_started
+        register.stopped = self._seen_stopped
+        register.vanished = lambda resident: register.later(self.let_go(resident))
+
+    # -- start -------------------------------------------------------------------------------------
+
+    async def start(self, resident: Resident) -> Zone:
+        """Running, or already ended.  After a failure it is down and nothing is left but `error`."""
+        before = resident.latest
+        resident.starting, resident.connecting = True, None
+        try:
+            await self._wire(resident)
+            await self._boot(resident)
+        except BaseException as error:
+            shown = error if isinstance(error, APIError) else APIError(f"cannot start: {error}")
+            await self._undo(resident, before, shown)
+            raise
+        self._register.release(resident)
+        if resident.connecting is None:
+            self.connect(resident)  # somebody attached while it was starting
+        return resident.zone
+
+    async def _boot(self, resident: Resident) -> None:
+        """Until the command runs or has ended.  StartFailure if it could not be started."""
+        uuid, starts, exits = resident.zone.uuid, resident.starts, resident.exits
+        is_container = resident.kind is brands.Kind.CONTAINER
+        if is_container:
+            await self._gz.remove(starting.init_log(resident.zonepath))
+        if resident.streams is not None and resident.streams.has_clients:
+            until_ms = time.time_ns() // 1_000_000 + _ATTACH_TIMEOUT_MS
+            await hold_start(self._gz, resident.zonepath, until_ms)
+            self.connect(resident)
+        await vmadm.start(self._gz, uuid)
+        if not await resident.until(lambda: resident.starts > starts, timeout_s=_SEEN_TIMEOUT_S):
+            await self._register.refresh(resident, settled=True)
+        if resident.deleted:
+            raise NoSuchContainer(uuid)
+        if resident.starts == starts:
+            raise APIError(f"vmadm started zone {uuid}, which does not run")
+        if is_container:
+            await self._until_executed(resident, exits)
+
+    async def _until_executed(self, resident: Resident, exits: int) -> None:
+        deadline = time.monotonic() + _INIT_TIMEOUT_S
+        while resident.exits == exits and time.monotonic() < deadline:
+            if await starting.executes(self._gz, resident.zonepath):
+                return
+            await resident.until(lambda: resident.exits > exits, timeout_s=starting.POLL_S)
+        if resident.exits == exits:
+            return
+        status = resident.latest.exit_status
+        failed = await dockerinit.start_failure(self._gz, resident.zonepath, status)
+        if failed is not None:
+            code, text = failed
+            raise StartFailure(text, code)
+
+    async def _undo(self, resident: Resident, before: Zone, error: APIError) -> None:
+        """Down, and vmadmd told to leave it alone: dockerd does not retry what could not be started."""
+        try:
+            if resident.connecting is not None:
+                resident.connecting.cancel()
+                await let_start(self._gz, resident.zonepath)
+            if resident.is_up or resident.latest.state is ZoneState.RESTARTING:
+                await vmadm.halt(self._gz, resident.zone.uuid)
+                await self.until_down(resident)
+        except (APIError, OSError) as problem:
+            log.warning("zone %s does not go down: %s", resident.zone.uuid, problem)
+        if not resident.is_up:
+            resident.latest = replace(
+                resident.latest,
+                state=ZoneState.STOPPED,
+                started_ns=before.started_ns,
+                finished_ns=before.finished_ns,
+                exit_status=before.exit_status,
+                restart_count=before.restart_count,
+                ports=(),
+                error=error.message,
+                start_exit_code=error.exit_code if isinstance(error, StartFailure) else _NEVER_RAN,
+            )
+            resident.held.clear()
+        self._register.release(resident)
+        if not resident.is_up:
+            self._streams_ended(resident)
+            self._register.later(self._unwire(resident))
+
+    def connect(self, resident: Resident) -> None:
+        """The one client of its streams, beside whatever else is done; nothing without anybody attached."""
+        streams = resident.streams
+        if streams is not None and streams.has_clients:
+            resident.connecting = self._register.task(_connected(streams, resident.zone.uuid))
+
+    # -- network -----------------------------------------------------------------------------------
+
+    async def _wire(self, resident: Resident) -> None:
+        """Rules and published ports, before it runs: a port that is taken must not let anything run."""
+        async with resident.wiring:
+            if resident.is_wired:
+                await self._networks.disconnect(resident.zone.uuid)
+            resident.is_wired = True
+            ports = await self._networks.connect(resident.latest)
+            if ports:
+                told = None if resident.starting else ZoneChange.UPDATED
+                self._register.change(resident, told, replace(resident.latest, ports=ports))
+
+    async def _unwire(self, resident: Resident) -> None:
+        async with resident.wiring:
+            if resident.is_wired and (
+                resident.vanished or not (resident.starting or resident.is_up)
+            ):
+                resident.is_wired = False
+                await self._networks.disconnect(resident.zone.uuid)
+
+    async def let_go(self, resident: Resident) -> None:
+        """The zone is gone: whoever is attached, its rules, ports and addresses go too."""
+        if resident.streams is not None:
+            await resident.streams.close()
+        try:
+            await self._unwire(resident)
+        except (APIError, OSError) as error:
+            log.warning("zone %s: its network is left: %s", resident.zone.uuid, error)
+        self._networks.release(resident.zone.uuid)
+
+    # -- what is seen ------------------------------------------------------------------------------
+
+    def _seen_started(self, resident: Resident) -> None:
+        """A start of ours has its network and its streams already."""
+        if resident.is_wired and not resident.was_restarting:
+            return
+        resident.was_restarting = False
+        self.connect(resident)
+        self._register.later(self._wire(resident))
+
+    def _seen_stopped(self, resident: Resident) -> None:
+        resident.was_restarting = resident.latest.state is ZoneState.RESTARTING
+        self._streams_ended(resident)
+        self._register.later(self._unwire(resident))
+
+    def _streams_ended(self, resident: Resident) -> None:
+        if resident.streams is not None:
+            resident.streams.ended(restarting=resident.latest.state is ZoneState.RESTARTING)
+
+    async def adopt(self) -> None:
+        """After a restart of the gateway: ports of zones that run are served again."""
+        residents = tuple(self._register.zones.values())
+        ports = await self._networks.adopt([resident.zone for resident in residents])
+        for resident in residents:
+            resident.is_wired = resident.is_up
+            if taken := ports.get(resident.zone.uuid):
+                self._register.change(resident, None, replace(resident.latest, ports=taken))
+
+    # -- stop and kill -----------------------------------------------------------------------------
+
+    async def stop(self, resident: Resident, signal: str, timeout_s: float | None) -> bool:
+        """Whether there was something to stop."""
+        uuid = resident.zone.uuid
+        if resident.latest.state is ZoneState.RESTARTING:
+            self._stopped_by_hand(resident)
+            await vmadm.halt(self._gz, uuid)
+            await self.until_down(resident)
+            self._streams_ended(resident)
+            return True
+        if not resident.is_up:
+            return False
+        self._stopped_by_hand(resident)
+        if timeout_s is None:
+            grace = resident.zone.metadata.runtime.stop_timeout_s
+            timeout_s = _STOP_TIMEOUT_S if grace is None else grace
+        is_container = resident.kind is brands.Kind.CONTAINER
+        if signal == "SIGTERM" and timeout_s > 0:
+            await vmadm.stop(self._gz, uuid, timeout_s=timeout_s, docker=is_container)
+        elif is_container:
+            await self._signal_and_wait(resident, signal, timeout_s)
+        else:
+            # A full zone is no process: there is its shutdown, and there is the halt.
+            await vmadm.halt(self._gz, uuid)
+        await self.until_down(resident)
+        return True
+
+    async def _signal_and_wait(self, resident: Resident, signal: str, timeout_s: float) -> None:
+        """What vmadm's own stop cannot do: other signals, no time at all, time without end."""
+        with suppress(NotRunning):
+            if timeout_s != 0:
+                await self.kill(resident, signal)
+                wait_s = None if timeout_s < 0 else timeout_s
+                if await resident.until(lambda: not resident.is_up, timeout_s=wait_s):
+                    return
+                log.info("zone %s does not end by %s: killed", resident.zone.uuid, signal)
+            await self.kill(resident, "SIGKILL")
+
+    async def kill(self, resident: Resident, signal: str) -> None:
+        """A signal that ends it for good: vmadm's kill leaves autoboot on, and vmadmd would bring it back."""
+        self._stopped_by_hand(resident)
+        if resident.zone.metadata.restart_policy:
+            await vmadm.update(self._gz, resident.zone.uuid, {"autoboot": False})
+        await vmadm.kill(self._gz, resident.zone.uuid, signal)
+
+    def _stopped_by_hand(self, resident: Resident) -> None:
+        self._register.change(resident, None, replace(resident.latest, manually_stopped=True))
+
+    async def until_down(self, resident: Resident) -> None:
+        """Until it is down and its exit known.  What is still up after that is halted; APIError if in vain."""
+
+        def is_down() -> bool:
+            return resident.latest.state is ZoneState.STOPPED or resident.vanished
+
+        if await resident.until(is_down, timeout_s=KILL_TIMEOUT_S):
+            return
+        await vmadm.halt(self._gz, resident.zone.uuid)
+        await self._register.refresh(resident, settled=True)
+        if not is_down():
+            raise APIError(f"zone {resident.zone.uuid} does not go down")
+
+
+async def _connected(streams: ZoneStreams, uuid: str) -> None:
+    """dockerinit waits until this is done, or has failed."""
+    try:
+        await streams.connect()
+    except (APIError, OSError) as error:
+        log.warning("zone %s: nobody is attached: %s", uuid, error)

@@ -1,0 +1,38 @@
+"""After `vmadm start`: whether dockerinit found what it is to run.
+
+    vmadm start -> the zone runs dockerinit -> looks the command up -> opens the streams -> waits for whoever
+    attaches -> execve
+
+vmadm is content as soon as the zone runs; a command that is not there ends it a moment later, with a code
+of dockerinit's own.  So its log is read along until it says one or the other.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from dockerapi.errors import NotFound
+from gateway.hosts.smartos.globalzone import GlobalZone
+
+_EXECUTES = b"SWITCHING TO /dev/zfd"
+"""dockerinit's last line before it waits and executes: user, folder and command are found by then."""
+_LOG_SIZE = 256 << 10
+POLL_S = 0.05
+
+
+def init_log(zonepath: str) -> str:
+    """Where dockerinit writes: inside the zone's root, so nothing else there may be followed blindly."""
+    return f"{zonepath}/root/var/log/sdc-dockerinit.log"
+
+
+async def executes(gz: GlobalZone, zonepath: str) -> bool:
+    """Whether dockerinit has found the command; False too where it has not come so far yet."""
+    path = init_log(zonepath)
+    status = await gz.status(path)
+    # A container could leave a fifo here, or a link to anything.
+    if status is None or not stat.S_ISREG(status.mode):
+        return False
+    try:
+        return _EXECUTES in await gz.read(path, size=_LOG_SIZE)
+    except NotFound:
+        return False

@@ -1,0 +1,399 @@
+"""The zones of one SmartOS machine: `ZoneHost` over vmadm, zlogin and vmadmd.
+
+    created/stopped --vmadm start--> running --exit--> stopped | restarting --vmadmd--> running
+    a call acts by vmadm, then waits until the change is *seen*: events alone change what is known
+
+Zones without our tag are never shown, changed or deleted.  What is known: register.py; what events mean:
+observed.py.  Restart policies are vmadmd's; streams, execs and logs have files of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from dockerapi.errors import (
+    APIError,
+    CommandFailed,
+    Conflict,
+    InvalidParameter,
+    NoSuchContainer,
+    NotFound,
+    NotModified,
+    NotRunning,
+    NotSupported,
+)
+from dockerapi.framing import Stdio, StreamId
+from gateway.hosts.smartos import execs, observed, vmadm
+from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
+from gateway.hosts.smartos.register import Register
+from gateway.hosts.smartos.resident import Resident
+from gateway.hosts.smartos.runs import Networks, Runs
+from gateway.hosts.smartos.stdio import ZoneStreams
+from gateway.hosts.smartos.vmadm import VM
+from gateway.zones import brands
+from gateway.zones.host import (
+    AttachStreams,
+    LogQuery,
+    Process,
+    Volume,
+    Zone,
+    ZoneChange,
+    ZoneEvent,
+    ZoneProcess,
+)
+from gateway.zones.metadata import decode
+from gateway.zones.spec import ZoneSpec, ZoneUUID, is_uuid
+from imgsources.oci import ImageUUID
+
+log = logging.getLogger(__name__)
+
+_SEEN_TIMEOUT_S = 15.0
+"""So long after vmadm is done its event may come; then the VM is asked for."""
+_ZFS_TIMEOUT_S = 60.0
+_DELETE_TRIES, _DELETE_DELAY_S = 5, 0.5
+
+
+class Datasets(Protocol):
+    """What zones ask of the images."""
+
+    async def exists(self, uuid: ImageUUID) -> bool: ...
+
+
+class Volumes(Protocol):
+    """What zones ask of the volumes."""
+
+    def list(self) -> Sequence[Volume]: ...
+    async def copy_up(self, root: str, target: str, volume: Volume) -> None: ...
+
+
+class SmartOSZones:
+    """Satisfies gateway.zones.host.ZoneHost.  `group` outlives every call and is the host's."""
+
+    def __init__(
+        self,
+        gz: GlobalZone,
+        register: Register,
+        *,
+        datasets: Datasets,
+        networks: Networks,
+        volumes: Volumes,
+        group: asyncio.TaskGroup,
+        zpool: str = "zones",
+        root: str = "/",
+    ) -> None:
+        self._gz = gz
+        self._register = register
+        self._datasets = datasets
+        self._networks = networks
+        self._volumes = volumes
+        self._zpool = zpool
+        self._root = root
+        self._group = group
+        self._runs = Runs(gz, register, networks)
+        register.half_made = lambda uuid: register.later(self._unmake(uuid))
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    def list(self) -> Sequence[Zone]:
+        """Oldest first."""
+        return self._register.list()
+
+    def get(self, uuid: ZoneUUID) -> Zone:
+        """From memory."""
+        return self._register.resident(uuid).zone
+
+    def events(self) -> AsyncIterator[ZoneEvent]:
+        """Every change from the opening of the host on; for one consumer."""
+        return self._register.events()
+
+    async def open(self) -> None:
+        """All zones of this instance are known, those that run have their networks."""
+        await self._register.open()
+        await self._runs.adopt()
+
+    async def close(self) -> None:
+        """Nothing is followed any more; attached clients are let go, zones run on."""
+        residents = tuple(self._register.zones.values())
+        await self._register.close()
+        for resident in residents:
+            resident.log_ended.set()
+            if resident.streams is not None:
+                await resident.streams.close()
+
+    # -- create, rename, delete --------------------------------------------------------------------
+
+    async def create(self, spec: ZoneSpec) -> Zone:
+        """By vmadm, which makes all of it or nothing; what a kill leaves is found by its note."""
+        uuid, register = ZoneUUID(spec.uuid), self._register
+        if register.is_taken(uuid):
+            raise Conflict(f"zone {uuid} exists")
+        if spec.image_uuid and not await self._datasets.exists(ImageUUID(spec.image_uuid)):
+            raise NotFound(f"no such dataset: {spec.image_uuid}")
+        register.reserve(spec.alias, uuid)
+        register.creating.add(uuid)
+        try:
+            await self._check_sources(spec)
+            self._networks.learn(uuid, spec.nics)
+            # Rules of its networks apply by these: they save a vmadm at the first start.
+            tags = {**spec.tags, **self._networks.tags(spec.nics)}
+            spec = spec.model_copy(update={"tags": tags})
+            await asyncio.to_thread(register.notes.creating, uuid)
+            await vmadm.create(self._gz, spec)
+            vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
+            await self._fill_volumes(spec, vm)
+            zone = observed.first(vm, observed.Note())
+        except BaseException as error:
+            register.abandon(uuid, spec.alias)
+            self._networks.release(uuid)
+            self._register.later(self._unmake(uuid))
+            if isinstance(error, ValueError):
+                raise APIError(f"vmadm made another zone than was asked for: {error}") from error
+            raise
+        return register.add(zone, vm).zone
+
+    async def _check_sources(self, spec: ZoneSpec) -> None:
+        """Binds are folders and files of the global zone: vmadm does not look whether they are there."""
+        options = decode(spec.internal_metadata).runtime.mount_options
+        for entry in spec.filesystems:
+            if is_uuid(entry.source) or entry.source == "create-volume":
+                continue
+            if await self._gz.status(entry.source) is not None:
+                continue
+            if "create" not in options.get(entry.target, ()):
+                raise InvalidParameter(
+                    'invalid mount config for type "bind": bind source path does not exist: '
+                    f"{entry.source}"
+                )
+            await self._gz.make_folder(entry.source)
+
+    async def _fill_volumes(self, spec: ZoneSpec, vm: VM) -> None:
+        """Named volumes that are new get the image's content; the zone's own ones are filled by vmadm."""
+        options = decode(spec.internal_metadata).runtime.mount_options
+        volumes = {volume.mountpoint: volume for volume in self._volumes.list()}
+        for entry in spec.filesystems:
+            volume = volumes.get(entry.source)
+            if volume is not None and "nocopy" not in options.get(entry.target, ()):
+                await self._volumes.copy_up(f"{vmadm.zonepath(vm)}/root", entry.target, volume)
+
+    async def _unmake(self, uuid: ZoneUUID) -> None:
+        """What is left of a creation.  What does not go now is tried again by the next life."""
+        try:
+            vm = await vmadm.get(self._gz, uuid)
+            if not self._register.owns(vm):
+                log.error("zone %s is not ours, and left alone", uuid)
+            else:
+                log.warning("zone %s was not made to its end: taken away", uuid)
+                await self._destroy(uuid)
+        except NoSuchContainer:
+            pass
+        self._register.forget(uuid)
+
+    async def _destroy(self, uuid: ZoneUUID) -> None:
+        """`vmadm delete`, again while something keeps the dataset busy."""
+        for attempt in range(1, _DELETE_TRIES + 1):
+            try:
+                await vmadm.delete(self._gz, uuid)
+            except NoSuchContainer:
+                return
+            except CommandFailed as failed:
+                if "busy" not in failed.stderr.lower() or attempt == _DELETE_TRIES:
+                    raise
+                log.info("zone %s: %s", uuid, failed.message)
+                await asyncio.sleep(_DELETE_DELAY_S * attempt)
+            else:
+                return
+
+    async def rename(self, uuid: ZoneUUID, alias: str) -> Zone:
+        """The old name is free at once."""
+        register = self._register
+        resident = register.resident(uuid)
+        old = resident.zone.spec.alias
+        register.reserve(alias, uuid)
+        try:
+            await vmadm.update(self._gz, uuid, {"alias": alias})
+        except BaseException:
+            register.free(alias, uuid)
+            raise
+        register.free(old, uuid)
+        spec = resident.latest.spec.model_copy(update={"alias": alias})
+        register.change(resident, ZoneChange.UPDATED, replace(resident.latest, spec=spec))
+        return resident.zone
+
+    async def delete(self, uuid: ZoneUUID) -> None:
+        """Gone for every caller on return, with its datasets, volumes of its own, rules and addresses."""
+        resident = self._register.resident(uuid)
+        if resident.deleted:
+            raise Conflict(
+                f"removal of container {resident.zone.metadata.id} is already in progress"
+            )
+        resident.deleted = True
+        try:
+            async with resident.lock:
+                await self._end(resident)
+                await self._destroy(uuid)
+        except BaseException:
+            resident.deleted = False
+            raise
+        self._register.remove(resident)
+        await self._runs.let_go(resident)
+
+    async def _end(self, resident: Resident) -> None:
+        """SIGKILL, as dockerd removes by force: vmadm's own delete would first ask politely."""
+        if not resident.is_up:
+            return
+        if resident.kind is brands.Kind.MACHINE:
+            await vmadm.halt(self._gz, resident.zone.uuid)
+        else:
+            with suppress(NotRunning):
+                await self._runs.kill(resident, "SIGKILL")
+        await self._runs.until_down(resident)
+
+    # -- start, stop, kill -------------------------------------------------------------------------
+
+    async def start(self, uuid: ZoneUUID) -> Zone:
+        """Running, or already ended."""
+        resident = self._register.resident(uuid)
+        async with resident.lock:
+            if resident.deleted:
+                raise Conflict(
+                    "container is marked for removal and cannot be started: "
+                    f"{resident.zone.metadata.id}"
+                )
+            if resident.is_up:
+                raise NotModified(f"zone {uuid} runs")
+            return await self._runs.start(resident)
+
+    async def stop(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:
+        """Signal, wait, SIGKILL."""
+        resident = self._register.resident(uuid)
+        name = _stop_signal(resident, signal)
+        async with resident.lock:
+            if not await self._runs.stop(resident, name, timeout_s):
+                raise NotModified(f"zone {uuid} does not run")
+            return resident.zone
+
+    async def restart(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:
+        """Stopped and started under one lock: `vmadm reboot` cannot be told how long to wait."""
+        resident = self._register.resident(uuid)
+        name = _stop_signal(resident, signal)
+        async with resident.lock:
+            await self._runs.stop(resident, name, timeout_s)
+            return await self._runs.start(resident)
+
+    async def kill(self, uuid: ZoneUUID, signal: str) -> None:
+        """Without the lock: a stop that waits must not keep a kill waiting."""
+        resident = self._register.resident(uuid)
+        name = vmadm.signal_name(signal)
+        if resident.kind is brands.Kind.MACHINE:
+            raise NotSupported(f"{_words(resident)} takes no signals: stop it")
+        if not resident.zone.is_running:
+            raise NotRunning(resident.zone.metadata.id)
+        try:
+            if name in ("SIGKILL", _stop_signal(resident, None)):
+                await self._runs.kill(resident, name)
+            else:
+                await vmadm.kill(self._gz, uuid, name)
+        except NotRunning as error:
+            raise NotRunning(resident.zone.metadata.id) from error
+
+    async def pause(self, uuid: ZoneUUID) -> Zone:
+        """There is no freezer: a zone's processes could be stopped one by one, and new ones would run."""
+        if not self._register.resident(uuid).zone.is_running:
+            raise NotRunning(self.get(uuid).metadata.id)
+        raise NotSupported("pause is not supported on SmartOS: vmadm cannot freeze a zone")
+
+    async def unpause(self, uuid: ZoneUUID) -> Zone:
+        """Nothing is ever paused."""
+        raise Conflict(f"Container {self.get(uuid).metadata.id} is not paused")
+
+    # -- streams -------------------------------------------------------------------------------------
+
+    async def attach(self, uuid: ZoneUUID, streams: AttachStreams) -> Stdio:
+        """Live if it runs, else from the next start on."""
+        resident = self._register.resident(uuid)
+        if resident.kind is not brands.Kind.CONTAINER:
+            raise NotSupported(
+                f"{_words(resident)} has no standard streams to attach to: read its console with logs, or exec"
+            )
+        shared = self._streams(resident)
+        stdio = shared.attach(streams)
+        if resident.is_up and not resident.starting:
+            await shared.connect()
+        return stdio
+
+    def _streams(self, resident: Resident) -> ZoneStreams:
+        if resident.streams is None:
+            metadata = resident.zone.metadata
+            resident.streams = ZoneStreams(
+                self._gz,
+                resident.zone.uuid,
+                resident.zonepath,
+                tty=metadata.tty,
+                group=self._group,
+                open_stdin=metadata.open_stdin,
+                stdin_once=metadata.runtime.stdin_once,
+                logged=metadata.log_driver != "none",
+                root=self._root,
+                size=metadata.runtime.console_size,
+            )
+        return resident.streams
+
+    async def resize(self, uuid: ZoneUUID, height: int, width: int) -> None:
+        """Of the terminal that the one client holds."""
+        resident = self._register.resident(uuid)
+        if not resident.zone.is_running:
+            raise NotRunning(resident.zone.metadata.id)
+        streams = self._streams(resident)
+        await streams.resize(height, width)
+
+    def expect_exec(self, uuid: ZoneUUID) -> None:
+        """Nothing to be done ahead."""
+        self._register.resident(uuid)
+
+    async def exec(self, uuid: ZoneUUID, process: Process) -> ZoneProcess:
+        """By zlogin."""
+        resident = self._register.resident(uuid)
+        if not resident.zone.is_running:
+            raise NotRunning(resident.zone.metadata.id)
+        brands.check_processes(resident.zone.spec.brand, "exec")
+        return await execs.exec(
+            self._gz, resident.zone, process, group=self._group, root=self._root
+        )
+
+    async def root_size(self, uuid: ZoneUUID) -> int:
+        """What the zone's clone holds of its own; snapshots and volumes below it are not counted."""
+        self._register.resident(uuid)
+        output = await self._gz.run(
+            ("zfs", "get", "-Hp", "-o", "value", "usedbydataset", f"{self._zpool}/{uuid}"),
+            timeout_s=_ZFS_TIMEOUT_S,
+        )
+        return int(output.strip() or 0)
+
+    def logs(self, uuid: ZoneUUID, query: LogQuery) -> AsyncIterator[tuple[StreamId, bytes]]:
+        """From zoneadmd's file; of a full zone its console."""
+        resident = self._register.resident(uuid)
+        metadata = resident.zone.metadata
+        if resident.kind is not brands.Kind.CONTAINER:
+            name, tty = CONSOLE_LOG, True
+        elif metadata.log_driver == "none":
+            raise NotSupported("configured logging driver does not support reading")
+        else:
+            name, tty = STDIO_LOG, metadata.tty
+        return read_logs(
+            self._gz, resident.zonepath, query, ended=resident.log_ended, tty=tty, name=name
+        )
+
+
+def _stop_signal(resident: Resident, name: str | None) -> str:
+    own = resident.zone.metadata.runtime.stop_signal
+    return vmadm.signal_name(name or own or "SIGTERM")
+
+
+def _words(resident: Resident) -> str:
+    return f"a {resident.kind.value} of brand {resident.zone.spec.brand}"
