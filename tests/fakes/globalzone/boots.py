@@ -157,6 +157,7 @@ class Boots:
         told = metadata.model_copy(update={"user": found.user})
         spec = inner.docker_spec(machine.vm, told, self._around())
         self._serve(machine, await self._prepare(machine, spec, stdin=metadata.open_stdin))
+        dockerinit.log(machine.root, "SWITCHING TO /dev/zfd/*")
         status = await self._wait_for_attach(machine)
         if status is not None:
             return status
