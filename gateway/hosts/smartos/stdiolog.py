@@ -47,12 +47,12 @@ def parse(line: bytes) -> Record | None:
     What is no record (a full disk cuts them) is shown rather than lost: as text of stdout at time 0.
     """
     try:
-        fields = json.loads(line, strict=False)
+        fields = json.loads(line.decode("latin-1"), strict=False)
         stream = fields["stream"]
         if stream in _OF_THE_LOG:
             return None
         message = fields["msg"] if "msg" in fields else fields["log"]
-        text = _bytes(message, line)
+        text = _bytes(message)
         return Record(_time_ns(fields["time"]), _STREAMS.get(stream, StreamId.STDOUT), text)
     except (ValueError, KeyError, TypeError, IndexError):
         return Record(0, StreamId.STDOUT, line + b"\n") if line.strip() else None
@@ -63,18 +63,18 @@ def parse_all(log: bytes) -> list[Record]:
     return [record for line in log.split(b"\n") if line and (record := parse(line)) is not None]
 
 
-def _bytes(message: str, line: bytes) -> bytes:
-    """What was written, of its JSON string.
+def _bytes(message: str) -> bytes:
+    """What was written, of its JSON string read as latin-1.
 
-    zoneadmd escapes every byte above 0x7e as \\u00XX, so that each character is one byte of the output,
-    whatever its encoding.  A line that holds other characters comes from a writer that knew characters.
+    zoneadmd escapes every byte above 0x7e as \\u00XX: each character is one byte of the output, whatever
+    its encoding.  Larger ones come from a writer that knew characters.
     """
-    if line.isascii():
-        try:
-            return message.encode("latin-1")
-        except UnicodeEncodeError:
-            pass
-    return message.encode("utf-8", "surrogatepass")
+    try:
+        return message.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"".join(
+            c.encode("latin-1" if c < "\u0100" else "utf-8", "surrogatepass") for c in message
+        )
 
 
 def _time_ns(text: str) -> int:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from gateway.hosts.linux.host import LinuxHost
+from tests.fakes.globalzone import native
 from tests.fakes.globalzone.machines import Machines
 from tests.fakes.globalzone.pool import Pool
 
@@ -47,6 +48,7 @@ class GZ:
         """Everything is ready for calls."""
         for folder in ("zones", "var/imgadm/images", "var/run", "var/tmp", "var/log", "etc"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
+        await native.make(self.root)
         await self.pool.open()
         await self.machines.open()
 

@@ -100,7 +100,10 @@ def _spec(
         alias=vm["uuid"],
         hostname=vm.get("hostname"),
         nics=tuple(nic for item in vm.get("nics", []) if (nic := _nic(item, around))),
-        filesystems=tuple(_filesystem(item, around) for item in filesystems),
+        filesystems=(
+            Filesystem(source=str(around.place("/native")), target="/native", options=("ro",)),
+            *(_filesystem(item, around) for item in filesystems),
+        ),
         internal_metadata=encode(told),
     )
 
