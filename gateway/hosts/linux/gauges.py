@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from dockerapi.errors import APIError, CommandFailed, NotRunning
+from dockerapi.errors import CommandFailed, NotRunning
 from gateway.hosts.command import run
 from gateway.hosts.linux import boot, counters
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.zones import LinuxZones
+from gateway.hosts.pstable import refusal, table
 from gateway.zones.host import ProcessTable, Sample, Zone
 from gateway.zones.spec import ZoneUUID
 
@@ -53,42 +54,14 @@ class LinuxGauges:
             try:
                 output = await _ps(words)
             except CommandFailed as error:
-                raise APIError(f"ps: {_first_line(error)}") from error
-        return table(output.decode(errors="replace"), pids)
+                raise refusal(error) from error
+        return table(output.decode(errors="replace"), pids.__contains__)
 
 
 async def _ps(words: list[str]) -> bytes:
     return await run([_PS, *words], timeout_s=_TIMEOUT_S)
 
 
-def _first_line(error: CommandFailed) -> str:
-    return next((line for line in error.detail.splitlines() if line.strip()), error.message)
-
-
 def _has_network(zone: Zone) -> bool:
     """Those that share another's network have no counters of their own, as in dockerd."""
     return bool(zone.spec.nics) and not zone.metadata.runtime.network
-
-
-def table(output: str, pids: set[int]) -> ProcessTable:
-    """ps's columns by its first line, and the rows whose PID is one of `pids`.  APIError without a PID column.
-
-    The last column holds blanks; so do multi-word rows of threads, which have `-` for a PID and belong to the
-    process before them.
-    """
-    lines = output.splitlines()
-    titles = tuple(lines[0].split()) if lines else ()
-    if "PID" not in titles:
-        raise APIError("Couldn't find PID field in ps output")
-    column = titles.index("PID")
-    rows: list[tuple[str, ...]] = []
-    belongs = False
-    for line in lines[1:]:
-        fields = line.split(None, len(titles) - 1)
-        if len(fields) <= column:
-            continue
-        if fields[column] != "-":
-            belongs = fields[column].isdecimal() and int(fields[column]) in pids
-        if belongs:
-            rows.append(tuple(fields))
-    return ProcessTable(titles, tuple(rows))

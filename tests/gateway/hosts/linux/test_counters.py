@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dockerapi.errors import APIError
 from gateway.hosts.linux import counters
 from gateway.hosts.linux.cgroups import Cgroups
-from gateway.hosts.linux.gauges import table
 from gateway.zones.host import InterfaceCounters
 
 DEV = """\
@@ -74,20 +72,3 @@ def test_v2_trees_give_the_same(tmp_path: Path) -> None:
 def test_a_zone_that_has_gone_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         counters.sample(Cgroups("v2", {}, tmp_path), "/z", 1, network=False)
-
-
-def test_rows_of_ps_are_picked_by_their_pid() -> None:
-    text = "UID   PID CMD\nroot   10 sh -c  two words\nroot   11 other\n"
-    found = table(text, {10})
-    assert found.titles == ("UID", "PID", "CMD")
-    assert found.rows == (("root", "10", "sh -c  two words"),)
-
-
-def test_threads_belong_to_the_process_before_them() -> None:
-    text = "PID LWP\n10 -\n- 10\n- 12\n11 -\n- 11\n"
-    assert table(text, {10}).rows == (("10", "-"), ("-", "10"), ("-", "12"))
-
-
-def test_ps_must_be_asked_for_the_pid() -> None:
-    with pytest.raises(APIError, match="Couldn't find PID field in ps output"):
-        table("COMMAND\nsh\n", {1})
