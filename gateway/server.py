@@ -24,7 +24,7 @@ from pathlib import Path
 import aiohttp
 
 from dockerapi.app import APIServer
-from dockerapi.errors import APIError, InvalidParameter, NotSupported
+from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.models.system import AuthConfig
 from gateway.engine import Gateway
 from gateway.listeners import is_tcp, open_listeners
@@ -174,7 +174,9 @@ async def _open_host(settings: Settings, group: asyncio.TaskGroup) -> Host:
         from gateway.hosts.linux.host import LinuxHost
 
         return await LinuxHost.open(settings, group)
-    raise NotSupported(f"--backend {settings.backend} is not built yet")
+    from gateway.hosts.smartos.host import SmartOSHost
+
+    return await SmartOSHost.open(settings, group)
 
 
 @contextlib.asynccontextmanager
