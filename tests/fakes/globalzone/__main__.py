@@ -6,6 +6,7 @@ standard input ends (the test that started it is gone).
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import importlib
@@ -61,8 +62,15 @@ async def _serve(gz: GZ, connection: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket) -> Call | None:
-    header, fds, _, _ = socket.recv_fds(connection, 4, 3)
-    if len(header) < 4:
+    # Without CLOEXEC, which recv_fds does not hand on, a zone's conmon would inherit them, and whoever reads
+    # the program's output would wait for the end of the zone.
+    fds = array.array("i")
+    room = socket.CMSG_LEN(3 * fds.itemsize)
+    header, messages, _, _ = connection.recvmsg(4, room, socket.MSG_CMSG_CLOEXEC)
+    for _, kind, data in messages:
+        if kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if len(header) < 4 or len(fds) < 3:
         return None
     size, data = int.from_bytes(header, "big"), b""
     while len(data) < size:
@@ -74,28 +82,31 @@ def _receive(connection: socket.socket) -> Call | None:
 async def _run(gz: GZ, call: Call) -> int:
     log.debug("%s", " ".join(call.argv))
     try:
-        fault = faults.strike(gz.root, call.argv)
-        if fault is not None and fault.hang:
-            await asyncio.Event().wait()
-        if fault is not None and not fault.after:
-            raise Failed(fault.stderr, fault.code)
-        name = call.argv[0].replace("-", "_")
-        program = importlib.import_module(f"tests.fakes.globalzone.programs.{name}")
-        code: int = await program.main(gz, call)
-        if fault is not None:
-            raise Failed(fault.stderr, fault.code)
+        return await _program(gz, call)
     except Failed as error:
         with contextlib.suppress(OSError):
             await call.err(f"{error}\n" if str(error) else "")
         return error.code
     except BrokenPipeError:
         return -signal.SIGPIPE
-    except Exception:
-        # A fault of the fake itself must not look like one of the program's.
+    except Exception:  # noqa: BLE001 - a fault of the fake itself must not look like one of the program's
         traceback.print_exc()
         with contextlib.suppress(OSError):
             await call.err(f"fake global zone: {traceback.format_exc()}")
         return 99
+
+
+async def _program(gz: GZ, call: Call) -> int:
+    fault = faults.strike(gz.root, call.argv)
+    if fault is not None and fault.hang:
+        await asyncio.Event().wait()
+    if fault is not None and not fault.after:
+        raise Failed(fault.stderr, fault.code)
+    name = call.argv[0].replace("-", "_")
+    program = importlib.import_module(f"tests.fakes.globalzone.programs.{name}")
+    code: int = await program.main(gz, call)
+    if fault is not None:
+        raise Failed(fault.stderr, fault.code)
     return code
 
 
@@ -125,7 +136,8 @@ async def _main(folder: Path, options: dict[str, str]) -> None:
         tasks = [group.create_task(accept())]
         if "sweep" in options:
             over.set()
-        print("READY", flush=True)
+        sys.stdout.write("READY\n")
+        sys.stdout.flush()
         ended = loop.create_task(reader.read())
         stopped = loop.create_task(over.wait())
         await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -78,6 +78,18 @@ def check(root: Path, metadata: DockerMetadata) -> Ready | Fatal:
     return _command(root, metadata.argv[0], workdir, metadata.env) or Ready(user)
 
 
+def _check_format(root: Path, path: str) -> Fatal | None:
+    """What execve(2) would refuse: no program at all, or a script without its interpreter."""
+    content = read_in_root(root, path, 256)
+    if content is None or content.startswith(b"\x7fELF"):
+        return None
+    interpreter = content[2:].split(b"\n")[0].split()[:1] if content.startswith(b"#!") else []
+    if interpreter and _mode(root, os.fsdecode(interpreter[0])) is not None:
+        return None
+    reason = "No such file or directory" if interpreter else "Exec format error"
+    return Fatal(Code.EXEC_FAILED, f"execve({path}) failed: {reason}")
+
+
 def _user(root: Path, wanted: str) -> str | Fatal:
     if not wanted:
         return ""
@@ -89,9 +101,9 @@ def _user(root: Path, wanted: str) -> str | Fatal:
     if not known and not name.isdigit():
         return Fatal(Code.UID_NAN, f"user '{name}' not found and is not a number")
     groups = [line.split(b":") for line in group.splitlines()]
-    if group_name and not group_name.isdigit():
-        if not any(line[0] == group_name.encode() for line in groups):
-            return Fatal(Code.GID_NAN, f"group '{group_name}' not found and is not a number")
+    named = any(line[0] == group_name.encode() for line in groups)
+    if group_name and not named and not group_name.isdigit():
+        return Fatal(Code.GID_NAN, f"group '{group_name}' not found and is not a number")
     # A number without an entry: dockerinit has no passwd structure and leaves setuid out.  It runs as root.
     if not known:
         return ""
@@ -104,7 +116,8 @@ def _command(root: Path, command: str, workdir: str, env: Sequence[str]) -> Fata
         mode = _mode(root, posixpath.join(workdir, command))
         if mode is None:
             return Fatal(Code.STAT_CMD, f"stat({command}): No such file or directory")
-        return _executable(command, mode)
+        path = posixpath.join(workdir, command)
+        return _executable(command, mode) or _check_format(root, path)
     path = next((e.partition("=")[2] for e in reversed(env) if e.startswith("PATH=")), _PATH)
     found: Fatal | None = Fatal(Code.NOT_FOUND, f"{command} not found in PATH")
     for folder in path.split(":"):
@@ -112,7 +125,7 @@ def _command(root: Path, command: str, workdir: str, env: Sequence[str]) -> Fata
         if mode is not None and not stat.S_ISDIR(mode):
             found = _executable(command, mode)
             if found is None:
-                return None
+                return _check_format(root, posixpath.join(workdir, folder or ".", command))
     return found
 
 

@@ -256,7 +256,9 @@ class Machines:
 
     def _check_startable(self, machine: Machine) -> None:
         if machine.is_up:
-            raise Failed(f"Unable to start VM {machine.uuid}: VM is already 'running'")
+            raise Failed(
+                f"Unable to start VM {machine.uuid}: VM {machine.uuid} is already 'running'"
+            )
         if machine.state != "stopped":
             raise Failed(
                 f"Unable to start VM {machine.uuid}: Cannot start a VM in state '{machine.state}'"

@@ -25,7 +25,7 @@ class Roots:
         """The zonepath."""
         return self._folder / zone
 
-    async def clone(self, uuid: ImageUUID | None, zone: str) -> Path:  # noqa: ARG002 - the store's shape
+    async def clone(self, uuid: ImageUUID | None, zone: str) -> Path:
         """vmadm has cloned it."""
         self._known.add(zone)
         return self.folder(zone) / "root"

@@ -22,10 +22,8 @@ _UUID_LENGTH = 36
 _LIST_FIELDS = "uuid,type,ram,state,alias"
 
 # The platform's own numbers: those of Linux mean other signals.
-SIGNALS = {name: number for number, name in enumerate(
-    "HUP INT QUIT ILL TRAP ABRT EMT FPE KILL BUS SEGV SYS PIPE ALRM TERM USR1 USR2 CHLD PWR WINCH URG"
-    " POLL STOP TSTP CONT TTIN TTOU VTALRM PROF XCPU XFSZ".split(), 1,
-)}  # fmt: skip
+_NAMES = ["HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "EMT", "FPE", "KILL", "BUS", "SEGV", "SYS", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD", "PWR", "WINCH", "URG", "IO", "STOP", "TSTP", "CONT", "TTIN", "TTOU", "VTALRM", "PROF", "XCPU", "XFSZ"]  # fmt: skip
+SIGNALS = {name: number for number, name in enumerate(_NAMES, 1)} | {"POLL": 22, "CLD": 18}
 
 
 async def main(gz: GZ, call: Call) -> int:
