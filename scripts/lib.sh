@@ -85,6 +85,8 @@ venv() {
     fi
     say "installing zonegate[$1] into .venv"
     "$bin/python" -m pip install -q --disable-pip-version-check -e "$root[$1]" </dev/null >&2 || fail "pip install failed"
+    # `serve` runs without docstrings (gateway.cli); compiled now, as no start is to wait for that.
+    env -u PYTHONDONTWRITEBYTECODE "$bin/python" -OO -X no_debug_ranges -c 'import gateway.cli, gateway.server, gateway.hosts.linux.host'
     printf '%s\n' "$stamp" >"$root/.venv/.extras"
 }
 RUNTIME=speed,zstd,linux

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC
-
-from dateutil.parser import isoparse
+from datetime import UTC, datetime
 
 from dockerapi.errors import InvalidParameter
 from dockerapi.filters import Filters
@@ -111,7 +109,7 @@ def created_ns(image: Image) -> int:
 
 def _time_ns(text: str) -> int:
     try:
-        moment = isoparse(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return 0
     if moment.tzinfo is None:
@@ -207,7 +205,7 @@ def until_ns(text: str, now_ns: int) -> int:
     if parts and "".join(number + unit for number, unit in parts) == text:
         return now_ns - int(sum(float(number) * _UNITS[unit] for number, unit in parts))
     try:
-        moment = isoparse(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidParameter(f"invalid filter 'until={text}'") from error
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * _SECOND
