@@ -267,7 +267,7 @@ class Networks:
         nic = Nic(
             nic_tag="test0",
             mac="02:42:0a:09:00:02",
-            ip=f"10.9.0.{len(self.leased) + 2}",
+            ip="10.9.{}.{}".format(*divmod(len(self.leased) + 2, 256)),
             netmask="255.255.255.0",
             gateway="10.9.0.1",
             network_uuid="abababab-abab-abab-abab-abababababab",
