@@ -19,7 +19,9 @@ class LayerInfo:
     """What a store may want to register with its platform's image database.
 
     `digest` is the blob's (compressed) digest, `size` its length in bytes; `diff_id` the tar's digest.
-    `tags` are the references that the image was pulled by, on the top layer only.
+    `tags` are the references that the image was pulled by, on the top layer only; `repository` is the
+    familiar name without tag, on every layer.  `created`, `architecture`, `description` are the image config's,
+    "" where it has none.
     """
 
     digest: Digest
@@ -27,6 +29,10 @@ class LayerInfo:
     size: int
     tags: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    repository: str = ""
+    created: str = ""
+    architecture: str = ""
+    description: str = ""
 
 
 class Readable(Protocol):

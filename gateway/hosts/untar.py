@@ -168,7 +168,7 @@ class Writer:
         self._set_directory_times()
 
     def _entry(self, tar: Tar, entry: Entry) -> None:
-        parts = _parts(entry.name, entry.name)
+        parts = path_parts(entry.name, entry.name)
         if self.entries > ENTRY_LIMIT:
             raise BadArchive(f"{entry.name!r}: more than {ENTRY_LIMIT} entries")
         if not parts:
@@ -259,7 +259,7 @@ class Writer:
         self._attributes(entry, directory, name)
 
     def _hard_link(self, entry: Entry, directory: int, name: bytes) -> None:
-        parts = _parts(entry.link, entry.name)
+        parts = path_parts(entry.link, entry.name)
         if not parts:
             raise BadArchive(f"{entry.name!r}: hard link to the root")
         target = parts.pop()
@@ -461,7 +461,8 @@ class Writer:
                 os.close(fd)
 
 
-def _parts(path: bytes, name: bytes) -> list[bytes]:
+def path_parts(path: bytes, name: bytes) -> list[bytes]:
+    """Components of a path of the entry `name`; BadArchive for what no layer may name."""
     parts = [part for part in path.split(b"/") if part and part != b"."]
     if b".." in parts:
         raise BadArchive(f"{name!r}: {path!r} leads out of the root")

@@ -10,7 +10,6 @@ import asyncio
 import errno
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -20,16 +19,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dockerapi.errors import InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import NotFound, NotSupported
 from gateway.hosts.linux.rooted import open_in_root
+from gateway.hosts.volumerules import ANONYMOUS_LABEL, check_name, check_options
 from gateway.zones.host import Volume
 
-ANONYMOUS_LABEL = "com.docker.volume.anonymous"
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _DATA = "_data"
 _RECORD = "volume.json"
-_LOCAL_OPTIONS = frozenset(("type", "o", "device", "size"))
 _COPY_STEP = 1 << 30
 
 
@@ -67,7 +63,7 @@ class LinuxVolumes:
         if name in self._volumes:
             return self._volumes[name]
         check_name(name)
-        check_options(options)
+        _check_supported(options)
         async with self._lock:
             if name in self._volumes:
                 return self._volumes[name]
@@ -102,34 +98,12 @@ class LinuxVolumes:
         await asyncio.to_thread(copy_up, rootfs, target, Path(volume.mountpoint))
 
 
-def check_name(name: str) -> None:
-    """InvalidParameter in dockerd's words."""
-    if _NAME.fullmatch(name):
-        return
-    if len(name) == 1:
-        raise InvalidParameter(
-            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+def _check_supported(options: dict[str, str]) -> None:
+    check_options(options)
+    if options:
+        raise NotSupported(
+            "options of the volume driver local (type, device, o, size) are not supported by zonegate yet"
         )
-    raise InvalidParameter(
-        f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-        '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
-        "absolute path"
-    )
-
-
-def check_options(options: dict[str, str]) -> None:
-    """dockerd's own complaints first; then that we mount nothing for a volume yet."""
-    for name in options:
-        if name not in _LOCAL_OPTIONS:
-            raise InvalidParameter(f'invalid option: "{name}"')
-    if not options:
-        return
-    for name in ("device", "type"):
-        if not options.get(name) and "size" not in options:
-            raise InvalidParameter(f'missing required option: "{name}"')
-    raise NotSupported(
-        "options of the volume driver local (type, device, o, size) are not supported by zonegate yet"
-    )
 
 
 def _load(folder: Path) -> list[Volume]:

@@ -189,7 +189,7 @@ def _child(folder: str, sub: str, path: str, compression: str, free: int) -> int
     try:
         archive = _open(path, compression)
         "".encode("idna")  # codecs are imported while they can be found
-        os.umask(0)
+        os.umask(0o022)  # of folders that no entry describes; all else gets its own mode
         os.chroot(folder)
         os.chdir("/" + sub)
     except tarfile.TarError as error:

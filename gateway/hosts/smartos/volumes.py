@@ -1,0 +1,214 @@
+"""Volumes of the driver `local` on zfs: a dataset for each, which zones get as a lofs mount.
+
+    POOL/zonegate/INSTANCE/volumes/NAME      zonegate:created_ns, labels, options, owner
+
+Made with all its properties at once, so there are no halves.  A property holds less than labels may be long:
+labels, labels.1, labels.2 ... are one text.  The listing is in memory; `zfs` runs for changes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
+from gateway.hosts.smartos import whiteouts
+from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.zfs import NAME_LIMIT, VALUE_LIMIT, ZFS
+from gateway.hosts.volumerules import ANONYMOUS_LABEL, check_name, check_options
+from gateway.zones.host import Volume
+
+log = logging.getLogger(__name__)
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_COPY_TIMEOUT_S = 3600.0
+_TEXTS = ("labels", "options")
+
+
+class ZFSVolumes:
+    """Satisfies VolumeHost.  Make it by `open`; the dataset POOL/zonegate/INSTANCE is ours alone."""
+
+    def __init__(self, gz: GlobalZone, parent: str, mountpoint: str) -> None:
+        self._gz = gz
+        self._zfs = ZFS(gz)
+        self._parent = parent
+        self._mountpoint = mountpoint
+        self._volumes: dict[str, Volume] = {}
+        self._lock = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, gz: GlobalZone, *, zpool: str, instance: str) -> ZFSVolumes:
+        """Every volume of this instance."""
+        parent = f"{zpool}/zonegate/{instance}/volumes"
+        zfs = ZFS(gz)
+        try:
+            mountpoint = await zfs.get(parent, "mountpoint")
+        except NotFound:
+            await zfs.create(parent, {}, parents=True)
+            mountpoint = await zfs.get(parent, "mountpoint")
+        store = cls(gz, parent, mountpoint)
+        await store._load()
+        return store
+
+    def list(self) -> Sequence[Volume]:
+        """From memory, oldest first."""
+        return list(self._volumes.values())
+
+    def get(self, name: str) -> Volume:
+        """NotFound(`get X: no such volume`)."""
+        volume = self._volumes.get(name)
+        if volume is None:
+            raise NotFound(f"get {name}: no such volume")
+        return volume
+
+    async def create(
+        self, name: str, *, labels: dict[str, str], options: dict[str, str], owner: str = ""
+    ) -> Volume:
+        """The existing one where the name is known; "" makes an anonymous one with a name of 64 hex.
+
+        The option `size` becomes the dataset's quota.  InvalidParameter for a bad name or option,
+        NotSupported for the options that mount something.
+        """
+        if not name:
+            name = secrets.token_hex(32)
+            labels = {ANONYMOUS_LABEL: "", **labels}
+        if name in self._volumes:
+            return self._volumes[name]
+        check_name(name)
+        if len(self._dataset(name)) > NAME_LIMIT:
+            raise InvalidParameter(f"create {name}: volume name is too long for a dataset of zfs")
+        quota = _quota(options)
+        async with self._lock:
+            if name in self._volumes:
+                return self._volumes[name]
+            volume = Volume(
+                name=name,
+                mountpoint=f"{self._mountpoint}/{name}",
+                created_ns=time.time_ns(),
+                labels=dict(labels),
+                options=dict(options),
+                owner=owner,
+            )
+            await self._zfs.create(self._dataset(name), properties(volume) | quota)
+            self._volumes[name] = volume
+            return volume
+
+    async def keep(self, name: str) -> None:
+        """It has no owner any more; NotFound if there is none."""
+        async with self._lock:
+            volume = self.get(name)
+            await self._zfs.inherit(self._dataset(name), "zonegate:owner")
+            self._volumes[name] = replace(volume, owner="")
+
+    async def remove(self, name: str) -> None:
+        """NotFound if there is none.  Whether it is in use is the engine's to know.
+
+        What a zone that is going down still holds is tried again for some seconds.
+        """
+        async with self._lock:
+            self.get(name)
+            try:
+                await self._zfs.destroy(self._dataset(name))
+            except NotFound:
+                log.warning("volume %s was destroyed by somebody else", name)
+            del self._volumes[name]
+
+    async def used_bytes(self, name: str) -> int:
+        """What it takes of the pool; NotFound."""
+        self.get(name)
+        return int(await self._zfs.get(self._dataset(name), "used"))
+
+    async def copy_up(self, root: str, target: str, volume: Volume) -> None:
+        """Fill an empty volume with what `root` has at `target`, as docker does at its first use.
+
+        `root` is the folder of a zone's root (or of its image's, `ZFSDatasets.root`), `target` a path in it,
+        resolved there: no link leads out.  To be called before the zone has the volume: once it is mounted
+        over `target`, that shows itself.  Nothing happens if the volume is not empty, or if `target` is no
+        directory.  Owners, modes and times are kept; hard links become files of their own.
+        """
+        found = await whiteouts.find_directory(self._gz, root, target)
+        if found is None:
+            return
+        argv = ["bash", "-c", _COPY, "zonegate-copy", f"{root}/{found}", volume.mountpoint]
+        await self._gz.run(argv, timeout_s=_COPY_TIMEOUT_S)
+
+    def _dataset(self, name: str) -> str:
+        return f"{self._parent}/{name}"
+
+    async def _load(self) -> None:
+        rows = await self._zfs.list(self._parent, ("mountpoint",), depth=1)
+        own = await self._zfs.own_properties_below(self._parent) if rows else {}
+        found = []
+        for dataset, mountpoint in rows:
+            name = dataset.removeprefix(f"{self._parent}/")
+            try:
+                found.append(volume_of(name, mountpoint, own.get(dataset, {})))
+            except APIError as error:
+                log.warning("dataset %s is left alone: %s", dataset, error)
+        found.sort(key=lambda volume: volume.created_ns)
+        self._volumes = {volume.name: volume for volume in found}
+
+
+# cp of every platform: -R with -P takes links, devices and pipes for what they are.
+_COPY = r"""
+[[ -z $(ls -A "$2") ]] || exit 0
+cd -P "$1" && cp -R -P -p ./. "$2"
+"""
+
+
+def properties(volume: Volume) -> dict[str, str]:
+    """What a volume is, as properties of its dataset."""
+    found = {"zonegate:created_ns": str(volume.created_ns)}
+    if volume.owner:
+        found["zonegate:owner"] = volume.owner
+    for key in _TEXTS:
+        text = json.dumps(getattr(volume, key))
+        for number, at in enumerate(range(0, len(text), VALUE_LIMIT)):
+            suffix = f".{number}" if number else ""
+            found[f"zonegate:{key}{suffix}"] = text[at : at + VALUE_LIMIT]
+    return found
+
+
+def volume_of(name: str, mountpoint: str, found: Mapping[str, str]) -> Volume:
+    """The volume that `properties` were made of; APIError if they are not a volume's."""
+    try:
+        return Volume(
+            name=name,
+            mountpoint=mountpoint,
+            created_ns=int(found["zonegate:created_ns"]),
+            owner=found.get("zonegate:owner", ""),
+            labels=json.loads(_joined(found, "labels")),
+            options=json.loads(_joined(found, "options")),
+        )
+    except (KeyError, ValueError) as error:
+        raise APIError(f"its properties are not those of a volume: {error}") from error
+
+
+def _joined(found: Mapping[str, str], key: str) -> str:
+    text, number = found[f"zonegate:{key}"], 1
+    while part := found.get(f"zonegate:{key}.{number}"):
+        text, number = text + part, number + 1
+    return text
+
+
+def _quota(options: dict[str, str]) -> dict[str, str]:
+    """The quota that the options ask for; InvalidParameter and NotSupported for the rest of them."""
+    check_options(options)
+    if not options:
+        return {}
+    if set(options) != {"size"}:
+        raise NotSupported(
+            "a volume that mounts something (options type, device, o) is not supported on SmartOS: bind a "
+            "folder of the global zone instead"
+        )
+    found = _SIZE.fullmatch(options["size"].strip())
+    if found is None:
+        raise InvalidParameter(f"invalid size: '{options['size']}'")
+    power = " kmgtp".index(found[2].lower() or " ")
+    return {"quota": str(int(float(found[1]) * 1024**power))}
