@@ -227,41 +227,11 @@ def time_ns(text: object) -> int:
 
 # -- signals ---------------------------------------------------------------------------------------
 
-_SIGNALS = frozenset(
-    [
-        "HUP",
-        "INT",
-        "QUIT",
-        "ILL",
-        "TRAP",
-        "ABRT",
-        "EMT",
-        "FPE",
-        "KILL",
-        "BUS",
-        "SEGV",
-        "SYS",
-        "PIPE",
-        "ALRM",
-        "TERM",
-        "USR1",
-        "USR2",
-        "CHLD",
-        "PWR",
-        "WINCH",
-        "URG",
-        "IO",
-        "STOP",
-        "TSTP",
-        "CONT",
-        "TTIN",
-        "TTOU",
-        "VTALRM",
-        "PROF",
-        "XCPU",
-        "XFSZ",
-    ]
-)
+_SIGNALS = frozenset({
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "EMT", "FPE", "KILL", "BUS", "SEGV", "SYS", "PIPE", "ALRM",
+    "TERM", "USR1", "USR2", "CHLD", "PWR", "WINCH", "URG", "POLL", "STOP", "TSTP", "CONT", "TTIN", "TTOU",
+    "VTALRM", "PROF", "XCPU", "XFSZ",
+})  # fmt: skip
 _ALIASES = {"CLD": "CHLD", "IO": "POLL", "IOT": "ABRT"}
 
 
