@@ -239,6 +239,10 @@ class Puller:
                     size=descriptor.size,
                     tags=tuple(map(str, tags)) if number == len(layers) - 1 else (),
                     config=remote.config.config,
+                    repository=_repository(remote, tags),
+                    created=remote.config.created,
+                    architecture=remote.config.platform.architecture,
+                    description=remote.config.comment,
                 )
                 below = None if origin is None or origin in present else self._layers[origin]
                 layer = _Layer(uuid, origin, below, info, server=remote.server, after=layer)
@@ -574,6 +578,11 @@ def _in_loop(layer: _Layer, status: str) -> Callable[[int], None]:
             loop.call_soon_threadsafe(layer.publish, status, size)
 
     return progress
+
+
+def _repository(remote: RemoteImage, tags: Sequence[Reference]) -> str:
+    reference = remote.reference or next(iter(tags), None)
+    return "" if reference is None else reference.familiar_name
 
 
 def _short(digest: Digest) -> str:
