@@ -24,37 +24,10 @@ from gateway.zones.host import AttachStreams
 from gateway.zones.spec import ZoneSpec, ZoneUUID
 from tests.fakes.globalzone import dockerinit, inner
 from tests.fakes.globalzone.call import Failed
+from tests.fakes.globalzone.console import Console
 from tests.fakes.globalzone.dockerinit import Code, Fatal
 from tests.fakes.globalzone.machine import Machine, seconds
-
-try:
-    from tests.fakes.globalzone.zoneadmd import Zoneadmd
-except ModuleNotFoundError:  # until it is there
-
-    class Zoneadmd:  # type: ignore[no-redef]
-        """Reads and forgets."""
-
-        def __init__(self, zonepath, *, log_format, mode, max_size, group):  # noqa
-            self.path, self.group, self.task = zonepath / "logs/stdio.log", group, None
-
-        def serve(self, stdio):  # noqa
-            self.task = self.group.create_task(self.read(stdio))
-
-        async def read(self, stdio):  # noqa
-            import json
-
-            with self.path.open("a") as f:
-                async for stream, data in stdio.output():
-                    f.write(
-                        json.dumps(
-                            {"stream": stream.name.lower(), "msg": data.decode(errors="replace")}
-                        )
-                        + "\n"
-                    )
-
-        async def settled(self):  # noqa
-            await asyncio.wait([self.task])
-
+from tests.fakes.globalzone.zoneadmd import Zoneadmd
 
 if TYPE_CHECKING:
     from tests.fakes.globalzone.gz import GZ
@@ -110,7 +83,7 @@ class Boots:
                 log.warning("machine %s ended: %s", machine.uuid, text)
                 await self._down(machine, 1 << 8)
                 return
-            machine.zoneadmd = None
+            machine.zoneadmd = machine.console = None
             await self.discard(machine)
             machine.stopped.set()
             machine.up.set_exception(Failed(text))
@@ -131,7 +104,12 @@ class Boots:
         argv = (init,) if os.access(machine.root / init.lstrip("/"), os.X_OK) else inner.IDLE
         spec = inner.full_spec(machine.vm, argv, self._around())
         stdio = await self._prepare(machine, spec, stdin=False)
-        self._serve(machine, stdio)
+        machine.console = Console(
+            machine.zonepath,
+            log_format=self._gz.options.get("log", "new"),
+            group=self._gz.group,
+        )
+        machine.console.serve(stdio)
         return await self._start(machine)
 
     async def _live_hvm(self, machine: Machine) -> int:
@@ -267,16 +245,18 @@ class Boots:
     async def _down(self, machine: Machine, status: int) -> None:
         """Init has ended: output is written out, the zone goes down, vmadmd hears of it."""
         try:
+            machine.set(pid=DEAD_INIT, zone_state="shutting_down")
+            if not machine.ended.done() and not machine.is_hvm:
+                await self.discard(machine)  # never started: this ends its streams
             if machine.zoneadmd is not None:
-                machine.set(pid=DEAD_INIT, zone_state="shutting_down")
-                if not machine.ended.done():
-                    await self.discard(machine)  # never started: this ends its streams
                 await machine.zoneadmd.settled()
+            if machine.console is not None:
+                await machine.console.settled()
         finally:
             moment = time.time()
             with suppress(OSError):
                 (machine.zonepath / "lastexited").write_text(f"{moment:.9f} {status}\n")
-            machine.zoneadmd = None
+            machine.zoneadmd = machine.console = None
             exited = {"exit_status": exit_status(status), "exit_timestamp": seconds()}
             late_s = float(self._gz.options.get("late_exit", 0))
             machine.set(

@@ -73,7 +73,9 @@ def docker_spec(vm: Mapping[str, Any], metadata: DockerMetadata, around: Surroun
 def full_spec(vm: Mapping[str, Any], argv: Sequence[str], around: Surroundings) -> ZoneSpec:
     """Of a zone with an init of its own; its output is the console's."""
     docker_id = str(vm["uuid"]).replace("-", "") + secrets.token_hex(16)
-    metadata = DockerMetadata(id=docker_id, cmd=tuple(argv), workdir="/", env=("TERM=xterm",))
+    metadata = DockerMetadata(
+        id=docker_id, cmd=tuple(argv), workdir="/", env=("TERM=xterm",), tty=True
+    )
     return _spec(vm, metadata, around, list(vm.get("filesystems", [])))
 
 

@@ -20,6 +20,7 @@ from tests.fakes.globalzone.objects import changes
 from tests.fakes.globalzone.payload import HVM
 
 if TYPE_CHECKING:
+    from tests.fakes.globalzone.console import Console
     from tests.fakes.globalzone.zoneadmd import Zoneadmd
 
 Emit = Callable[[str, "Machine", list[dict[str, Any]]], None]
@@ -53,6 +54,9 @@ class Machine:
         self._metadata_changed_ns = 0
         self.lock = asyncio.Lock()
         self.zoneadmd: Zoneadmd | None = None
+        """Of a docker zone that is up."""
+        self.console: Console | None = None
+        """Of a full zone that is up."""
         self.stopped = asyncio.Event()
         self.stopped.set()
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ from tests.fakes.globalzone.payload import Prepared, prepare
 from tests.fakes.globalzone.properties import BRANDS
 from tests.fakes.globalzone.roots import Roots
 from tests.fakes.globalzone.vmadmd import Vmadmd
+from tests.fakes.globalzone.vmadmd import wants as restarts
 
 if TYPE_CHECKING:
     from tests.fakes.globalzone.gz import GZ
@@ -69,7 +70,7 @@ class Machines:
             if machine.state in ("running", "stopping"):
                 machine.set(state="stopped", zone_state="installed", pid=None, zoneid=None)
         for machine in list(self.vms.values()):
-            if machine.vm.get("autoboot") and machine.state == "stopped":
+            if machine.state == "stopped" and boots_with_server(machine):
                 self._gz.group.create_task(self._autoboot(machine))
 
     def _settings(self) -> Settings:
@@ -340,6 +341,11 @@ class Machines:
         lock = self._gz.root / "var/run" / f"vm.{machine.uuid}.config.lockfile"
         lock.unlink(missing_ok=True)
         self._emit("delete", machine, [])
+
+
+def boots_with_server(machine: Machine) -> bool:
+    """At the boot of the server a docker zone's restart policy is asked, too."""
+    return restarts(machine.vm) if machine.is_docker else bool(machine.vm.get("autoboot"))
 
 
 def refusal(made: Prepared) -> str:

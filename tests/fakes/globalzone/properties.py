@@ -65,7 +65,7 @@ def create_problems(payload: Payload) -> list[Problem]:
     brand = payload.get("brand")
     if brand is None:
         return [Problem("missing_properties", "brand", "required")]
-    if brand not in BRANDS:
+    if not isinstance(brand, str) or brand not in BRANDS:
         return [Problem("bad_brand", "brand", f"no such brand: {brand}")]
     problems = list(_properties(payload, str(brand), "create"))
     problems += [
@@ -412,7 +412,7 @@ def _disks(disks: list[dict[str, Any]], payload: Payload, brand: str) -> Iterato
         model = disk.get("model") or payload.get("disk_driver")
         if not model:
             yield Problem("missing_properties", f"{path}.model", "required without disk_driver")
-        elif model not in models:
+        elif "model" not in disk and model not in models:
             yield Problem(
                 "bad_values", f"{path}.model", f"{model!r} is none of {', '.join(models)}"
             )
