@@ -23,7 +23,7 @@ _LINKS = 16
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # Says its result as dockerexec does, so that both are read by the same rules; the number is its pid.
-# declare +x: what bash adds to the environment of its own accord.
+# declare +x: what bash adds to the environment of its own accord; of `_` and SHLVL nothing keeps it.
 WRAPPER = """\
 say() { printf '1970-01-01T00:00:00.000Z %s\\n' "$1" >&2; }
 die() { say "FATAL (code: $1): $2"; exit "$1"; }
@@ -40,7 +40,7 @@ case $1 in
   [ -x "$1" ] || die 27 "stat($1): is not executable" ;;
 *) type -P -- "$1" >/dev/null || die 17 "'$1' not found in PATH" ;;
 esac
-declare +x PWD OLDPWD SHLVL
+declare +x PWD OLDPWD
 say "EXEC $$"
 exec -- "$@"
 """
