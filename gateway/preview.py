@@ -30,7 +30,7 @@ from gateway.translate import smartos as platform
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import MountPoint
 from gateway.translate.run_arguments import RunRequest
-from gateway.translate.to_zone import mount_points, plan, zone_spec
+from gateway.translate.to_zone import NO_IMAGE, mount_points, plan, zone_spec
 from gateway.zones import brands
 from gateway.zones.spec import Nic, is_uuid
 from imgsources import imgapi, oci
@@ -160,7 +160,7 @@ def _from_file(raw: bytes) -> ImageFacts:
     document = _object(raw, "--image-config")
     if "rootfs" not in document:
         raw = json.dumps({**document, "rootfs": {"type": "layers", "diff_ids": []}}).encode()
-    return _from_config(parse_config(raw), "")
+    return _from_config(parse_config(raw), NO_IMAGE)
 
 
 def _object(raw: bytes, flag: str) -> dict[str, object]:

@@ -51,6 +51,8 @@ def brand(body: ContainerCreate, image: ImageFacts) -> Brand:
         raise NotSupported(
             f"an image of layers for {image.os} is not supported on SmartOS: layers become lx zones"
         )
+    if image.type == "docker" and not image.uuid:
+        raise NotSupported("an image without layers is not supported on SmartOS: no zone clones it")
     return brands.choose(image.type, asked=labels.get(brands.BRAND_LABEL, ""), required=required)
 
 
