@@ -216,14 +216,22 @@ if __name__ == "__main__":
 
 async def main(gz: Any, call: Any) -> int:
     """One run; its exit code."""
-    from dockerapi.errors import CommandFailed  # noqa: PLC0415 - the script above runs without our packages
-    from gateway.hosts.command import run  # noqa: PLC0415
-    from tests.fakes.globalzone.call import Failed  # noqa: PLC0415
+    from tests.fakes.globalzone.call import Failed  # noqa: PLC0415 - the script above runs without our packages
 
     if len(call.arguments) != 4 or call.arguments[3] not in ("none", "gzip", "bzip2", "xz"):
         raise Failed("Usage: chroot-gtar <chroot-dir> <extract-dir> <tarball> <compression>", 2)
+    await extract(gz, *call.arguments)
+    return 0
+
+
+async def extract(gz: Any, folder: str, sub: str, path: str, compression: str) -> None:
+    """As the program does it; Failed with tar's words."""
+    from dockerapi.errors import CommandFailed  # noqa: PLC0415
+    from gateway.hosts.command import run  # noqa: PLC0415
+    from tests.fakes.globalzone.call import Failed  # noqa: PLC0415
+
     free = _NO_LIMIT if gz.pool.free is None else gz.pool.free
-    argv = [sys.executable, "-I", "-S", __file__, *call.arguments, str(free)]
+    argv = [sys.executable, "-I", "-S", __file__, folder, sub, path, compression, str(free)]
     try:
         written = await run(argv, timeout_s=600, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"})
     except CommandFailed as error:
@@ -231,4 +239,3 @@ async def main(gz: Any, call: Any) -> int:
             gz.pool.free = 0
         raise Failed(error.stderr.rstrip("\n"), error.exit_status) from error
     gz.pool.take(int(written))
-    return 0
