@@ -12,19 +12,18 @@ import logging
 
 from gateway.hosts.smartos import facts
 from gateway.hosts.smartos.datasets import ZFSDatasets
+from gateway.hosts.smartos.files import SmartOSFiles
+from gateway.hosts.smartos.gauges import SmartOSGauges
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.hosts.smartos.notes import Notes
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.ssh import SSHGlobalZone
-from gateway.hosts.smartos.unbuilt import UnbuiltFiles, UnbuiltGauges
 from gateway.hosts.smartos.volumes import ZFSVolumes
 from gateway.hosts.smartos.zones import SmartOSZones
 from gateway.settings import Settings
-from gateway.zones.host import (
-    HostFacts,
-)
+from gateway.zones.host import HostFacts
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,7 @@ class SmartOSHost:
         datasets: ZFSDatasets,
         volumes: ZFSVolumes,
         networks: SmartOSNetworks,
+        files: SmartOSFiles,
     ) -> None:
         self._gz = gz
         self._facts = facts
@@ -48,6 +48,8 @@ class SmartOSHost:
         self._datasets = datasets
         self._volumes = volumes
         self._networks = networks
+        self._files = files
+        self._gauges = SmartOSGauges(gz, zones, ncpu=facts.ncpu)
 
     @classmethod
     async def open(cls, settings: Settings, group: asyncio.TaskGroup) -> SmartOSHost:
@@ -94,6 +96,8 @@ class SmartOSHost:
             await zones.close()
             await networks.close()
             raise
+        spool = settings.data_root / "tmp"
+        spool.mkdir(parents=True, exist_ok=True)
         return cls(
             gz,
             known,
@@ -101,6 +105,7 @@ class SmartOSHost:
             datasets=datasets,
             volumes=volumes,
             networks=networks,
+            files=SmartOSFiles(gz, zones, zpool=zpool, spool=spool, root=root),
         )
 
     @property
@@ -129,14 +134,14 @@ class SmartOSHost:
         return self._facts
 
     @property
-    def files(self) -> UnbuiltFiles:
-        """Refused as yet."""
-        return UnbuiltFiles()
+    def files(self) -> SmartOSFiles:
+        """Of the zones."""
+        return self._files
 
     @property
-    def gauges(self) -> UnbuiltGauges:
-        """Refused as yet."""
-        return UnbuiltGauges()
+    def gauges(self) -> SmartOSGauges:
+        """Of the zones."""
+        return self._gauges
 
     async def run(self) -> None:
         """Everything is driven by vmadm's events, which are followed from the opening on."""

@@ -48,6 +48,18 @@ async def exec_user(gz: GlobalZone, zonepath: str, user: str) -> ExecUser:
     return ExecUser(entry[0], int(entry[2]), home, any(found))
 
 
+async def file_owner(gz: GlobalZone, zonepath: str, user: str) -> tuple[int, int]:
+    """uid and gid of files that shall be a user's; a number needs no entry.  InvalidParameter for an unknown name."""
+    wanted, _, group = user.partition(":")
+    entry = _find(wanted or "0", await _read(gz, zonepath, "passwd"))
+    if entry is None and wanted and not wanted.isdecimal():
+        raise InvalidParameter(f"unable to find user {wanted}: no matching entries in passwd file")
+    uid = int(entry[2]) if entry else int(wanted or 0)
+    if group:
+        return uid, int(await _group_id(gz, zonepath, group))
+    return uid, int(entry[3]) if entry and entry[3].isdecimal() else 0
+
+
 async def _group_id(gz: GlobalZone, zonepath: str, group: str) -> str:
     if group.isdecimal():
         return str(int(group))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -116,6 +116,13 @@ class SmartOSZones:
         """All zones of this instance are known, those that run have their networks."""
         await self._register.open()
         await self._runs.adopt()
+
+    @asynccontextmanager
+    async def held(self, uuid: ZoneUUID) -> AsyncIterator[Zone]:
+        """Nobody starts, stops or deletes it here inside the block."""
+        resident = self._register.resident(uuid)
+        async with resident.lock:
+            yield self._register.resident(uuid).zone
 
     async def close(self) -> None:
         """Nothing is followed any more; attached clients are let go, zones run on."""

@@ -22,7 +22,15 @@ from gateway.hosts.linux.users import identify
 from tests.fakes.globalzone.machine import Machine
 
 FOLDER = "native"
-_PROGRAMS = {"bash": "bash", "env": "env", "gtar": "tar", "setpriv": "setpriv", "mkdir": "mkdir"}
+_PROGRAMS = {
+    "bash": "bash",
+    "env": "env",
+    "gtar": "tar",
+    "mkdir": "mkdir",
+    "readlink": "readlink",
+    "rm": "rm",
+    "setpriv": "setpriv",
+}
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 _LOADER = b"/native/lib/ld.so"
 _VARIABLE = "FAKE_MDATA"

@@ -14,6 +14,7 @@ import getopt
 import os
 import signal
 import struct
+import sys
 import termios
 import tty
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,11 @@ from pathlib import Path
 
 from dockerapi.errors import APIError
 from dockerapi.framing import StreamId
+from gateway.hosts.command import default_spawner
 from gateway.hosts.linux.rooted import read_in_root
 from gateway.zones.host import Process, ZoneProcess
 from gateway.zones.spec import ZoneUUID
-from tests.fakes.globalzone import native
+from tests.fakes.globalzone import native, scratch
 from tests.fakes.globalzone.call import Call, Failed
 from tests.fakes.globalzone.gz import GZ
 from tests.fakes.globalzone.machine import Machine
@@ -58,6 +60,8 @@ async def main(gz: GZ, call: Call) -> int:
         if rest[1:]:
             raise Failed("zlogin: Commands may not be specified for console login.", 2)
         return await _attach(call, machine, options)
+    if "-S" in options and rest[1:]:
+        return await _scratch(call, machine, rest[1:])
     if "-C" in options or not rest[1:]:
         raise Failed("zlogin: the fake global zone has neither consoles nor logins")
     if not machine.is_up or machine.is_hvm:
@@ -101,8 +105,9 @@ async def _connected(call: Call, machine: Machine, *, eof: bool) -> Client:
 
 
 async def _copy_output(call: Call, client: Client) -> None:
-    async for stream, data in client.output():
-        await (call.out(data) if stream is StreamId.STDOUT else call.err(data))
+    with suppress(BrokenPipeError):
+        async for stream, data in client.output():
+            await (call.out(data) if stream is StreamId.STDOUT else call.err(data))
 
 
 async def _input(call: Call, client: Client, *, quiet: bool) -> None:
@@ -147,6 +152,18 @@ class Escape:
 
 
 # --- commands
+
+
+async def _scratch(call: Call, machine: Machine, words: Sequence[str]) -> int:
+    """sh -c of all words joined, in the scratch zone of one that `zoneadm mount` has readied."""
+    if machine.vm.get("zone_state") != "mounted":
+        raise Failed(f"zlogin: zone '{machine.uuid}' is not mounted")
+    argv = [sys.executable, "-IS", scratch.__file__, str(machine.root), " ".join(words)]
+    child = await default_spawner().spawn(argv, fds=dict(enumerate(call.fds)))
+    try:
+        return await child.wait()
+    finally:
+        child.kill()
 
 
 async def _command(

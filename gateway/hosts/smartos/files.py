@@ -1,0 +1,512 @@
+"""`docker cp`, `diff`, `export` of zones.
+
+cp       a script inside the zone, run by zlogin: its links are its own affair (filescript.py); a stopped
+         zone is readied by `zoneadm mount` for as long as that takes, and held
+diff     zfs diff between the image's snapshot and the zone's dataset
+export   the platform's gtar over the zone's root, from the global zone: it follows no link
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bz2
+import contextlib
+import io
+import lzma
+import posixpath
+import re
+import shlex
+import stat
+import tarfile
+import tempfile
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotSupported
+from dockerapi.framing import StreamId
+from gateway.hosts.smartos.filescript import SCRIPT
+from gateway.hosts.smartos.globalzone import GlobalZone, Program
+from gateway.hosts.smartos.users import file_owner
+from gateway.hosts.smartos.zlogin import command_argv, native, su_seen
+from gateway.hosts.smartos.zones import SmartOSZones
+from gateway.zones import brands
+from gateway.zones.host import ChangeKind, PathChange, PathStatus, Zone
+from gateway.zones.spec import ZoneUUID
+
+_TIMEOUT_S = 120.0
+_BLOCK = 1 << 16
+_STDERR_LIMIT = 4096
+_SCRATCH_ROOT = "/a"
+# What vmadm, zoneadmd and dockerinit put into every zone.
+_OURS = frozenset(
+    [
+        "/.dockerenv",
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/mtab",
+        "/etc/resolv.conf",
+        "/var/log/sdc-dockerinit.log",
+        "/var/svc",
+        "/var/svc/provision_success",
+        "/var/svc/provisioning",
+    ]
+)
+_MOUNTED = re.compile(r"/(native|proc|dev|system|sys)(/|$)")
+_DIFF_KINDS = {"+": ChangeKind.ADDED, "-": ChangeKind.DELETED, "M": ChangeKind.MODIFIED}
+_OCTAL = re.compile(rb"\\0([0-7]{3})")
+
+
+class SmartOSFiles:
+    """Satisfies gateway.zones.host.ZoneFiles.  `spool`: a folder of this machine for uploads."""
+
+    def __init__(
+        self, gz: GlobalZone, zones: SmartOSZones, *, zpool: str, spool: Path, root: str = "/"
+    ) -> None:
+        self._gz = gz
+        self._zones = zones
+        self._zpool = zpool
+        self._spool = spool
+        self._root = root
+
+    async def status(self, uuid: ZoneUUID, path: str) -> PathStatus:
+        """What the header of a tar says of it: one made inside the zone."""
+        async with self._inside(uuid) as inside, inside.run("status", path) as script:
+            answer = await script.answer(path)
+            return _status(path, answer, await _header(script))
+
+    async def read(
+        self, uuid: ZoneUUID, path: str
+    ) -> tuple[PathStatus, AsyncGenerator[bytes, None]]:
+        """A stopped zone is held until all is read."""
+        status = await self.status(uuid, path)
+        return status, self._read(uuid, path, status.name)
+
+    async def _read(self, uuid: ZoneUUID, path: str, name: str) -> AsyncGenerator[bytes, None]:
+        async with (
+            self._inside(uuid) as inside,
+            inside.run("read", path, f"--transform={_renamed(name)}", "-P") as script,
+        ):
+            await script.answer(path)
+            async for block in script.rest():
+                yield block
+            await script.succeeded()
+
+    async def write(
+        self,
+        uuid: ZoneUUID,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> None:
+        """The archive is read whole before anything is written."""
+        zone = self._zones.get(uuid)
+        owner = None
+        if copy_uid_gid:
+            zonepath = zone.root.removesuffix("/root")
+            owner = await file_owner(self._gz, zonepath, zone.metadata.user)
+        with tempfile.TemporaryFile(dir=self._spool) as spool:
+            entries = await _spooled(tar, spool, owner)
+            async with self._inside(uuid) as inside:
+                await self._make_way(inside, zone, path, entries, keep=no_overwrite_dir_non_dir)
+                if not entries:
+                    return
+                async with inside.run("write", path, stdin=True) as script:
+                    await script.answer(path)
+                    while block := await asyncio.to_thread(spool.read, _BLOCK):
+                        await script.program.write(block)
+                    await script.program.close_input()
+                    await script.succeeded()
+
+    async def _make_way(
+        self, inside: _Inside, zone: Zone, path: str, entries: Sequence[_Entry], *, keep: bool
+    ) -> None:
+        """Whatever stands where an entry of another kind goes: refused if `keep`, else removed."""
+        names = b"".join(entry.name.encode(errors="surrogateescape") + b"\0" for entry in entries)
+        async with inside.run("look", path, stdin=True) as script:
+            try:
+                answer = await script.answer(path)
+            except _NotAFolder as error:
+                raise InvalidParameter("extraction point is not a directory") from error
+            _refuse_read_only(zone, answer.real)
+            await script.program.write(names)
+            await script.program.close_input()
+            kinds = [(await script.word()).decode() for _ in entries]
+        in_the_way = []
+        for entry, kind in zip(entries, kinds, strict=True):
+            if kind == "l" and inside.is_scratch:
+                raise NotSupported(
+                    f"{entry.name} lies behind a link: it can be copied when the container runs"
+                )
+            if kind == "-" or (kind == "d") is entry.is_folder:
+                continue
+            if keep and (kind == "d" or entry.is_folder):
+                word, other = ("directory", "non-directory") if kind == "d" else ("non-directory", "directory")  # fmt: skip
+                place = posixpath.normpath(posixpath.join(answer.real or "/", entry.name))
+                raise InvalidParameter(f'cannot overwrite {word} "{place}" with {other} "/"')
+            in_the_way.append(entry)
+        if in_the_way:
+            names = b"".join(e.name.encode(errors="surrogateescape") + b"\0" for e in in_the_way)
+            async with inside.run("clear", path, stdin=True) as script:
+                await script.answer(path)
+                await script.program.write(names)
+                await script.program.close_input()
+                await script.succeeded()
+
+    @contextlib.asynccontextmanager
+    async def _inside(self, uuid: ZoneUUID) -> AsyncGenerator[_Inside, None]:
+        """A way into the zone.  A running one may stop meanwhile; a stopped one is held and readied."""
+        zone = self._zones.get(uuid)
+        if zone.spec.brand in brands.MACHINES:
+            raise NotSupported(f"a {zone.spec.brand} zone is a machine: its files are on its disks")
+        if zone.is_running:
+            su = await su_seen(self._gz, zone.root.removesuffix("/root"), self._root)
+            yield _Inside(self._gz, zone, su=su, is_scratch=False)
+            return
+        async with self._zones.held(uuid) as held:
+            if held.is_running:  # somebody was quicker
+                su = await su_seen(self._gz, held.root.removesuffix("/root"), self._root)
+                yield _Inside(self._gz, held, su=su, is_scratch=False)
+                return
+            await self._gz.run(("zoneadm", "-u", uuid, "mount"), timeout_s=_TIMEOUT_S)
+            try:
+                yield _Inside(self._gz, held, su=False, is_scratch=True)
+            finally:
+                await self._gz.run(("zoneadm", "-u", uuid, "unmount"), timeout_s=_TIMEOUT_S)
+
+    # --- the whole of it
+
+    async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
+        """As zfs sees them: a renamed file is one that went and one that came."""
+        found = dict(await self._differences(uuid))
+        # zfs tells of a folder whose content changed, too; docker does, and of nothing that only the host touched.
+        inner = {posixpath.dirname(path) for path in found if path not in _OURS}
+        return [
+            PathChange(path, kind)
+            for path, kind in sorted(found.items())
+            if path not in _OURS and not _only_ours(path, kind, found, inner)
+        ]
+
+    async def _differences(self, uuid: ZoneUUID) -> list[tuple[str, ChangeKind]]:
+        zone = self._zones.get(uuid)
+        if not zone.spec.image_uuid:
+            raise NotSupported(f"a {zone.spec.brand} zone is a machine: its files are on its disks")
+        snapshot = f"{self._zpool}/{zone.spec.image_uuid}@final"
+        argv = ("zfs", "diff", "-H", snapshot, f"{self._zpool}/{uuid}")
+        output = await self._gz.run(argv, timeout_s=_TIMEOUT_S)
+        return parse_diff(output, zone.root)
+
+    async def export(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        """The root without what is mounted in it."""
+        zone = self._zones.get(uuid)
+        names = await self._gz.names(zone.root)
+        return self._archive(
+            ["gtar", "cf", "-", "--one-file-system", "-C", zone.root, "--", *sorted(names)]
+        )
+
+    async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
+        """Whiteouts first, then what came or changed."""
+        zone = self._zones.get(uuid)
+        changes = await self.changes(uuid)
+        kept = [change.path for change in changes if change.kind is not ChangeKind.DELETED]
+        gone = [change.path for change in changes if change.kind is ChangeKind.DELETED]
+        whiteouts = _whiteouts(gone, end=not kept)
+        argv = ["gtar", "cf", "-", "--no-recursion", "--null", "-C", zone.root, "-T", "-"]
+        return self._layer(whiteouts, argv if kept else None, kept)
+
+    async def _layer(
+        self, whiteouts: bytes, argv: Sequence[str] | None, kept: Iterable[str]
+    ) -> AsyncGenerator[bytes, None]:
+        yield whiteouts
+        if argv is None:
+            return
+        names = b"".join(
+            f"./{path.lstrip('/')}".encode(errors="surrogateescape") + b"\0" for path in kept
+        )
+        async with contextlib.aclosing(self._archive(argv, names)) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def _archive(
+        self, argv: Sequence[str], names: bytes = b""
+    ) -> AsyncGenerator[bytes, None]:
+        program = await self._gz.spawn(argv, stdin=bool(names))
+        script = _Script(program)
+        try:
+            if names:
+                await program.write(names)
+                await program.close_input()
+            async for block in script.rest():
+                yield block
+            await script.succeeded()
+        finally:
+            await program.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Of an upload: its name without `./` and slashes at its ends."""
+
+    name: str
+    is_folder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`real`: the path found, without links but its own; `target`: where that link leads."""
+
+    real: str
+    target: str
+
+
+class _NotAFolder(APIError):
+    """A path that ends in a slash is none."""
+
+
+class _Inside:
+    """A way to run the script in one zone."""
+
+    def __init__(self, gz: GlobalZone, zone: Zone, *, su: bool, is_scratch: bool) -> None:
+        self._gz = gz
+        self._zone = zone
+        self._su = su
+        self.is_scratch = is_scratch
+
+    @contextlib.asynccontextmanager
+    async def run(
+        self, operation: str, path: str, *more: str, stdin: bool = False
+    ) -> AsyncGenerator[_Script, None]:
+        """The script, ended when the block is left."""
+        program = await self._gz.spawn(self._argv(operation, path, more), stdin=stdin)
+        try:
+            yield _Script(program)
+        finally:
+            await program.close()
+
+    def _argv(self, operation: str, path: str, more: Sequence[str]) -> list[str]:
+        follow = "1" if path.endswith(("/", "/.")) or path == "." else "0"
+        brand = self._zone.spec.brand
+        bin_ = "/usr/bin" if self.is_scratch else native(brand, "/usr/bin")
+        root = _SCRATCH_ROOT if self.is_scratch else ""
+        words = [
+            f"{bin_}/bash",
+            "-c",
+            SCRIPT,
+            "zonegate",
+            root,
+            bin_,
+            operation,
+            path,
+            follow,
+            *more,
+        ]
+        if self.is_scratch:
+            # -S: sh -c of all words joined, whatever they hold.
+            return ["zlogin", "-Q", "-S", self._zone.uuid, shlex.join(words)]
+        return command_argv(self._zone.uuid, words, tty=False, su=self._su)
+
+
+class _Script:
+    """A program under way whose output begins with words."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._chunks = program.output()
+        self._buffer = bytearray()
+        self._said = bytearray()
+
+    async def _more(self) -> bool:
+        async for stream, data in self._chunks:
+            if stream is StreamId.STDOUT:
+                self._buffer += data
+                return True
+            self._said += data
+            del self._said[:-_STDERR_LIMIT]
+        return False
+
+    async def word(self) -> bytes:
+        """Up to the next NUL."""
+        while b"\0" not in self._buffer:
+            if not await self._more():
+                raise await self._failure()
+        word, _, rest = bytes(self._buffer).partition(b"\0")
+        self._buffer[:] = rest
+        return word
+
+    async def answer(self, path: str) -> _Answer:
+        """NotFound and the like if the path is not to be had."""
+        match word := await self.word():
+            case b"ok":
+                real = (await self.word()).decode(errors="surrogateescape")
+                return _Answer(real, (await self.word()).decode(errors="surrogateescape"))
+            case b"missing":
+                raise NotFound(f"Could not find the file {path}")
+            case b"notdir":
+                raise _NotAFolder(f"lstat {path}: not a directory")
+            case b"loop":
+                raise APIError(f"lstat {path}: too many levels of symbolic links")
+        raise APIError(f"unexpected answer of the zone: {word!r}")
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """What comes after the words."""
+        while True:
+            if self._buffer:
+                block = bytes(self._buffer)
+                self._buffer.clear()
+                yield block
+            if not await self._more():
+                return
+
+    async def succeeded(self) -> None:
+        """Wait for its end; what it said is raised if that was none."""
+        while await self._more():
+            self._buffer.clear()
+        if await self.program.wait() != 0:
+            raise await self._failure()
+
+    async def _failure(self) -> APIError:
+        code = await self.program.wait()
+        lines = self._said.decode(errors="replace").strip().splitlines()
+        return APIError(lines[-1] if lines else f"copying failed: exit status {code}")
+
+
+async def _header(script: _Script) -> tarfile.TarInfo:
+    data = b"".join([block async for block in script.rest()])
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), errorlevel=0) as tar:
+            member = tar.next()
+    except tarfile.TarError as error:
+        raise APIError(f"the zone's tar cannot be read: {error}") from error
+    if member is None:
+        raise APIError("the zone's tar is empty")
+    return member
+
+
+_TYPES = {
+    tarfile.DIRTYPE: stat.S_IFDIR,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+    tarfile.CHRTYPE: stat.S_IFCHR,
+    tarfile.BLKTYPE: stat.S_IFBLK,
+    tarfile.FIFOTYPE: stat.S_IFIFO,
+}
+
+
+def _status(path: str, answer: _Answer, member: tarfile.TarInfo) -> PathStatus:
+    name = "." if path.endswith("/.") else posixpath.basename(path.rstrip("/")) or "/"
+    return PathStatus(
+        name=name,
+        size=len(member.linkname) if member.issym() else member.size,
+        mode=member.mode & 0o7777 | _TYPES.get(member.type, stat.S_IFREG),
+        mtime_ns=int(float(member.mtime) * 1_000_000_000),
+        link_target=(answer.target or "/") if member.issym() and answer.target else "",
+    )
+
+
+def _renamed(name: str) -> str:
+    """GNU tar's expression that puts `name` in the place of the archive's `.`; links keep their targets."""
+    if name == ".":
+        return "s,^,,"
+    if name == "/":
+        return r"s,^\.\(/\|$\),/,rSH"
+    quoted = re.sub(r"([\\&,])", r"\\\1", name)
+    return rf"s,^\.\(/\|$\),{quoted}\1,rSh"
+
+
+def _refuse_read_only(zone: Zone, real: str) -> None:
+    place = real or "/"
+    for filesystem in zone.spec.filesystems:
+        inside = place == filesystem.target or place.startswith(filesystem.target.rstrip("/") + "/")
+        if inside and "ro" in filesystem.options:
+            raise Forbidden("mounted volume is marked read-only")
+
+
+async def _spooled(
+    blocks: AsyncIterator[bytes], spool: IO[bytes], owner: tuple[int, int] | None
+) -> list[_Entry]:
+    """An upload, inflated, as a plain tar from the beginning of `spool`; what it holds."""
+    with tempfile.TemporaryFile(dir=None) as raw:
+        inflate: Callable[[bytes], bytes] | None = None
+        async for block in blocks:
+            if inflate is None and block:
+                inflate = _inflater(block)
+            if inflate is not None:
+                raw.write(inflate(block))
+        return await asyncio.to_thread(_checked, raw, spool, owner)
+
+
+def _inflater(start: bytes) -> Callable[[bytes], bytes]:
+    if start.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress
+    if start.startswith(b"BZh"):
+        return bz2.BZ2Decompressor().decompress
+    if start.startswith(b"\xfd7zXZ"):
+        return lzma.LZMADecompressor().decompress
+    return bytes
+
+
+def _checked(raw: IO[bytes], spool: IO[bytes], owner: tuple[int, int] | None) -> list[_Entry]:
+    raw.seek(0)
+    entries: list[_Entry] = []
+    if not raw.read(1):
+        return entries
+    raw.seek(0)
+    try:
+        with (
+            tarfile.open(fileobj=raw, mode="r:") as source,
+            tarfile.open(fileobj=spool, mode="w:", format=tarfile.GNU_FORMAT) as target,
+        ):
+            for member in source:
+                name = posixpath.normpath(member.name.lstrip("/"))
+                if name == ".." or name.startswith("../"):
+                    raise APIError(f'"{member.name}" is outside of the directory')
+                if name == ".":
+                    continue
+                member.name = name
+                if owner is not None:
+                    member.uid, member.gid = owner
+                entries.append(_Entry(name, member.isdir()))
+                target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    except tarfile.TarError as error:
+        raise APIError(f"Error processing tar file: {error}") from error
+    spool.seek(0)
+    return entries
+
+
+def parse_diff(output: bytes, root: str) -> list[tuple[str, ChangeKind]]:
+    """`zfs diff -H`: kind, path [, new path], by tabs; what is no plain byte is \\0NNN.  Paths of the zone."""
+    found: list[tuple[str, ChangeKind]] = []
+
+    def add(raw: bytes, kind: ChangeKind) -> None:
+        plain = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), raw)
+        path = plain.decode(errors="surrogateescape").removesuffix("/")
+        if path.startswith(f"{root}/") and not _MOUNTED.match(path.removeprefix(root)):
+            found.append((path.removeprefix(root), kind))
+
+    for line in output.splitlines():
+        kind, *paths = line.split(b"\t")
+        if kind == b"R" and len(paths) == 2:
+            add(paths[0], ChangeKind.DELETED)
+            add(paths[1], ChangeKind.ADDED)
+        elif paths and kind.decode() in _DIFF_KINDS:
+            add(paths[0], _DIFF_KINDS[kind.decode()])
+    return found
+
+
+def _only_ours(path: str, kind: ChangeKind, found: dict[str, ChangeKind], inner: set[str]) -> bool:
+    """A folder that changed only because the host put something into it."""
+    holds_ours = any(posixpath.dirname(name) == path for name in _OURS if name in found)
+    return kind is not ChangeKind.DELETED and holds_ours and path not in inner
+
+
+def _whiteouts(paths: Iterable[str], *, end: bool) -> bytes:
+    """Entries of a tar, with the tar's end only if nothing follows."""
+    blocks = []
+    for path in paths:
+        folder, _, name = path.lstrip("/").rpartition("/")
+        info = tarfile.TarInfo(posixpath.join(folder, f".wh.{name}"))
+        blocks.append(info.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape"))
+    return b"".join(blocks) + (bytes(2 * tarfile.BLOCKSIZE) if end else b"")
