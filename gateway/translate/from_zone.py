@@ -84,7 +84,7 @@ def inspect(
         "Name": f"/{zone.spec.alias}",
         "RestartCount": zone.restart_count,
         "Driver": places.storage_driver,
-        "Platform": "linux",
+        "Platform": "linux" if zone.spec.brand == "lx" else "smartos",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": data.runtime.apparmor,
