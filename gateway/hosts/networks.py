@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from dockerapi.errors import InvalidParameter, NotFound
 from gateway.zones.host import Network
@@ -22,6 +23,16 @@ def uuid_of(network_id: str) -> str:
 def nic_tag_of(interface: str) -> str:
     """nictagadm's letters only."""
     return re.sub(r"[^A-Za-z0-9_]", "_", interface)
+
+
+def address_of(nic: Nic) -> IPv4Address | None:
+    """Its first IPv4 address: `ip`, else of `ips`, as vmadm shows zones that others made."""
+    for text in (nic.ip, *(nic.ips or ())):
+        try:
+            return IPv4Address((text or "").partition("/")[0])
+        except ValueError:  # dhcp, addrconf, IPv6
+            continue
+    return None
 
 
 def find(networks: Sequence[Network], ref: str) -> Network:

@@ -26,7 +26,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from gateway.hosts.ipam import LeaseBook, Span
-from gateway.hosts.networks import DRIVERS, find, of_nic, uuid_of
+from gateway.hosts.networks import DRIVERS, address_of, find, of_nic, uuid_of
 from gateway.hosts.smartos import firewall
 from gateway.hosts.smartos.egress import Egress
 from gateway.hosts.smartos.globalzone import GlobalZone
@@ -263,19 +263,18 @@ class SmartOSNetworks:
     def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None:
         """A zone of ours that exists has these nics: their addresses are its own."""
         for nic in nics:
-            network = of_nic(self._networks, nic)
-            if (
-                network is not None
-                and nic.ip
-                and IPv4Address(nic.ip) in IPv4Network(network.subnet)
-            ):
-                self._book.learn(uuid, network.id, IPv4Address(nic.ip))
+            network, address = of_nic(self._networks, nic), address_of(nic)
+            if network and network.subnet and address and address in IPv4Network(network.subnet):
+                self._book.learn(uuid, network.id, address)
 
     def learn_foreign(self, uuid: str, nics: Iterable[Mapping[str, object]]) -> None:
         """A zone that is not ours has these nics (as in `vmadm get`) now: nobody gets their addresses."""
+        addresses = addresses_of(nics)
+        if self._foreign.get(uuid) == addresses:
+            return
         self.forget_foreign(uuid)
-        self._foreign[uuid] = addresses_of(nics)
-        for address in self._foreign[uuid]:
+        self._foreign[uuid] = addresses
+        for address in addresses:
             self._book.reserve(address)
 
     def forget_foreign(self, uuid: str) -> None:

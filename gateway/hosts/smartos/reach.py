@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
-from gateway.hosts.networks import of_nic
+from gateway.hosts.networks import address_of, of_nic
 from gateway.hosts.ports import check
 from gateway.hosts.smartos.firewall import (
     Firewall,
@@ -136,9 +136,9 @@ class Reach:
     def _reached(self, zone: Zone, networks: Sequence[Network]) -> tuple[Nic, Way] | None:
         """The nic that published ports lead to: the primary one, else the first that can be reached at all."""
         for nic in sorted(zone.spec.nics, key=lambda nic: not nic.primary):
-            network = of_nic(networks, nic)
-            if network is not None and nic.ip and not self._closed_off(network):
-                return nic, self._way(IPv4Address(nic.ip), network)
+            network, address = of_nic(networks, nic), address_of(nic)
+            if network and address and not self._closed_off(network):
+                return nic, self._way(address, network)
         return None
 
     def _way(self, address: IPv4Address, network: Network) -> Way:
