@@ -68,7 +68,7 @@ class Gateway:
             lifecycle=self._lifecycle,
             bus=self._bus,
             execs=self.execs,
-            places=places(settings.data_root, settings.exec_root, host),
+            places=places(settings.data_root, settings.exec_root, host, settings.smartos.zpool),
             surroundings=surroundings(host, settings, hostname),
         )
         self._supervisor = Supervisor(group, self.containers.discard)

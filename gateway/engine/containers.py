@@ -481,6 +481,7 @@ def _check_readable(zone: Zone) -> None:
         raise NotSupported("configured logging driver does not support reading")
 
 
-def places(data_root: PurePath, exec_root: PurePath, host: Host) -> from_zone.Places:
+def places(data_root: PurePath, exec_root: PurePath, host: Host, zpool: str) -> from_zone.Places:
     """What inspect needs of a host."""
-    return from_zone.Places(data_root, exec_root, host.facts.storage_driver)
+    pool = PurePath("/", zpool) if host.facts.platform == "smartos" else None
+    return from_zone.Places(data_root, exec_root, host.facts.storage_driver, pool)

@@ -17,11 +17,22 @@ _EMPTY: dict[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the host keeps things, and what inspect must name of it."""
+    """Where the host keeps things, and what inspect must name of it.
+
+    `pool`: where SmartOS mounts its zones; None = Linux, they are in the data root.
+    """
 
     data_root: PurePath
     exec_root: PurePath
     storage_driver: str
+    pool: PurePath | None = None
+
+    def files(self, uuid: str) -> tuple[PurePath, PurePath]:
+        """Folder of a zone's hosts, hostname and resolv.conf; its log."""
+        if self.pool is not None:
+            return self.pool / uuid / "config", self.pool / uuid / "logs" / "stdio.log"
+        folder = self.data_root / "zones" / uuid
+        return folder / "etc", folder / "ctr.log"
 
 
 def config(zone: Zone) -> JSONObject:
@@ -69,7 +80,7 @@ def inspect(
     """The newest shape, with the payload of the zone as `Zone`."""
     data = zone.metadata
     argv = data.argv
-    folder = places.data_root / "zones" / zone.uuid
+    folder, log = places.files(zone.uuid)
     return {
         "Id": data.id,
         "Created": status.go_time(zone.created_ns),
@@ -77,10 +88,10 @@ def inspect(
         "Args": list(argv[1:]),
         "State": status.state(zone),
         "Image": data.image_id,
-        "ResolvConfPath": str(folder / "etc" / "resolv.conf"),
-        "HostnamePath": str(folder / "etc" / "hostname"),
-        "HostsPath": str(folder / "etc" / "hosts"),
-        "LogPath": "" if data.log_driver == "none" else str(folder / "ctr.log"),
+        "ResolvConfPath": str(folder / "resolv.conf"),
+        "HostnamePath": str(folder / "hostname"),
+        "HostsPath": str(folder / "hosts"),
+        "LogPath": "" if data.log_driver == "none" else str(log),
         "Name": f"/{zone.spec.alias}",
         "RestartCount": zone.restart_count,
         "Driver": places.storage_driver,
@@ -143,6 +154,8 @@ def _endpoints(zone: Zone, networks: Mapping[str, Network]) -> JSONObject:
 
 
 def _sandbox_key(zone: Zone, places: Places) -> str:
+    if places.pool is not None:
+        return ""
     if network_mode(zone) == "host":
         return "/proc/1/ns/net"
     return str(places.exec_root / "netns" / zone.uuid)
