@@ -95,8 +95,7 @@ class FakeGZ:
 
     def kill(self) -> None:
         """As a machine that loses its power; zones' processes stay until `stop`, `start` on the folder, or reboot."""
-        self.process.kill()
-        self.process.wait()
+        _kill(self.process)
 
     def stop(self) -> None:
         """Every zone, mount, interface is gone; the files stay."""
@@ -105,7 +104,7 @@ class FakeGZ:
             try:
                 self.process.communicate(timeout=_END_S)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                _kill(self.process)
         if self.process.wait() != 0:
             unmount_below(self.root)
             again = _spawn(self.root, self.options | {"sweep": "1"})
@@ -123,11 +122,15 @@ def start(folder: Path, **options: str) -> FakeGZ:
     process = _spawn(folder, told)
     assert process.stdout is not None
     if process.stdout.readline() != "READY\n":
-        process.kill()
-        process.wait()
+        _kill(process)
         unmount_below(folder)
         raise RuntimeError("the fake global zone does not come up: its words are on standard error")
     return FakeGZ(folder, subnet, told, process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def _spawn(folder: Path, options: dict[str, str]) -> subprocess.Popen[str]:

@@ -128,6 +128,10 @@ def _form(key: str, value: Any, brand: str, name: str, form: str) -> Iterator[Pr
     if found or form not in ("add", "update") or name not in NESTED:
         return
     yield from _objects(key, name, value, brand, "create" if form == "add" else "update")
+    if (name, form) == ("nics", "add"):
+        for index, nic in enumerate(_dicts(value)):
+            for key_of_nic, reason in _nic(nic):
+                yield Problem("bad_values", f"{key}.{index}.{key_of_nic}", reason)
     if form == "update":
         identity = FORMS[name]["key"]
         for index, item in enumerate(value):

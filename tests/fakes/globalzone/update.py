@@ -102,7 +102,7 @@ def _list(result: Updated, name: str, form: str, items: Any) -> None:
         if form == "add":
             if known is not None and item.get(identity):
                 raise Failed(f"{name}: {item[identity]} is there already")
-            new = upgraded(item) if name == "nics" else dict(item)
+            new = _nic(item) if name == "nics" else dict(item)
             have.append(new)
             if name == "filesystems":
                 result.new_filesystems.append(new)
@@ -120,9 +120,16 @@ def _merge(known: dict[str, Any], item: Mapping[str, Any], name: str) -> None:
             changed.pop("ips", None)
         if "gateway" in item and "gateways" not in item:
             changed.pop("gateways", None)
-        changed = upgraded(changed)
+        changed = _nic(changed)
     known.clear()
     known.update({key: value for key, value in changed.items() if value not in (None, "")})
+
+
+def _nic(nic: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return upgraded(nic)
+    except (KeyError, ValueError) as error:
+        raise Failed(f"Invalid value(s) for: nics.*.ip: {error}") from error
 
 
 def _maps(vm: dict[str, Any], payload: Mapping[str, Any], dropped: list[str]) -> None:
