@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import secrets
+import shutil
 import tarfile
+import tempfile
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 from dockerapi.framing import Stdio, StreamId
 from gateway.hosts.linux.host import LinuxHost
+from gateway.hosts.smartos.host import SmartOSHost
 from gateway.settings import AddressPool, Settings
 from gateway.zones.host import (
     AttachStreams,
@@ -31,9 +34,10 @@ from gateway.zones.metadata import DockerMetadata, Runtime, encode
 from gateway.zones.spec import Filesystem, Nic, ZoneSpec, ZoneUUID
 from imgsources.datasets import LayerInfo
 from imgsources.oci import Digest, ImageUUID
+from tests.fakes.globalzone import process
 
 IMAGE = ImageUUID("00000000-0000-0000-0000-0000000000bb")
-APPLETS = ["sh", "cat", "echo", "sleep", "true", "false", "id", "env", "pwd", "ls", "stty", "kill", "trap", "test", "head", "wc", "mount", "touch", "mkdir", "grep", "dd", "tr", "seq", "yes", "ip", "ping", "wget", "nc", "hostname", "stat", "chown", "md5sum", "ps"]  # fmt: skip
+APPLETS = ["sh", "cat", "echo", "sleep", "true", "false", "id", "env", "pwd", "ls", "stty", "kill", "trap", "test", "head", "wc", "mount", "touch", "mkdir", "grep", "dd", "tr", "seq", "yes", "ip", "ping", "wget", "nc", "hostname", "stat", "chown", "md5sum", "ps", "su"]  # fmt: skip
 CAPABILITIES = tuple(
     f"CAP_{name}"
     for name in [
@@ -89,6 +93,8 @@ def zone_spec(
     filesystems: Sequence[Filesystem] = (),
     runtime: dict[str, Any] | None = None,
     image: str = IMAGE,
+    instance: str = "test",
+    kernel_version: str | None = None,
     **metadata: Any,
 ) -> ZoneSpec:
     """What the engine would send for `docker create IMAGE ARGV`."""
@@ -99,11 +105,12 @@ def zone_spec(
         uuid=str(uuid.UUID(docker_id[:32])),
         brand="lx",
         image_uuid=image,
+        kernel_version=kernel_version,
         alias=alias or f"zone_{docker_id[:8]}",
         hostname=docker_id[:12],
         nics=tuple(nics),
         filesystems=tuple(filesystems),
-        tags={"zonegate": "test"},
+        tags={"zonegate": instance},
         internal_metadata=encode(DockerMetadata(**values)),
     )
 
@@ -111,9 +118,13 @@ def zone_spec(
 class Bench:
     """A host under test with its events, as the engine would use it."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, instance: str = "test") -> None:
         self.host = host
         self.zones = host.zones
+        self.is_smartos = host.facts.platform == "smartos"
+        self._given: dict[str, Any] = {"instance": instance}
+        if self.is_smartos:
+            self._given["kernel_version"] = "4.10"
         self.events: list[ZoneEvent] = []
         self._changed = asyncio.Condition()
 
@@ -138,7 +149,7 @@ class Bench:
         return [event.change for event in self.events if event.zone.uuid == zone.uuid]
 
     async def create(self, *argv: str, network: bool = False, **values: Any) -> Zone:
-        spec = zone_spec(*argv, **values)
+        spec = zone_spec(*argv, **(self._given | values))
         if network:
             nic = self.host.networks.lease(ZoneUUID(spec.uuid), NetworkRequest("bridge"))
             spec = spec.model_copy(update={"nics": (nic,)})
@@ -155,7 +166,7 @@ class Bench:
         out, err = await collect(stdio)
         event = await self.seen(ZoneChange.STOPPED, zone)
         await self.zones.delete(zone.uuid)
-        return event.zone.exit_status, out, err
+        return exit_code(event.zone), out, err
 
     async def exec(self, zone: Zone, *argv: str, **values: Any) -> tuple[int, bytes, bytes]:
         """Exit code, stdout, stderr of a further process."""
@@ -181,6 +192,11 @@ async def collect(stdio: Stdio) -> tuple[bytes, bytes]:
     return bytes(streams[StreamId.STDOUT]), bytes(streams[StreamId.STDERR])
 
 
+def exit_code(zone: Zone) -> int:
+    """As Docker shows it: a host says the code, or the negative number of the signal."""
+    return zone.exit_status if zone.exit_status >= 0 else 128 - zone.exit_status
+
+
 def exists(path: str) -> bool:
     """Whether there is such a file on the host."""
     return Path(path).exists()
@@ -192,18 +208,19 @@ class _Over(Exception):
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Bench]:
-    """A Linux host that runs while the block does; its zones are removed at the end."""
+    """A host that runs while the block does; its zones are removed at the end."""
 
     async def end() -> None:
         raise _Over
 
     try:
         async with asyncio.TaskGroup() as group:
-            host = await LinuxHost.open(settings, group)
+            kind = SmartOSHost if settings.backend == "smartos" else LinuxHost
+            host: Host = await kind.open(settings, group)
             try:
                 if not await host.datasets.exists(IMAGE):
                     await seed(host)
-                bench = Bench(host)
+                bench = Bench(host, settings.name)
                 group.create_task(bench.follow())
                 group.create_task(host.run())
                 yield bench
@@ -233,11 +250,41 @@ def linux_settings(folder: Path) -> Settings:
     )
 
 
-@pytest.fixture(params=[pytest.param("linux", marks=pytest.mark.root)])
+@pytest.fixture(scope="session")
+def global_zone() -> Iterator[process.FakeGZ]:
+    """One machine for all tests: each has an instance of its own on it."""
+    folder = Path(tempfile.mkdtemp(prefix="zg-gz-", dir="/tmp"))
+    fake = process.start(folder, restart_scale="0.5")
+    yield fake
+    fake.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def smartos_settings(global_zone: process.FakeGZ, short_dir: Path) -> Iterator[Settings]:
+    """An instance of its own in the global zone, whose programs this process finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PATH", "ZONEGATE_FAKE_GZ"):
+            patch.setenv(name, global_zone.environment[name])
+        yield global_zone.settings(data_root=short_dir / "data", exec_root=short_dir / "run")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("linux", marks=pytest.mark.root),
+        pytest.param("smartos", marks=pytest.mark.root),
+    ]
+)
 async def bench(request: pytest.FixtureRequest, short_dir: Path) -> AsyncIterator[Bench]:
     """Each host in turn."""
-    assert request.param == "linux"
-    async with kept(opened(linux_settings(short_dir))) as bench:
+    if request.param == "linux":
+        settings = linux_settings(short_dir)
+    else:
+        reason = next((m.args[0] for m in request.node.iter_markers("linux_only")), "")
+        if reason:
+            pytest.skip(f"differs on SmartOS: {reason}")
+        settings = request.getfixturevalue("smartos_settings")
+    async with kept(opened(settings)) as bench:
         yield bench
 
 
