@@ -28,6 +28,7 @@ from dockerapi.models.execs import ExecCreate, ExecStart
 from gateway.engine.attach import Attached, Replay, detach_keys, text_stream
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.roster import Roster
+from gateway.zones import brands
 from gateway.zones.host import Process, Zone, ZoneHost, ZoneProcess
 from gateway.zones.spec import ZoneState
 
@@ -99,6 +100,7 @@ class Execs:
         zone = self._roster.find(ref)
         if not body.cmd:
             raise InvalidParameter("No exec command specified")
+        brands.check_processes(zone.spec.brand, "exec")
         keys = detach_keys(body.detach_keys)
         _check_running(zone, ref)
         self._forget_old()

@@ -143,7 +143,7 @@ class Zones:
         zone = self.get(uuid)
         if zone.is_running:
             raise NotModified("")
-        if zone.metadata.argv[0] == "nosuch":
+        if zone.metadata.argv[:1] == ("nosuch",):
             self.change(uuid, None, error="not found in $PATH", start_exit_code=127)
             raise StartFailure("not found in $PATH", 127)
         return self.change(

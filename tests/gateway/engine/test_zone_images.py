@@ -16,6 +16,7 @@ from dockerapi.errors import APIError, InvalidParameter, NoSuchImage, NotFound, 
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate
+from dockerapi.models.execs import ExecCreate
 from gateway.engine import Gateway
 from gateway.settings import Settings
 from imgsources import registry as registry_module
@@ -192,6 +193,16 @@ async def test_what_the_image_says_makes_the_zone(place: Place) -> None:
     assert shown["machine"]["disks"][0]["image_size"] == 10240
     with pytest.raises(NotSupported, match="run commands in it with docker exec"):
         await place.create(f"{place.server.authority}/debian", Cmd=["ls"])
+
+
+async def test_nothing_is_run_in_a_machine_from_outside(place: Place) -> None:
+    made = place.server.add("machine", "1", type="zvol", image_size=10240)
+    await place.pull(made["uuid"])
+    docker_id = (await place.create(made["uuid"]))["Id"]
+    await place.gateway.containers.start(docker_id)
+    body = ExecCreate.model_validate({"Cmd": ["ls"]})
+    with pytest.raises(NotSupported, match="exec is not possible in a zone of brand bhyve"):
+        await place.gateway.execs.create(docker_id, body)
 
 
 async def test_an_image_goes_with_its_dataset_by_name_or_uuid(place: Place) -> None:

@@ -18,6 +18,7 @@ from gateway.settings import SMARTOS_ZONE_DEFAULTS
 from gateway.translate import from_zone
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import MountPoint
+from gateway.translate.run_arguments import parse
 from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
 from gateway.zones.host import Zone
 from gateway.zones.metadata import decode
@@ -290,6 +291,12 @@ def test_what_has_no_effect_on_a_zone_is_told(image: str, body: dict[str, Any], 
 @pytest.mark.parametrize("image", IMAGES)
 def test_nothing_is_told_of_a_body_that_asks_for_nothing(image: str) -> None:
     assert planned({}, image).warnings == ()
+
+
+def test_what_the_docker_cli_sends_of_itself_is_no_wish() -> None:
+    sent = parse(["-it", "--rm", "busybox"], read_file=str, environment={}).body
+    swappiness = {**sent[HOST], "MemorySwappiness": -1, "ConsoleSize": [24, 80], "PidsLimit": 0}
+    assert planned({**sent, HOST: swappiness}).warnings == ()
 
 
 @pytest.mark.parametrize(
