@@ -20,7 +20,15 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -107,8 +115,7 @@ class SmartOSFiles:
         zone = self._zones.get(uuid)
         owner = None
         if copy_uid_gid:
-            zonepath = zone.root.removesuffix("/root")
-            owner = await file_owner(self._gz, zonepath, zone.metadata.user)
+            owner = await file_owner(self._gz, self._zones.zonepath(uuid), zone.metadata.user)
         with tempfile.TemporaryFile(dir=self._spool) as spool:
             entries = await _spooled(tar, spool, owner)
             async with self._inside(uuid) as inside:
@@ -164,12 +171,12 @@ class SmartOSFiles:
         if zone.spec.brand in brands.MACHINES:
             raise NotSupported(f"a {zone.spec.brand} zone is a machine: its files are on its disks")
         if zone.is_running:
-            su = await su_seen(self._gz, zone.root.removesuffix("/root"), self._root)
+            su = await su_seen(self._gz, self._zones.zonepath(uuid), self._root)
             yield _Inside(self._gz, zone, su=su, is_scratch=False)
             return
         async with self._zones.held(uuid) as held:
             if held.is_running:  # somebody was quicker
-                su = await su_seen(self._gz, held.root.removesuffix("/root"), self._root)
+                su = await su_seen(self._gz, self._zones.zonepath(uuid), self._root)
                 yield _Inside(self._gz, held, su=su, is_scratch=False)
                 return
             await self._gz.run(("zoneadm", "-u", uuid, "mount"), timeout_s=_TIMEOUT_S)
@@ -183,13 +190,11 @@ class SmartOSFiles:
     async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
         """As zfs sees them: a renamed file is one that went and one that came."""
         found = dict(await self._differences(uuid))
-        # zfs tells of a folder whose content changed, too; docker does, and of nothing that only the host touched.
-        inner = {posixpath.dirname(path) for path in found if path not in _OURS}
-        return [
-            PathChange(path, kind)
-            for path, kind in sorted(found.items())
-            if path not in _OURS and not _only_ours(path, kind, found, inner)
-        ]
+        ours = _of_the_host(found)
+        return [PathChange(path, kind) for path, kind in sorted(found.items()) if path not in ours]
+
+    def _top(self, uuid: ZoneUUID) -> str:
+        return f"{self._zones.zonepath(uuid)}/root"
 
     async def _differences(self, uuid: ZoneUUID) -> list[tuple[str, ChangeKind]]:
         zone = self._zones.get(uuid)
@@ -198,24 +203,24 @@ class SmartOSFiles:
         snapshot = f"{self._zpool}/{zone.spec.image_uuid}@final"
         argv = ("zfs", "diff", "-H", snapshot, f"{self._zpool}/{uuid}")
         output = await self._gz.run(argv, timeout_s=_TIMEOUT_S)
-        return parse_diff(output, zone.root)
+        return parse_diff(output, self._top(uuid))
 
     async def export(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
         """The root without what is mounted in it."""
-        zone = self._zones.get(uuid)
-        names = await self._gz.names(zone.root)
+        top = self._top(uuid)
+        names = await self._gz.names(top)
         return self._archive(
-            ["gtar", "cf", "-", "--one-file-system", "-C", zone.root, "--", *sorted(names)]
+            ["gtar", "cf", "-", "--one-file-system", "-C", top, "--", *sorted(names)]
         )
 
     async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
         """Whiteouts first, then what came or changed."""
-        zone = self._zones.get(uuid)
         changes = await self.changes(uuid)
         kept = [change.path for change in changes if change.kind is not ChangeKind.DELETED]
         gone = [change.path for change in changes if change.kind is ChangeKind.DELETED]
         whiteouts = _whiteouts(gone, end=not kept)
-        argv = ["gtar", "cf", "-", "--no-recursion", "--null", "-C", zone.root, "-T", "-"]
+        argv = ["gtar", "cf", "-", "--no-recursion", r"--transform=s,^\./,,rSh"]
+        argv += ["--null", "-C", self._top(uuid), "-T", "-"]
         return self._layer(whiteouts, argv if kept else None, kept)
 
     async def _layer(
@@ -496,10 +501,16 @@ def parse_diff(output: bytes, root: str) -> list[tuple[str, ChangeKind]]:
     return found
 
 
-def _only_ours(path: str, kind: ChangeKind, found: dict[str, ChangeKind], inner: set[str]) -> bool:
-    """A folder that changed only because the host put something into it."""
-    holds_ours = any(posixpath.dirname(name) == path for name in _OURS if name in found)
-    return kind is not ChangeKind.DELETED and holds_ours and path not in inner
+def _of_the_host(found: Mapping[str, ChangeKind]) -> set[str]:
+    """What only the host touched: its own files, and folders of which nothing else changed."""
+    ours = {path for path in found if path in _OURS}
+    inside: dict[str, list[str]] = defaultdict(list)
+    for path in found:
+        inside[posixpath.dirname(path)].append(path)
+    for path in sorted(found, key=lambda path: path.count("/"), reverse=True):
+        if inside[path] and all(name in ours for name in inside[path]):
+            ours.add(path)
+    return ours
 
 
 def _whiteouts(paths: Iterable[str], *, end: bool) -> bytes:

@@ -117,6 +117,10 @@ class SmartOSZones:
         await self._register.open()
         await self._runs.adopt()
 
+    def zonepath(self, uuid: ZoneUUID) -> str:
+        """Its folder in the global zone; `root` in there is the zone's."""
+        return self._register.resident(uuid).zonepath
+
     @asynccontextmanager
     async def held(self, uuid: ZoneUUID) -> AsyncIterator[Zone]:
         """Nobody starts, stops or deletes it here inside the block."""

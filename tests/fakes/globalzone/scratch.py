@@ -1,6 +1,6 @@
 """`zlogin -S`: a command in the scratch zone of a stopped zone, whose root is /a there.
 
-A program of its own: scratch.py ROOT COMMAND.  Its root is a picture of this computer's programs, whose tar is
+A program of its own: scratch.py ROOT COMMAND [SOURCE TARGET]...: file systems of the zone in pairs.  Its root is a picture of this computer's programs, whose tar is
 called gtar as well, with the zone's root at /a.
 """
 
@@ -16,7 +16,7 @@ _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _SHOWN = ("usr", "bin", "lib", "lib64", "sbin", "dev", "proc")
 
 
-def main(root: str, command: str) -> None:
+def main(root: str, command: str, *filesystems: str) -> None:
     """Never returns: ends as the command does."""
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,6 +40,10 @@ def main(root: str, command: str) -> None:
             mount(str(source), f"{top}/{name}", None, _MS_BIND | _MS_REC)
     (Path(top) / "a").mkdir()
     mount(root, f"{top}/a", None, _MS_BIND | _MS_REC)
+    for source, target in zip(filesystems[::2], filesystems[1::2], strict=True):
+        point = Path(f"{top}/a{target}")
+        point.mkdir(parents=True, exist_ok=True)
+        mount(source, str(point), None, _MS_BIND | _MS_REC)
     extra = Path(top) / "extra"
     extra.mkdir()
     (extra / "gtar").symlink_to("tar")

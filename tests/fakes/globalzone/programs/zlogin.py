@@ -61,7 +61,7 @@ async def main(gz: GZ, call: Call) -> int:
             raise Failed("zlogin: Commands may not be specified for console login.", 2)
         return await _attach(call, machine, options)
     if "-S" in options and rest[1:]:
-        return await _scratch(call, machine, rest[1:])
+        return await _scratch(gz, call, machine, rest[1:])
     if "-C" in options or not rest[1:]:
         raise Failed("zlogin: the fake global zone has neither consoles nor logins")
     if not machine.is_up or machine.is_hvm:
@@ -154,11 +154,14 @@ class Escape:
 # --- commands
 
 
-async def _scratch(call: Call, machine: Machine, words: Sequence[str]) -> int:
+async def _scratch(gz: GZ, call: Call, machine: Machine, words: Sequence[str]) -> int:
     """sh -c of all words joined, in the scratch zone of one that `zoneadm mount` has readied."""
     if machine.vm.get("zone_state") != "mounted":
         raise Failed(f"zlogin: zone '{machine.uuid}' is not mounted")
     argv = [sys.executable, "-IS", scratch.__file__, str(machine.root), " ".join(words)]
+    for filesystem in machine.vm.get("filesystems", []):
+        if not filesystem["target"].startswith("/etc/"):  # files, which the scratch zone does without
+            argv += [str(gz.path(filesystem["source"])), filesystem["target"]]
     child = await default_spawner().spawn(argv, fds=dict(enumerate(call.fds)))
     try:
         return await child.wait()
