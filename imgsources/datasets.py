@@ -6,7 +6,7 @@ A dataset is one layer on top of its origin, named by imgadm's UUID rule.  Store
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -92,9 +92,16 @@ class DatasetStore(Protocol):
 class PlatformImages(Protocol):
     """A store whose platform has a tool of its own that imports images: SmartOS with imgadm."""
 
-    async def import_image(self, uuid: ImageUUID, *, source: str) -> Mapping[str, Any]:
+    async def import_image(
+        self,
+        uuid: ImageUUID,
+        *,
+        source: str,
+        progress: Callable[[str], None] | None = None,
+    ) -> Mapping[str, Any]:
         """Have the image of an IMGAPI server (`source`: its URL) as a dataset; its manifest.
 
+        `progress` gets what the tool says on its way, a line at a time.
         One that is there already is fine.  NotFound, Unavailable; nothing is left of an import that failed
         or was cancelled.
         """

@@ -299,15 +299,20 @@ class Puller:
                 await self._release(layer, layer.blob, keep=keep)
 
     async def _import(self, layer: _Layer) -> None:
-        """The platform's tool does it all, and tells nothing on the way."""
+        """The platform's tool does it all; of what it says on the way, clients are told the step."""
+
+        def told(line: str) -> None:
+            if line.startswith("Downloaded image"):
+                layer.publish("Download complete")
+                layer.publish("Extracting")
+
         if self._platform is None:
             raise NotSupported(f"image {layer.uuid} is a dataset of SmartOS: this host has none")
         if self._download_slots.locked():
             layer.publish("Waiting")
         async with self._download_slots:
             layer.publish("Downloading")
-            await self._platform.import_image(layer.uuid, source=layer.server)
-        layer.publish("Download complete")
+            await self._platform.import_image(layer.uuid, source=layer.server, progress=told)
 
     async def _make(self, layer: _Layer, path: Path) -> None:
         """Apply in any order where the store can, commit in the chain's: no dataset before its origin."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,17 @@ class ZoneDatasets(Datasets):
         self.failing: APIError | None = None
         self.slow: asyncio.Event | None = None
 
-    async def import_image(self, uuid: ImageUUID, *, source: str) -> Mapping[str, Any]:
+    async def import_image(
+        self, uuid: ImageUUID, *, source: str, progress: Callable[[str], None] | None = None
+    ) -> Mapping[str, Any]:
         self.imported.append((uuid, source))
         if self.slow is not None:
             await self.slow.wait()
         if self.failing is not None:
             raise self.failing
+        if progress is not None:
+            for line in (f"Importing {uuid}", f"Downloaded image {uuid} (1.0 MiB)"):
+                progress(line)
         self.present.add(uuid)
         return {"uuid": uuid}
 
@@ -135,6 +140,7 @@ async def test_an_image_is_pulled_by_name_and_version(place: Place) -> None:
         "Pulling fs layer",
         "Downloading",
         "Download complete",
+        "Extracting",
         "Pull complete",
         f"Status: Downloaded newer image for {name}:15.4.0",
     ]
