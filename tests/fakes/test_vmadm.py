@@ -273,7 +273,7 @@ def test_dockerinit_does_not_wait_for_ever(vmadm: Vmadm) -> None:
     flag = {"docker:wait_for_attach": str(int((time.time() - 1) * 1000))}
     uuid = vmadm.create("true", metadata=flag)
     vmadm("start", uuid)
-    assert vmadm.wait(uuid)["exit_status"] == -6
+    assert vmadm.wait(uuid)["exit_status"] == 45
 
 
 def test_a_waiting_dockerinit_can_be_stopped(vmadm: Vmadm) -> None:

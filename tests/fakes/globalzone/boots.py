@@ -128,7 +128,9 @@ class Boots:
         try:
             metadata = inner.docker_metadata(machine.vm)
         except ValueError as error:
-            return self._give_up(machine, Fatal(Code.PARSE_JSON, f"failed to parse JSON: {error}"))
+            return self._give_up(
+                machine, Fatal(Code.PARSE_JSON, f"failed to parse JSON(docker:*): {error}")
+            )
         found = await asyncio.to_thread(dockerinit.check, machine.root, metadata)
         if isinstance(found, Fatal):
             return self._give_up(machine, found)
@@ -161,7 +163,7 @@ class Boots:
                 return machine.ending.result()
             if int(str(flag)) / 1000 < time.time():
                 return self._give_up(
-                    machine, Fatal(Code.UNEXPECTED, "timed out waiting for attach")
+                    machine, Fatal(Code.ATTACH_TIMED_OUT, "timed out waiting for attach")
                 )
             await asyncio.wait([machine.ending], timeout=_POLL_S)
             machine.refresh()

@@ -39,6 +39,7 @@ class Code(enum.IntEnum):
     STAT_DIR = 26
     STAT_EXEC = 27
     UID_NAN = 29
+    ATTACH_TIMED_OUT = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,7 @@ def check(root: Path, metadata: DockerMetadata) -> Ready | Fatal:
     try:
         make_folders(root, workdir)
     except OSError as error:
-        return Fatal(
-            Code.CHDIR, f"chdir({workdir}) failed with code={error.errno}: {error.strerror}"
-        )
+        return Fatal(Code.CHDIR, f"chdir({workdir}) failed: {error.strerror}")
     if not metadata.argv:
         return Fatal(Code.NO_COMMAND, "No command specified")
     return _command(root, metadata.argv[0], workdir, metadata.env) or Ready(user)
@@ -99,11 +98,11 @@ def _user(root: Path, wanted: str) -> str | Fatal:
     lines = [line.split(b":") for line in passwd.splitlines()]
     known = any(name.encode() in (line[0], line[2]) for line in lines if len(line) > 3)
     if not known and not name.isdigit():
-        return Fatal(Code.UID_NAN, f"user '{name}' not found and is not a number")
+        return Fatal(Code.UID_NAN, f"UID is not a number: {name}")
     groups = [line.split(b":") for line in group.splitlines()]
     named = any(line[0] == group_name.encode() for line in groups)
     if group_name and not named and not group_name.isdigit():
-        return Fatal(Code.GID_NAN, f"group '{group_name}' not found and is not a number")
+        return Fatal(Code.GID_NAN, f"GID is not a number: {group_name}")
     # A number without an entry: dockerinit has no passwd structure and leaves setuid out.  It runs as root.
     if not known:
         return ""
@@ -119,21 +118,18 @@ def _command(root: Path, command: str, workdir: str, env: Sequence[str]) -> Fata
         path = posixpath.join(workdir, command)
         return _executable(command, mode) or _check_format(root, path)
     path = next((e.partition("=")[2] for e in reversed(env) if e.startswith("PATH=")), _PATH)
-    found: Fatal | None = Fatal(Code.NOT_FOUND, f"{command} not found in PATH")
     for folder in path.split(":"):
         mode = _mode(root, posixpath.join(workdir, folder or ".", command))
-        if mode is not None and not stat.S_ISDIR(mode):
-            found = _executable(command, mode)
-            if found is None:
-                return _check_format(root, posixpath.join(workdir, folder or ".", command))
-    return found
+        if mode is not None and _executable(command, mode) is None:
+            return _check_format(root, posixpath.join(workdir, folder or ".", command))
+    return Fatal(Code.NOT_FOUND, f"'{command}' not found in PATH")
 
 
 def _executable(command: str, mode: int) -> Fatal | None:
     if stat.S_ISDIR(mode):
-        return Fatal(Code.STAT_DIR, f"{command} is a directory")
+        return Fatal(Code.STAT_DIR, f"stat({command}): is a directory")
     if not mode & 0o111:
-        return Fatal(Code.STAT_EXEC, f"{command} is not executable")
+        return Fatal(Code.STAT_EXEC, f"stat({command}): is not executable")
     return None
 
 
@@ -153,7 +149,8 @@ def _mode(root: Path, path: str) -> int | None:
 
 def log(root: Path, *lines: str, anew: bool = False) -> None:
     """Append lines to the log in the zone; an image without room for it gets none."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    now = now.replace("+00:00", "Z")
     text = "".join(f"{now} {line}\n" for line in lines)
     with suppress(OSError):
         make_folders(root, posixpath.dirname(LOG))
