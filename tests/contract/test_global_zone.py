@@ -240,7 +240,7 @@ async def test_closing_ends_a_program_and_its_output(gz: GlobalZone) -> None:
 
 
 async def test_output_ends_with_the_last_who_holds_it(gz: GlobalZone) -> None:
-    script = "(read line <&3; echo late) 3<&0 & echo early"
+    script = "exec 3<&0; (read line <&3; echo late) & echo early"
     program = await gz.spawn(["sh", "-c", script], stdin=True)
     assert await program.wait() == 0
     await program.write(b"go\n")

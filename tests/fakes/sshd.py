@@ -81,9 +81,12 @@ class Sshd:
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
-                return
+                break
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / "sshd.log").read_text())
+            time.sleep(0.01)
+        # What served this attempt is no session of a test.
+        while self.sessions() and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def sessions(self) -> list[int]:

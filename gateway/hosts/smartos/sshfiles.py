@@ -23,7 +23,12 @@ from gateway.hosts.smartos.sshlink import Link, Links
 
 _BLOCK = 4 << 20
 _REMOVE_TIMEOUT_S = 5.0
-_LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError)
+_LOST = (
+    asyncssh.SFTPConnectionLost,
+    asyncssh.SFTPNoConnection,
+    asyncssh.DisconnectError,
+    ConnectionError,
+)
 
 _Result = TypeVar("_Result")
 

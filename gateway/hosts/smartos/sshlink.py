@@ -39,6 +39,8 @@ RETRIES_S = (0.0, 0.2, 0.4, 0.8, 1.6)
 """Waits before each try of a connection that is refused or lost: longer than a restart of the sshd takes."""
 IDLE_S = 30.0
 """How long a further connection stays without use."""
+FULL_S = 1.0
+"""How long none is asked for a session that has refused one."""
 END_TIMEOUT_S = 10.0
 """For the end of programs that nobody wants any more."""
 _TRIES = 3
@@ -47,13 +49,25 @@ _FULL = (
     asyncssh.OPEN_CONNECT_FAILED,
     asyncssh.OPEN_RESOURCE_SHORTAGE,
 )
-"""How an sshd refuses one session too many."""
+_CLOSED = "SSH connection closed"
 
 _Opened = TypeVar("_Opened")
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Whether that may be one session too many."""
+    return isinstance(error, asyncssh.ChannelOpenError) and error.code in _FULL
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether the connection is over: errors tell some turns of the loop before the connection does."""
+    if isinstance(error, asyncssh.ChannelOpenError):
+        return error.reason == _CLOSED
+    return isinstance(error, (asyncssh.DisconnectError, ConnectionError))
+
+
 class Link:
-    """One connection.  `full`: its sshd refused a session, and none has ended since."""
+    """One connection.  `full`: its sshd has just refused a session; `served`: it took one before."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
         self.connection = connection
@@ -61,12 +75,24 @@ class Link:
         self.others = 0
         """SFTP and forwarded connections."""
         self.full = False
+        self.served = False
         self.lost = False
 
     @property
     def used(self) -> int:
         """What it carries."""
         return len(self.sessions) + self.others
+
+    def refuse(self) -> None:
+        """No further session for a while.
+
+        Not until one has ended: an sshd counts a session for some moments after its channel has closed.
+        """
+        self.full = True
+        asyncio.get_running_loop().call_later(FULL_S, self._admit)
+
+    def _admit(self) -> None:
+        self.full = False
 
 
 class _Watcher(asyncssh.SSHClient):
@@ -187,6 +213,7 @@ class Links:
                 )
             except BaseException:
                 link.sessions.discard(session)
+                self._leave(link)
                 raise
 
         async def start() -> None:
@@ -206,7 +233,6 @@ class Links:
 
     def _session_closed(self, link: Link, session: Session) -> None:
         link.sessions.discard(session)
-        link.full = False
         if session.lost and session.pid and not session.aborted and not session.survives:
             self._orphans.append(session)
         self._leave(link)
@@ -280,20 +306,22 @@ class Links:
                     if self._orphans:
                         await self._end_orphans()
             link = self._with_room() or await self._more()
-            used = link.used
+            proven = link.served or link.used > 0
             try:
-                return await open_on(link)
-            except asyncssh.ChannelOpenError as error:
-                if link.lost:
+                opened = await open_on(link)
+            except (asyncssh.Error, OSError) as error:
+                if link.lost or _is_loss(error):
+                    self._lost(link)
                     losses += 1
                     if losses == _TRIES or not may_repeat():
                         raise self._unreachable("the connection was lost") from error
-                elif error.code not in _FULL or not used:
-                    raise self._unreachable(f"its sshd refuses: {error.reason}") from error
+                elif _is_refusal(error) and proven:
+                    link.refuse()
                 else:
-                    link.full = True
-            except (asyncssh.Error, OSError) as error:
-                raise self._unreachable(str(error)) from error
+                    raise self._unreachable(f"its sshd refuses: {error}") from error
+            else:
+                link.served = True
+                return opened
 
     async def connect(
         self, host: str, port: int
@@ -303,11 +331,19 @@ class Links:
         stream = _Stream()
         try:
             await link.connection.create_connection(lambda: stream, host, port, encoding=None)
-        except asyncssh.ChannelOpenError as error:
-            reason = f"{host}:{port} from {self.name}: {error.reason}"
-            raise ConnectionRefusedError(errno.ECONNREFUSED, reason) from error
-        except asyncssh.Error as error:
-            raise self._unreachable(str(error)) from error
+        except (asyncssh.Error, OSError) as error:
+            if link.lost or _is_loss(error):
+                self._lost(link)
+                return await self.connect(host, port)
+            where = f"{host}:{port} from {self.name}"
+            if (
+                isinstance(error, asyncssh.ChannelOpenError)
+                and error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+            ):
+                raise PermissionError(
+                    errno.EACCES, f"{where}: its sshd forbids forwarding (AllowTcpForwarding)"
+                ) from error
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"{where}: {error}") from error
         return stream.opened(link, self._leave)
 
     # -- connections
