@@ -148,7 +148,8 @@ def advance(
         began = max(zone.finished_ns + 1, vmadm.time_ns(after.exit) - 1)
         up = replace(_running(zone, vm, after), started_ns=began, error="", start_exit_code=0)
         return after, ((ZoneChange.STARTED, up), _stopped(_ended(up, vm, after, now_ns))), False
-    rest = _down(zone, vm)
+    # A zone that is just being started has its ports already.
+    rest = replace(_down(zone, vm), ports=zone.ports)
     told = told if rest.state is zone.state else ZoneChange.UPDATED
     return after, ((told, rest),), False
 
