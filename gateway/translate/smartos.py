@@ -256,16 +256,15 @@ def temporary_size(wanted: Sequence[Tmpfs]) -> int | None:
 
 
 def zone_defaults(settings: Settings) -> dict[str, int | str]:
-    """What the settings put into every spec, by platform."""
+    """What the settings put into every spec, by platform.  Booleans come as the numbers that they were read as."""
     base = SMARTOS_ZONE_DEFAULTS if settings.backend == "smartos" else {}
-    return {**base, **settings.zone_defaults}
+    found = {**base, **settings.zone_defaults}
+    return {key: bool(value) if key in _BOOLEANS else value for key, value in found.items()}
 
 
 def defaults(given: Mapping[str, int | str], zone: Brand) -> dict[str, object]:
     """Settings' values for the properties that the brand has; a machine's memory is its ram."""
-    found: dict[str, object] = {
-        key: bool(value) if key in _BOOLEANS else value for key, value in given.items()
-    }
+    found: dict[str, object] = dict(given)
     if zone.kind is not Kind.MACHINE:
         lacking = brands.refused(zone.name) | {"vcpus", "ram"}
         return {key: value for key, value in found.items() if key not in lacking}

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.models.containers import ContainerCreate
-from gateway.settings import SMARTOS_ZONE_DEFAULTS
+from gateway.settings import SMARTOS_ZONE_DEFAULTS, Settings
 from gateway.translate import from_zone
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import MountPoint
 from gateway.translate.run_arguments import parse
+from gateway.translate.smartos import zone_defaults
 from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
 from gateway.zones.host import Zone
 from gateway.zones.metadata import decode
@@ -312,7 +313,13 @@ def test_what_a_zone_is_anyway_may_be_asked_for(host: dict[str, Any]) -> None:
 
 
 def test_the_settings_fill_in_what_the_brand_has() -> None:
-    given = {"kernel_version": "5.1", "tmpfs": 64, "quota": 3, "firewall_enabled": 0, "vcpus": 4}
+    given = {
+        "kernel_version": "5.1",
+        "tmpfs": 64,
+        "quota": 3,
+        "firewall_enabled": False,
+        "vcpus": 4,
+    }
     around = replace(AROUND, zone_defaults={**SMARTOS_ZONE_DEFAULTS, **given})
     docker = made({}, around=around)
     assert (docker.kernel_version, docker.tmpfs, docker.quota) == ("5.1", 64, 3)
@@ -325,6 +332,17 @@ def test_the_settings_fill_in_what_the_brand_has() -> None:
     assert (full.kernel_version, full.tmpfs, full.quota) == (None, 64, 3)
     machine = made({}, "machine", around)
     assert (machine.vcpus, machine.ram, machine.quota, machine.tmpfs) == (4, 1024, None, None)
+
+
+@pytest.mark.parametrize("backend", ["linux", "smartos"])
+def test_a_boolean_of_the_settings_stays_one(backend: str) -> None:
+    settings = Settings.model_validate(
+        {"backend": backend, "zone_defaults": {"firewall_enabled": False, "quota": 1}}
+    )
+    around = replace(AROUND, platform=backend, zone_defaults=zone_defaults(settings))
+    spec = made({}, around=replace(around, runtimes=("crun",), default_runtime="crun"))
+    assert (spec.firewall_enabled, spec.quota) == (False, 1)
+    assert spec.max_lwps == (2000 if backend == "smartos" else None)
 
 
 def test_an_image_knows_better_than_the_settings_what_linux_it_needs() -> None:
