@@ -207,8 +207,8 @@ class _Over(Exception):
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Bench]:
-    """A host that runs while the block does; its zones are removed at the end."""
+async def opened(settings: Settings, *, keep: bool = False) -> AsyncIterator[Bench]:
+    """A host that runs while the block does; its zones are removed at the end unless they are to be kept."""
 
     async def end() -> None:
         raise _Over
@@ -224,7 +224,7 @@ async def opened(settings: Settings) -> AsyncIterator[Bench]:
                 group.create_task(bench.follow())
                 group.create_task(host.run())
                 yield bench
-                for zone in bench.zones.list():
+                for zone in () if keep else bench.zones.list():
                     await bench.zones.delete(zone.uuid)
             finally:
                 await host.close()

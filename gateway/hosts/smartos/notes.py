@@ -1,7 +1,7 @@
 """Notes of this gateway on its zones: what vmadm does not keep, one small file a zone in `data_root/zones`.
 
 A VM object forgets when its last run began, why a start failed, and who stopped it.  A note that is lost
-costs those three facts and nothing else.  A note that says `creating` is older than its zone: the mark by
+costs those facts and nothing else.  A note that says `creating` is older than its zone: the mark by
 which a creation that a kill cut off is found and taken away.
 """
 
@@ -56,7 +56,13 @@ class Notes:
 
     def write(self, zone: Zone) -> None:
         """Keep what is to be kept of a zone; nothing is written where nothing is new."""
-        note = Note(zone.started_ns, zone.manually_stopped, zone.error, zone.start_exit_code)
+        note = Note(
+            zone.started_ns,
+            zone.finished_ns,
+            zone.manually_stopped,
+            zone.error,
+            zone.start_exit_code,
+        )
         if self._written.get(zone.uuid) != note:
             self._put(zone.uuid, asdict(note))
             self._written[zone.uuid] = note

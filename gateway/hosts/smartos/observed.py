@@ -40,6 +40,7 @@ class Note:
     """What vmadm does not keep of a zone; see notes.py."""
 
     started_ns: int = 0
+    finished_ns: int = 0
     manually_stopped: bool = False
     error: str = ""
     start_exit_code: int = 0
@@ -94,14 +95,7 @@ def first(vm: VM, note: Note) -> Zone:
     """A zone when it is first seen.  ValueError if its VM object is none of ours after all."""
     spec = vmadm.spec(vm)
     run = seen(vm)
-    finished_ns = vmadm.time_ns(run.exit)
-    # boot_timestamp is there while the zone is up, and to the second; what was noted is better.
-    started_ns = note.started_ns
-    boot_ns = vmadm.time_ns(run.boot)
-    if run.is_up and abs(started_ns - boot_ns) > 2 * _SECOND:
-        started_ns = max(boot_ns, finished_ns + 1)
-    if not run.is_up and finished_ns:
-        started_ns = min(started_ns or finished_ns - 1, finished_ns - 1)
+    started_ns, finished_ns = _times(vm, run, note)
     zone = Zone(
         spec,
         decode(spec.internal_metadata),
@@ -116,6 +110,21 @@ def first(vm: VM, note: Note) -> Zone:
     if run.is_up:
         return _running(zone, vm, run)
     return _down(zone, vm)
+
+
+def _times(vm: VM, run: Seen, note: Note) -> tuple[int, int]:
+    """Of the last start and exit.  vmadm's are to the second, and it forgets a start: what was noted is better."""
+    if note.error and not run.is_up:
+        return note.started_ns, note.finished_ns
+    exit_ns = vmadm.time_ns(run.exit)
+    finished_ns = note.finished_ns if abs(note.finished_ns - exit_ns) < _SECOND else exit_ns
+    if run.is_up:
+        boot_ns = vmadm.time_ns(run.boot)
+        is_known = abs(note.started_ns - boot_ns) < 2 * _SECOND
+        return max(note.started_ns if is_known else boot_ns, finished_ns + 1), finished_ns
+    if not finished_ns:
+        return note.started_ns, note.finished_ns
+    return note.started_ns or finished_ns - 1, max(finished_ns, note.started_ns + 1)
 
 
 def advance(
@@ -184,7 +193,7 @@ def _ended(zone: Zone, vm: VM, run: Seen, now_ns: int) -> Zone:
     finished_ns = vmadm.time_ns(run.exit)
     if finished_ns <= zone.started_ns:
         finished_ns = max(zone.started_ns + 1, now_ns)
-    return _down(replace(zone, finished_ns=finished_ns), vm)
+    return _down(replace(zone, finished_ns=finished_ns, ports=()), vm)
 
 
 def _running(zone: Zone, vm: VM, run: Seen) -> Zone:
@@ -207,7 +216,6 @@ def _down(zone: Zone, vm: VM) -> Zone:
         pid=0,
         exit_status=_exit_status(vm) if zone.started_ns else 0,
         restart_count=restart_count(vm) + again,
-        ports=(),
         root="",
         manually_stopped=zone.manually_stopped or (by_hand and bool(zone.started_ns)),
     )

@@ -77,7 +77,9 @@ class Runs:
             await self._undo(resident, before, shown)
             raise
         self._register.release(resident)
-        if resident.connecting is None:
+        if not resident.is_up:
+            self._streams_ended(resident)
+        elif resident.connecting is None:
             self.connect(resident)  # somebody attached while it was starting
         return resident.zone
 
@@ -147,7 +149,10 @@ class Runs:
     def connect(self, resident: Resident) -> None:
         """The one client of its streams, beside whatever else is done; nothing without anybody attached."""
         streams = resident.streams
-        if streams is not None and streams.has_clients:
+        if streams is None:
+            return
+        streams.begin()
+        if streams.has_clients:
             resident.connecting = self._register.task(_connected(streams, resident.zone.uuid))
 
     # -- network -----------------------------------------------------------------------------------
@@ -264,8 +269,11 @@ class Runs:
         def is_down() -> bool:
             return resident.latest.state is ZoneState.STOPPED or resident.vanished
 
-        if await resident.until(is_down, timeout_s=KILL_TIMEOUT_S):
-            return
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if await resident.until(is_down, timeout_s=_SEEN_TIMEOUT_S):
+                return
+            await self._register.refresh(resident)
         await vmadm.halt(self._gz, resident.zone.uuid)
         await self._register.refresh(resident, settled=True)
         if not is_down():

@@ -29,6 +29,7 @@ _READ_ONLY = (
     "mounted",
     "origin",
     "clones",
+    "usedbydataset",
     "written",
 )
 _DEFAULTS = {
@@ -52,6 +53,7 @@ _DEFAULTS = {
 }
 _SIZES = (
     "used",
+    "usedbydataset",
     "available",
     "referenced",
     "written",

@@ -20,12 +20,19 @@ def _zone() -> Zone:
 
 
 def test_a_note_is_found_by_the_next_life(tmp_path: Path) -> None:
-    zone = replace(_zone(), started_ns=5, manually_stopped=True, error="no", start_exit_code=127)
+    zone = replace(
+        _zone(),
+        started_ns=5,
+        finished_ns=6,
+        manually_stopped=True,
+        error="no",
+        start_exit_code=127,
+    )
     notes = Notes(tmp_path / "zones")
     notes.creating(zone.uuid)
     notes.write(zone)
     found, unfinished = Notes(tmp_path / "zones").all()
-    assert found == {zone.uuid: Note(5, manually_stopped=True, error="no", start_exit_code=127)}
+    assert found == {zone.uuid: Note(5, 6, manually_stopped=True, error="no", start_exit_code=127)}
     assert not unfinished
 
 

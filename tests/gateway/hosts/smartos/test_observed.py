@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.hosts.smartos import observed, vmadm
 from gateway.hosts.smartos.observed import Note, Seen
 from gateway.zones.host import Zone, ZoneChange
+from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import ZoneState
 
 UUID = "00000000-0000-4000-8000-000000000001"
@@ -184,16 +186,31 @@ def test_a_new_name_is_an_update_and_counts_of_restarts_are_none() -> None:
 
 def test_what_vmadm_forgot_is_in_the_note() -> None:
     started = vmadm.time_ns("2026-01-01T00:01:00.123Z")
-    note = Note(started, manually_stopped=True, error="no such command", start_exit_code=127)
+    finished = vmadm.time_ns("2026-01-01T00:01:09.456Z")
+    note = Note(started, finished, manually_stopped=True)
     zone = observed.first(down("2026-01-01T00:01:09.000Z", 3), note)
-    assert (zone.started_ns, zone.manually_stopped, zone.error) == (
-        started,
-        True,
-        "no such command",
-    )
+    assert (zone.started_ns, zone.finished_ns) == (started, finished)
+    assert zone.manually_stopped
+    assert observed.first(down("2026-01-01T00:03:00.000Z", 3), note).finished_ns > finished
     assert observed.first(up(), note).started_ns == started
     late = observed.first(up("2026-01-01T09:00:00.000Z"), note)
     assert late.started_ns == vmadm.time_ns("2026-01-01T09:00:00.000Z")
+
+
+def test_a_start_that_failed_is_no_run() -> None:
+    note = Note(error="no such command", start_exit_code=127)
+    zone = observed.first(down("2026-01-01T00:01:09.000Z", 17), note)
+    assert (zone.started_ns, zone.finished_ns, zone.error) == (0, 0, "no such command")
+
+
+def test_ports_are_kept_until_the_exit() -> None:
+    zone = Follower(vm())
+    zone.zone = replace(zone.zone, ports=(PublishedPort(zone_port=80, host_port=8080),))
+    zone.see(vm(autoboot=True))
+    zone.see(up())
+    assert zone.zone.ports
+    zone.see(down("2026-01-01T00:01:09.000Z"))
+    assert not zone.zone.ports
 
 
 def test_a_zone_without_a_note_was_started_if_it_ended() -> None:
