@@ -33,6 +33,7 @@ from gateway.settings import Settings
 from gateway.tls import TLSServer, listen, server_context
 from gateway.zones.host import Host
 from imgsources.catalog import Catalog
+from imgsources.imgapi import ImageServers
 from imgsources.puller import Puller
 from imgsources.registry import Credentials, RegistryClient
 
@@ -146,7 +147,15 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
                 else None,
             )
 
-        engine = Gateway(host, catalog, puller, settings=settings, registry=registry, group=group)
+        engine = Gateway(
+            host,
+            catalog,
+            puller,
+            settings=settings,
+            registry=registry,
+            group=group,
+            servers=ImageServers(session, settings.smartos.image_servers),
+        )
         group.create_task(host.run())
         group.create_task(engine.run())
         # Layers of a pull that a kill cut short, which no image came to need.
