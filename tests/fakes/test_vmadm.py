@@ -555,3 +555,19 @@ def test_several_stand_side_by_side(vmadm: Vmadm, fresh: FakeGZ) -> None:
     assert not vmadm.fake.subnet.overlaps(fresh.subnet)
     uuid = Vmadm(fresh).create("true")
     assert uuid not in vmadm("lookup")
+
+
+def test_a_filesystem_without_its_source_keeps_a_zone_from_booting(vmadm: Vmadm) -> None:
+    entry = {"source": "/no/such", "target": "/x", "type": "lofs"}
+    uuid = vmadm.create("true", filesystems=[entry])
+    assert "could not access /no/such: No such file" in vmadm.fails("start", uuid)
+    assert vmadm.get(uuid)["state"] == "stopped"
+
+
+def test_a_bind_of_the_computer_is_seen_in_the_zone(vmadm: Vmadm, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from outside")
+    entry = {"source": str(tmp_path), "target": "/x", "type": "lofs", "options": ["ro"]}
+    uuid = vmadm.create("sh", "-c", "cat /x/file; touch /x/new", filesystems=[entry])
+    vmadm("start", uuid)
+    assert vmadm.wait(uuid)["exit_status"] == 1
+    assert log(vmadm, uuid) == "from outside"

@@ -27,6 +27,7 @@ from tests.fakes.globalzone.call import Failed
 from tests.fakes.globalzone.console import Console
 from tests.fakes.globalzone.dockerinit import Code, Fatal
 from tests.fakes.globalzone.machine import Machine, seconds
+from tests.fakes.globalzone.zfd import Zfd
 from tests.fakes.globalzone.zoneadmd import Zoneadmd
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Boots:
     async def _live(self, machine: Machine) -> int:
         if machine.is_hvm:
             return await self._live_hvm(machine)
+        self._verify(machine)
         if machine.is_docker:
             return await self._live_docker(machine)
         init = "/sbin/init"
@@ -111,6 +113,16 @@ class Boots:
         )
         machine.console.serve(stdio)
         return await self._start(machine)
+
+    def _verify(self, machine: Machine) -> None:
+        """zoneadm looks for the sources of file systems before it boots a zone; vmadm did not."""
+        for filesystem in machine.vm.get("filesystems", []):
+            source = str(filesystem["source"])
+            if not os.path.lexists(self._gz.path(source)):
+                raise Failed(
+                    f"could not verify fs {filesystem['target']}: could not access {source}: "
+                    f"No such file or directory\nzoneadm: zone {machine.uuid} failed to verify"
+                )
 
     async def _live_hvm(self, machine: Machine) -> int:
         child = await default_spawner().spawn(["/bin/sleep", "infinity"], fds={})
@@ -134,13 +146,18 @@ class Boots:
         found = await asyncio.to_thread(dockerinit.check, machine.root, metadata)
         if isinstance(found, Fatal):
             return self._give_up(machine, found)
-        told = metadata.model_copy(update={"user": found.user})
-        spec = inner.docker_spec(machine.vm, told, self._around())
-        self._serve(machine, await self._prepare(machine, spec, stdin=metadata.open_stdin))
-        dockerinit.log(machine.root, "SWITCHING TO /dev/zfd/*")
-        status = await self._wait_for_attach(machine)
-        if status is not None:
-            return status
+        zfd = Zfd(tty=metadata.tty)
+        self._serve(machine, zfd)
+        try:
+            dockerinit.log(machine.root, "SWITCHING TO /dev/zfd/*")
+            status = await self._wait_for_attach(machine)
+            if status is not None:
+                return status
+            told = metadata.model_copy(update={"user": found.user})
+            spec = inner.docker_spec(machine.vm, told, self._around(), zfd.size)
+            zfd.connect(await self._prepare(machine, spec, stdin=metadata.open_stdin))
+        finally:
+            await zfd.close()
         dockerinit.log(machine.root, f"execve: {metadata.argv[0]}")
         try:
             return await self._start(machine)

@@ -65,9 +65,14 @@ def docker_metadata(vm: Mapping[str, Any]) -> DockerMetadata:
     return read.model_copy(update={"env": ("TERM=xterm", *env)})
 
 
-def docker_spec(vm: Mapping[str, Any], metadata: DockerMetadata, around: Surroundings) -> ZoneSpec:
-    """Of a docker zone.  `metadata.user` is what dockerinit found."""
-    return _spec(vm, metadata, around, list(vm.get("filesystems", [])))
+def docker_spec(
+    vm: Mapping[str, Any],
+    metadata: DockerMetadata,
+    around: Surroundings,
+    size: tuple[int, int] | None = None,
+) -> ZoneSpec:
+    """Of a docker zone.  `metadata.user` is what dockerinit found; `size` that of its terminal."""
+    return _spec(vm, metadata, around, size)
 
 
 def full_spec(vm: Mapping[str, Any], argv: Sequence[str], around: Surroundings) -> ZoneSpec:
@@ -76,14 +81,14 @@ def full_spec(vm: Mapping[str, Any], argv: Sequence[str], around: Surroundings) 
     metadata = DockerMetadata(
         id=docker_id, cmd=tuple(argv), workdir="/", env=("TERM=xterm",), tty=True
     )
-    return _spec(vm, metadata, around, list(vm.get("filesystems", [])))
+    return _spec(vm, metadata, around, None)
 
 
 def _spec(
     vm: Mapping[str, Any],
     metadata: DockerMetadata,
     around: Surroundings,
-    filesystems: Sequence[Mapping[str, Any]],
+    size: tuple[int, int] | None,
 ) -> ZoneSpec:
     told = metadata.model_copy(
         update={
@@ -92,7 +97,7 @@ def _spec(
             "restart_policy": "",  # vmadmd's
             "extra_hosts": (),  # vmadm wrote the file
             # The one client of the streams is zoneadmd, and its end of input is the zone's.
-            "runtime": Runtime(capabilities=CAPABILITIES, stdin_once=True),
+            "runtime": Runtime(capabilities=CAPABILITIES, stdin_once=True, console_size=size),
         }
     )
     return ZoneSpec(
@@ -104,7 +109,7 @@ def _spec(
         nics=tuple(nic for item in vm.get("nics", []) if (nic := _nic(item, around))),
         filesystems=(
             Filesystem(source=str(around.place("/native")), target="/native", options=("ro",)),
-            *(_filesystem(item, around) for item in filesystems),
+            *(_filesystem(item, around) for item in vm.get("filesystems", [])),
         ),
         internal_metadata=encode(told),
     )
