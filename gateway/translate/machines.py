@@ -23,6 +23,18 @@ def properties(
     host: HostConfig, image: ImageFacts, zone: Brand, disk_bytes: int | None
 ) -> dict[str, object]:
     """Of a machine that boots `image`.  InvalidParameter for a disk smaller than its image."""
+    found = limited(host)
+    manifest = image.manifest
+    bootrom = (manifest.get("requirements") or {}).get("bootrom")
+    if zone.name == "bhyve" and bootrom:
+        found["bootrom"] = bootrom
+    if zone.name == "kvm" and manifest.get("cpu_type"):
+        found["cpu_type"] = manifest["cpu_type"]
+    return found | _disks(image, zone, disk_bytes)
+
+
+def limited(host: HostConfig) -> dict[str, object]:
+    """Memory and CPUs, where the client asked for some."""
     found: dict[str, object] = {}
     if host.memory:
         found["ram"] = -(-host.memory // _MIB)
@@ -32,13 +44,7 @@ def properties(
         found["cpu_shares"] = min(host.cpu_shares, 65535)
     if host.blkio_weight:
         found["zfs_io_priority"] = host.blkio_weight
-    manifest = image.manifest
-    bootrom = (manifest.get("requirements") or {}).get("bootrom")
-    if zone.name == "bhyve" and bootrom:
-        found["bootrom"] = bootrom
-    if zone.name == "kvm" and manifest.get("cpu_type"):
-        found["cpu_type"] = manifest["cpu_type"]
-    return found | _disks(image, zone, disk_bytes)
+    return found
 
 
 def nic_model(manifest: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """What of docker a zone on SmartOS cannot do: refused where it would not be what was asked for, else told.  Pure.
 
-    brand(body, image)        -> Brand           what the zone will be
-    check(body, image, brand) -> warnings        NotSupported (501) with the reason
-    wanted(body, image, brand) -> properties     what the client's limits are there
-    defaults(given, brand)    -> properties      settings' [zone_defaults], as far as the brand has them
+    brand(body, image)          -> Brand         what the zone will be
+    check(body, brand)          -> warnings      NotSupported (501) with the reason
+    wanted(body, image, brand)  -> properties    what the client's limits are there; `limited` those of an update
+    defaults(given, brand)      -> properties    settings' [zone_defaults], as far as the brand has them
 
 The tables below are those of docs/divergence.md.  What is wrong on every platform is refused elsewhere.
 """
@@ -201,18 +201,25 @@ def wanted(body: ContainerCreate, image: ImageFacts, zone: Brand) -> dict[str, o
     size = storage_size(host)
     if zone.kind is Kind.MACHINE:
         return machines.properties(host, image, zone, size)
-    found: dict[str, object] = dict(limits.vmadm_limits(host, log_max_size(host)))
-    if zone.kind is Kind.FULL:
-        found.pop("zlog_max_size", None)
-    if "max_physical_memory" in found:
-        found["max_locked_memory"] = found["max_physical_memory"]
+    found = limited(host, zone)
     if size is not None:
         found["quota"] = -(-size // _GIB)
-    if host.blkio_weight:
-        found["zfs_io_priority"] = host.blkio_weight
     temporary = temporary_size(mounts.tmpfs(body))
     if temporary:
         found["tmpfs"] = -(-temporary // _MIB)
+    return found
+
+
+def limited(host: HostConfig, zone: Brand) -> dict[str, object]:
+    """Those of them that `docker update` may change, too."""
+    if zone.kind is Kind.MACHINE:
+        return machines.limited(host)
+    log_size = log_max_size(host) if zone.kind is Kind.CONTAINER else None
+    found: dict[str, object] = dict(limits.vmadm_limits(host, log_size))
+    if "max_physical_memory" in found:
+        found["max_locked_memory"] = found["max_physical_memory"]
+    if host.blkio_weight:
+        found["zfs_io_priority"] = host.blkio_weight
     return found
 
 

@@ -116,6 +116,13 @@ def kind_of(brand: str, *, docker: bool) -> Kind:
     return Kind.CONTAINER if docker else Kind.FULL
 
 
+def known(name: str, *, docker: bool) -> Brand:
+    """The brand of a zone that is there already."""
+    kind = kind_of(name, docker=docker)
+    every = (brand for brands in _OF_TYPE.values() for brand in brands)
+    return next((b for b in every if (b.name, b.kind) == (name, kind)), Brand(name, kind))
+
+
 def check_processes(brand: str, what: str) -> None:
     """NotSupported where the global zone sees no processes and files of the guest: exec, top, cp."""
     if brand in MACHINES:

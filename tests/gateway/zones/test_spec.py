@@ -112,6 +112,7 @@ def test_an_image_says_what_zone_it_becomes(
     found = brands.choose(image, asked=asked, required=required)
     assert (found.name, found.kind) == (brand, kind)
     assert brands.kind_of(brand, docker=kind is Kind.CONTAINER) is kind
+    assert brands.known(brand, docker=kind is Kind.CONTAINER) == found
 
 
 def test_a_brand_that_does_not_run_the_image_is_refused() -> None:
