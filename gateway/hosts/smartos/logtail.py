@@ -16,30 +16,29 @@ class LogTail:
     def __init__(self, gz: GlobalZone, zonepath: str) -> None:
         self._files = LogFiles(gz, f"{zonepath}/logs", STDIO_LOG)
         self._had = {StreamId.STDOUT: 0, StreamId.STDERR: 0}
-        self._found: list[Chunk] = []
 
     async def start(self) -> None:
         """The place is the end of what there is now."""
         await self._files.open()
         await self._files.go_to_end()
         self._had = {StreamId.STDOUT: 0, StreamId.STDERR: 0}
-        self._found = []
 
     def had(self, stream: StreamId, size: int) -> None:
         """So many further bytes of a stream are known."""
         self._had[stream] += size
 
     async def missing(self) -> list[Chunk]:
-        """What was logged and not had; the place moves behind it."""
+        """What was logged and not had, some 256 KiB of log at a time; the place moves behind it.  None at the end."""
         while data := await self._files.read():
+            chunks: list[Chunk] = []
             for record in parse_all(data):
                 known = min(self._had[record.stream], len(record.text))
                 self._had[record.stream] -= known
                 if known < len(record.text):
-                    self._found.append((record.stream, record.text[known:]))
-        # Kept until here, so that a caller who is cancelled meanwhile has lost nothing.
-        found, self._found = self._found, []
-        return found
+                    chunks.append((record.stream, record.text[known:]))
+            if chunks:
+                return chunks
+        return []
 
 
 def joined(logged: list[Chunk], live: list[Chunk]) -> tuple[list[Chunk], dict[StreamId, int]]:

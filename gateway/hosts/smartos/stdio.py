@@ -42,6 +42,8 @@ _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _DRAIN_S = 0.3
 _DRAIN_BYTES_PER_S = 1 << 20
 _DEFAULT_SIZE = (24, 80)
+# How long a piece of the log waits for the slowest client.
+_PATIENCE_S = 10.0
 # zlogin looks for last output for 100 ms itself.
 _LAST_WORDS_S = 1.0
 
@@ -55,6 +57,7 @@ class AttachStdio:
         self._chunks: deque[Chunk] = deque()
         self._size = 0
         self._arrived = asyncio.Event()
+        self._left_room = asyncio.Event()
         self._over = False
         self._closed = False
         self._input_ended = False
@@ -81,10 +84,17 @@ class AttachStdio:
         self._arrived.set()
         return True
 
+    async def taken(self, limit: int) -> None:
+        """Returns when at most `limit` bytes wait for this client."""
+        while self._size > limit and not self._closed and not self._over:
+            self._left_room.clear()
+            await self._left_room.wait()
+
     def end(self) -> None:
         """No more output will come; what is queued is still delivered."""
         self._over = True
         self._arrived.set()
+        self._left_room.set()
 
     async def output(self) -> AsyncIterator[Chunk]:
         """Chunks until the process has ended, or `close`."""
@@ -93,6 +103,7 @@ class AttachStdio:
                 if self._chunks:
                     chunk = self._chunks.popleft()
                     self._size -= len(chunk[1])
+                    self._left_room.set()
                     yield chunk
                 elif self._over:
                     return
@@ -128,6 +139,7 @@ class AttachStdio:
         self._closed = True
         self._chunks.clear()
         self._arrived.set()
+        self._left_room.set()
         await self._zone.left(self)
 
 
@@ -136,7 +148,7 @@ class ZoneStreams:
 
     `zonepath` as vmadm has it; `logged`: zoneadmd keeps a log (the letter g of zlog_mode); `root`: where the
     platform's own files are.  Life of a zone: `attach` as often as wanted, `connect` at each start and whenever an
-    attach was made to a running zone, `ended` at each stop, `close` when the zone is gone or the gateway ends.
+    attach was made to a running zone (`begin` first, where that is not at once), `ended` at each stop, `close` when the zone is gone or the gateway ends.
     """
 
     def __init__(
@@ -169,6 +181,7 @@ class ZoneStreams:
         self._placed = False
         self._program: Program | None = None
         self._held: list[Chunk] | None = None
+        self._logged: list[Chunk] = []
         self._eof_flag = False
         self._written = 0
         self._input_over = False
@@ -178,6 +191,7 @@ class ZoneStreams:
         self._ended = asyncio.Event()
         self._ended.set()
         self._restarting = False
+        self._told_of_runs = False
         self._failure: APIError | None = None
         self._closed = False
 
@@ -194,6 +208,18 @@ class ZoneStreams:
         """Whether anybody is attached."""
         return bool(self._clients)
 
+    def begin(self) -> None:
+        """A run begins, or is seen: to be called before `connect` where that is left to a task of its own.
+
+        Without it a `connect` that comes late would take an ended run for a new one.
+        """
+        self._told_of_runs = True
+        self._new_run()
+
+    def _new_run(self) -> None:
+        self._ended.clear()
+        self._input_over = False
+
     async def connect(self) -> None:
         """Streams flow when this returns, or nobody is attached; a zone that waits for it (`hold_start`) goes on.
 
@@ -202,19 +228,19 @@ class ZoneStreams:
         are let go then.
         """
         async with self._lock:
-            if self._ended.is_set():
-                self._ended.clear()
-                self._input_over = False
-            if self._clients and not self._closed:
-                await self._begin()
-        if self._clients and not self._closed:
+            if self._ended.is_set() and not self._told_of_runs:
+                self._new_run()
+            is_up = not self._ended.is_set() and not self._closed
+            if self._clients and is_up:
+                await self._open()
+        if self._clients and is_up:
             await self._connected.wait()
         failure, self._failure = self._failure, None
         await let_start(self._gz, self._zonepath)
         if failure is not None:
             raise failure
 
-    async def _begin(self) -> None:
+    async def _open(self) -> None:
         if self._keeper is None or self._keeper.done():
             if self._log is not None and not self._placed:
                 await self._log.start()
@@ -234,7 +260,9 @@ class ZoneStreams:
         """
         self._restarting = restarting
         self._ended.set()
-        if self._keeper is None or self._keeper.done():
+        if not self._clients:
+            self._placed = False
+        elif self._keeper is None or self._keeper.done():
             self._keeper = self._group.create_task(self._finish())
 
     async def resize(self, height: int, width: int) -> None:
@@ -301,23 +329,18 @@ class ZoneStreams:
         try:
             while self._clients and not self._ended.is_set():
                 if self._input_over and self._log is not None:
+                    self._connected.set()
                     await self._follow_log()
                     continue
                 try:
-                    await self._session()
+                    was_connected = await self._session()
                 except Unavailable as error:
-                    if not self._connected.is_set() and tries >= len(_RECONNECT_S):
+                    if tries >= len(_RECONNECT_S):
                         raise
                     log.warning("zone %s: attach is interrupted: %s", self._uuid, error.message)
-                except Conflict as error:
-                    if not self._connected.is_set() or self._log is None:
-                        raise
-                    log.warning(
-                        "zone %s: attach goes on without input: %s", self._uuid, error.message
-                    )
-                    self._input_over = True
+                    was_connected = False
+                tries = 0 if was_connected else tries + 1
                 await self._pause(_RECONNECT_S[min(tries, len(_RECONNECT_S) - 1)])
-                tries = tries + 1 if not self._connected.is_set() else 0
         except APIError as error:
             self._failure = error
             self._let_go()
@@ -350,9 +373,14 @@ class ZoneStreams:
             self._placed = False
 
     async def _catch_up(self) -> None:
-        if self._log is not None and self._placed:
-            for stream, data in await self._log.missing():
+        """By the log, which waits for its readers: but for none of them for ever."""
+        while self._log is not None and self._placed and (chunks := await self._log.missing()):
+            for stream, data in chunks:
                 self._deliver(stream, data)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    for client in tuple(self._clients):
+                        await client.taken(BEHIND_LIMIT // 4)
 
     def _let_go(self) -> None:
         clients, self._clients = self._clients, []
@@ -366,10 +394,10 @@ class ZoneStreams:
                 log.warning("zone %s: an attached client reads too slowly: let go", self._uuid)
                 self._clients.remove(client)
 
-    async def _session(self) -> None:
-        """One connection from its beginning to its end.  Conflict, Unavailable."""
+    async def _session(self) -> bool:
+        """One connection from its beginning to its end; whether there was one.  Conflict, Unavailable."""
         if not await self._served():
-            return
+            return False
         self._eof_flag = self._wants_eof() and not self._input_over
         self._written = 0
         program = await self._gz.spawn(
@@ -385,9 +413,11 @@ class ZoneStreams:
                 async for stream, data in program.output():
                     self._received(stream, data)
                 watch.cancel()
-            await self._over(program)
+            return await self._over(program)
         finally:
             self._program = None
+            if not self._input_over:
+                self._connected.clear()  # who writes waits for the next one
             await program.close()
 
     def _received(self, stream: StreamId, data: bytes) -> None:
@@ -428,29 +458,31 @@ class ZoneStreams:
 
     async def _release(self) -> None:
         """Deliver what was held back, after what the log has before it."""
-        logged = await self._log.missing() if self._log is not None else []
+        # Kept outside: who is cancelled here loses nothing of it.
+        while self._log is not None and (chunks := await self._log.missing()):
+            self._logged += chunks
         held, self._held = self._held or [], None
-        chunks, beyond = joined(logged, held)
+        whole, beyond = joined(self._logged, held)
+        self._logged = []
         for stream, size in beyond.items():
             if self._log is not None:
                 self._log.had(stream, size)
-        for stream, data in chunks:
+        for stream, data in whole:
             self._deliver(stream, data)
 
-    async def _over(self, program: Program) -> None:
-        """zlogin has ended: by the zone's end, by ours, or it never was connected."""
+    async def _over(self, program: Program) -> bool:
+        """zlogin has ended: by the zone's end, by ours, or it never was connected (False)."""
         held = self._held
         code = await program.wait()
         if held is None:
-            return
+            return True
         said = b"".join(data for _, data in held)
         if process := busy_process(said):
             raise Conflict(
                 f"cannot attach to zone {self._uuid}: process {process} of the global zone has its standard streams"
             )
         if code > 0 and not self._ended.is_set():
-            text = said.decode(errors="replace").strip()
-            raise Unavailable(
-                f"cannot attach to zone {self._uuid}: {text or f'exit status {code}'}"
-            )
+            text = said.decode(errors="replace").strip() or f"exit status {code}"
+            raise Unavailable(f"cannot attach to zone {self._uuid}: {text}")
         await self._release()
+        return False

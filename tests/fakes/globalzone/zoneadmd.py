@@ -28,6 +28,7 @@ _ROOM = 64 << 10
 # A real zlogin is quicker than zoneadmd's logging; a busy test machine may not be.
 _PATIENCE_S = 2.0
 _EOF_DELAY_S = 0.25
+_WINDOW_S, _WINDOW_STEP_S = 2.0, 0.02
 _SOCKETS = ("server_ctl", "server_out", "server_err")
 
 
@@ -120,6 +121,8 @@ class Zoneadmd:
         self._client: Client | None = None
         self._stdio: Stdio | None = None
         self._settled = asyncio.Event()
+        self._window: tuple[int, int] | None = None
+        self._silent = True
 
     @property
     def is_terminal(self) -> bool:
@@ -135,6 +138,8 @@ class Zoneadmd:
         if self.mode.startswith("g"):
             self._log.open()
         self._group.create_task(self._run(stdio))
+        if self.is_terminal:
+            self._group.create_task(self._keep_window(stdio))
 
     async def settled(self) -> None:
         """The process has ended and its output was handled."""
@@ -150,6 +155,7 @@ class Zoneadmd:
     async def _run(self, stdio: Stdio) -> None:
         try:
             async for stream, data in stdio.output():
+                self._silent = False
                 for start in range(0, len(data), BUFSIZ):
                     piece = data[start : start + BUFSIZ]
                     self._log.write(stream.name.lower(), piece)
@@ -171,9 +177,18 @@ class Zoneadmd:
             await self._stdio.write(data)
 
     async def resize(self, height: int, width: int) -> None:
-        """TIOCSWINSZ."""
+        """TIOCSWINSZ.  The device keeps the size, whether a process has it open or not."""
+        self._window = (height, width)
         if self._stdio is not None:
             await self._stdio.resize(height, width)
+
+    async def _keep_window(self, stdio: Stdio) -> None:
+        """The Linux host forgets the size of a terminal that is not there yet."""
+        begun_s = time.monotonic()
+        while self._stdio is stdio and (self._silent or time.monotonic() < begun_s + _WINDOW_S):
+            if self._window is not None:
+                await stdio.resize(*self._window)
+            await asyncio.sleep(_WINDOW_STEP_S)
 
     def hung_up(self, client: Client) -> None:
         """POLLHUP."""

@@ -59,6 +59,7 @@ class Lab:
         else:
             with tarfile.open(fileobj=BytesIO(busybox_tar())) as tar:
                 tar.extractall(root, filter="tar")
+            (root / "bin/su").unlink(missing_ok=True)
             if su == "hard":
                 shutil.copy("/bin/busybox", root / "bin/su")
                 (root / "bin/su").chmod(0o4755)

@@ -1,0 +1,304 @@
+"""Attach by one `zlogin -I`: fan-out, input, terminals, starts and ends; real processes in the fake global zone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess  # noqa: TID251 - an admin's own zlogin
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockerapi.errors import Conflict
+from dockerapi.framing import StreamId
+from gateway.hosts.smartos import stdio
+from gateway.hosts.smartos.local import LocalGlobalZone
+from gateway.hosts.smartos.logtail import joined
+from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
+from gateway.zones.host import AttachStreams, Zone
+from tests.gateway.hosts.smartos.streamslab import (
+    DEADLINE_S,
+    Lab,
+    Reading,
+    everything,
+    gz,
+    lab,
+    streams_of,
+)
+
+__all__ = ["gz", "lab"]
+
+root = pytest.mark.root
+OUT, ERR = StreamId.STDOUT, StreamId.STDERR
+ALL = AttachStreams(stdin=True)
+
+
+async def started(
+    lab: Lab, gz: LocalGlobalZone, zone: Zone, streams: ZoneStreams, group: asyncio.TaskGroup
+) -> None:
+    """As the host starts a zone that somebody is attached to; told of its end as by vmadm's events."""
+    await hold_start(gz, str(lab.zonepath(zone)), time.time_ns() // 1_000_000 + 60_000)
+    connecting = group.create_task(streams.connect())
+    await asyncio.to_thread(lab.vmadm, "start", zone.uuid)
+    group.create_task(told_of_end(lab, zone, streams))
+    await connecting
+
+
+async def told_of_end(lab: Lab, zone: Zone, streams: ZoneStreams) -> None:
+    await lab.until(zone, "stopped")
+    streams.ended()
+
+
+async def made(lab: Lab, *argv: str, **more: object) -> Zone:
+    return await asyncio.to_thread(lambda: lab.zone(*argv, **more))  # type: ignore[arg-type]
+
+
+@root
+async def test_nothing_of_a_short_command_is_lost(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "sh", "-c", "echo out; echo err >&2; seq 1 20000")
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(AttachStreams())
+        await started(lab, gz, zone, streams, group)
+        output = await everything(client)
+    assert output[OUT] == b"out\n" + b"".join(b"%d\n" % n for n in range(1, 20001))
+    assert output[ERR] == b"err\n"
+
+
+@root
+async def test_every_client_gets_everything(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "sh", "-c", "seq 1 5000; echo err >&2")
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        clients = [streams.attach(AttachStreams()) for _ in range(3)]
+        half = streams.attach(AttachStreams(stdout=False))
+        await started(lab, gz, zone, streams, group)
+        tasks = [group.create_task(everything(client)) for client in (*clients, half)]
+    outputs = [task.result() for task in tasks]
+    assert outputs[0][OUT] == b"".join(b"%d\n" % n for n in range(1, 5001))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs[3] == {OUT: b"", ERR: b"err\n"}
+
+
+@root
+@pytest.mark.parametrize("size", [0, 5, 200_000])
+async def test_the_end_of_input_reaches_the_process_and_its_answer_the_client(
+    lab: Lab, gz: LocalGlobalZone, size: int
+) -> None:
+    zone = await made(lab, "sh", "-c", "cat; echo the end", open_stdin=True)
+    data = os.urandom(size)
+    async with streams_of(lab, gz, zone, stdin_once=True) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(ALL)
+        await started(lab, gz, zone, streams, group)
+        await client.write(data)
+        await client.close_input()
+        output = await everything(client)
+    assert output[OUT] == data + b"the end\n"
+
+
+@root
+async def test_input_of_one_is_answered_to_all(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "sh", "-c", "while read line; do echo got $line; done", open_stdin=True)
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        one, two = streams.attach(ALL), streams.attach(ALL)
+        await started(lab, gz, zone, streams, group)
+        first, second = Reading(one, group), Reading(two, group)
+        await one.write(b"~ one\n")
+        await first.until(b"got ~ one\n")
+        await second.until(b"got ~ one\n")
+        await one.close_input()  # not stdin_once: leaves, and the process reads on
+        await first.end()
+        await two.write(b"two\n")
+        await second.until(b"got two\n")
+        assert streams.has_clients
+        await two.close()
+        assert not streams.has_clients
+        assert json.loads(lab.vmadm("get", zone.uuid))["state"] == "running"
+        await asyncio.to_thread(lab.vmadm, "stop", zone.uuid, "-F")
+
+
+@root
+async def test_a_later_client_gets_what_comes_from_then_on(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await lab.run(
+        "sh", "-c", "echo past; while read line; do echo got $line; done", open_stdin=True
+    )
+    await log_has(lab, zone, b"past")
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        for text in (b"one", b"two"):  # the last one who leaves ends the connection
+            client = streams.attach(ALL)
+            await streams.connect()
+            reading = Reading(client, group)
+            await client.write(text + b"\n")
+            await reading.until(b"got " + text)
+            assert reading.data == b"got " + text + b"\n"
+            await client.close()
+        await asyncio.to_thread(lab.vmadm, "stop", zone.uuid, "-F")
+
+
+async def log_has(lab: Lab, zone: Zone, text: bytes) -> None:
+    path = lab.zonepath(zone) / "logs/stdio.log"
+    async with asyncio.timeout(DEADLINE_S):
+        while not path.exists() or text not in path.read_bytes():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.02)
+
+
+@root
+async def test_a_lost_connection_comes_back_without_a_gap(lab: Lab, gz: LocalGlobalZone) -> None:
+    script = "while read line; do echo got $line; done"
+    zone = await made(lab, "sh", "-c", script, open_stdin=True)
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(ALL)
+        await started(lab, gz, zone, streams, group)
+        reading = Reading(client, group)
+        for number in range(5):
+            await client.write(b"%d\n" % number)
+            await reading.until(b"got %d\n" % number)
+            (pid,) = processes(zone.uuid)
+            os.kill(pid, 9)
+            async with asyncio.timeout(DEADLINE_S):
+                while processes(zone.uuid) in ([], [pid]):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+            await streams.connect()
+        assert reading.data == b"".join(b"got %d\n" % n for n in range(5))
+        await client.close()
+        await asyncio.to_thread(lab.vmadm, "stop", zone.uuid, "-F")
+
+
+def processes(zone: str) -> list[int]:
+    """Of `zlogin -I ZONE`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"-I" in words and zone.encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+@root
+async def test_a_zone_whose_streams_an_admin_has_is_a_conflict(
+    lab: Lab, gz: LocalGlobalZone
+) -> None:
+    zone = await lab.run("sh", "-c", "while read line; do echo got $line; done", open_stdin=True)
+    admin = subprocess.Popen(  # noqa: ASYNC220
+        ["zlogin", "-I", zone.uuid], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert admin.stdin is not None
+    assert admin.stdout is not None
+    admin.stdin.write(b"mine\n")
+    admin.stdin.flush()
+    assert await asyncio.to_thread(admin.stdout.readline) == b"got mine\n"
+    try:
+        async with streams_of(lab, gz, zone) as streams:
+            client = streams.attach(ALL)
+            with pytest.raises(Conflict, match=r"process \d+ of the global zone has its standard"):
+                await streams.connect()
+            assert await everything(client) == {OUT: b"", ERR: b""}
+            assert not streams.has_clients
+    finally:
+        admin.kill()
+        admin.wait()
+        admin.stdin.close()
+        admin.stdout.close()
+        await asyncio.to_thread(lab.vmadm, "stop", zone.uuid, "-F")
+
+
+@root
+async def test_a_terminal_is_raw_and_has_the_clients_size(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "sh", tty=True, open_stdin=True)
+    async with (
+        streams_of(lab, gz, zone, size=(40, 100)) as streams,
+        asyncio.TaskGroup() as group,
+    ):
+        client = streams.attach(ALL)
+        assert client.tty
+        await started(lab, gz, zone, streams, group)
+        reading = Reading(client, group)
+        await reading.until(b"# ")
+        await client.write(b"stty size\n")
+        await reading.until(b"40 100\r\n")
+        await client.resize(24, 77)
+        await client.write(b"stty size\n")
+        await reading.until(b"24 77\r\n")
+        assert reading.data.count(b"stty size") == 2  # the echo is the zone's, and only that
+        await client.write(b"exit\n")
+        await reading.end()
+
+
+@root
+async def test_clients_stay_while_the_zone_restarts(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "sh", "-c", "echo run")
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(AttachStreams())
+        reading = Reading(client, group)
+        streams.begin()
+        connecting = group.create_task(streams.connect())
+        await asyncio.to_thread(lab.vmadm, "start", zone.uuid)
+        await lab.until(zone, "stopped")
+        streams.ended(restarting=True)
+        await connecting
+        # vmadmd starts it: the host hears of it when it is over already.
+        await asyncio.to_thread(lab.vmadm, "start", zone.uuid)
+        await lab.until(zone, "stopped")
+        streams.begin()
+        connecting = group.create_task(streams.connect())
+        streams.ended()
+        await connecting
+        assert await reading.end() == b"run\nrun\n"
+
+
+@root
+async def test_a_start_that_fails_ends_the_streams(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "nothing-of-this-name")
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(AttachStreams())
+        await started(lab, gz, zone, streams, group)
+        assert await everything(client) == {OUT: b"", ERR: b""}
+
+
+@root
+async def test_a_client_that_is_far_behind_is_let_go_and_others_are_not(
+    lab: Lab, gz: LocalGlobalZone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdio, "BEHIND_LIMIT", 2_000_000)
+    zone = await made(lab, "sh", "-c", "yes | head -c 5000000")
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        slow, quick = streams.attach(AttachStreams()), streams.attach(AttachStreams())
+        reading = Reading(quick, group)
+        await started(lab, gz, zone, streams, group)
+        assert await reading.end() == b"y\n" * 2_500_000
+        got = (await everything(slow))[OUT]
+        assert got == b"y\n" * (len(got) // 2)
+        assert 2_000_000 <= len(got) < 5_000_000
+
+
+@root
+async def test_an_attach_that_waits_is_noted_for_dockerinit(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await made(lab, "true")
+    path = lab.zonepath(zone) / "config/metadata.json"
+    before = json.loads(path.read_text())
+    await hold_start(gz, str(lab.zonepath(zone)), 12345)
+    held = json.loads(path.read_text())
+    assert held["internal_metadata"].pop("docker:wait_for_attach") == "12345"
+    assert held == before
+    await let_start(gz, str(lab.zonepath(zone)))
+    assert json.loads(path.read_text()) == before
+
+
+@given(st.binary(max_size=40), st.integers(0, 40), st.integers(0, 40))
+def test_what_was_logged_and_what_came_live_join_without_loss(
+    data: bytes, logged: int, live: int
+) -> None:
+    logged, live = min(logged, len(data)), min(live, len(data))
+    live = min(live, logged)  # zoneadmd logs first: nothing lies between the two
+    past, now = [(OUT, data[:logged])], [(OUT, data[live:])]
+    chunks, beyond = joined(past, now)
+    text = b"".join(chunk for _, chunk in chunks)
+    # Where the text repeats itself more than one overlap is possible; the longest is taken.
+    assert text.startswith(data[:logged])
+    assert data[live:].endswith(text[logged:])
+    assert beyond[OUT] == len(text) - logged
