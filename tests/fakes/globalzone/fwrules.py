@@ -189,7 +189,7 @@ class _Parser:
         if kind == "all":
             self._word("VMS")
             return Target("wildcard", "vmall")
-        value = self._next()
+        value = self._tag_word() if kind == "tag" else self._next()
         return getattr(self, f"_{kind}")(value)  # type: ignore[no-any-return]
 
     def _ip(self, value: str) -> Target:
@@ -215,7 +215,17 @@ class _Parser:
         if self._peek() != "=":
             return Target("tag", key)
         self._next()
-        return Target("tag", key, self._next())
+        return Target("tag", key, self._tag_word())
+
+    def _tag_word(self) -> str:
+        """A plain word, or anything in quotes."""
+        if self._at < len(self._tokens):
+            place, token = self._tokens[self._at]
+            if self._text[place:].lstrip()[0] != '"' and not re.fullmatch(r"[-a-zA-Z0-9_]+", token):
+                end = re.match(r"[-a-zA-Z0-9_]*", token)
+                rest = token[end.end() :] if end else token
+                raise Failed(f"Error at character {place}: '{rest}', found: unexpected text")
+        return self._next()
 
     def _numbers(self) -> tuple[str, ...]:
         if self._peek().upper() == "PORTS":

@@ -123,6 +123,8 @@ async def test_rules_are_kept_removed_and_found_again(
     await again.remove([*one, *two])
     await again.remove(two)
     assert there(fake, name) == set()
+    await again.ensure(two)
+    assert there(fake, name) == {rule.uuid for rule in two}
 
 
 @pytest.mark.root
