@@ -36,11 +36,11 @@ LIMITS = {
 
 
 async def ask(gz: GlobalZone, settings: Settings) -> HostFacts:
-    """CommandFailed where this is no SmartOS."""
+    """APIError where this is no SmartOS."""
     try:
         sysinfo = json.loads(await gz.run(("sysinfo",), timeout_s=_TIMEOUT_S))
-    except ValueError as error:
-        raise CommandFailed("sysinfo", 0, f"sysinfo prints no JSON: {error}") from error
+    except (CommandFailed, ValueError) as error:
+        raise APIError(f"{gz.name} is no global zone of SmartOS: {error}") from error
     return facts(sysinfo, settings, resolvers=await _resolvers(gz, settings))
 
 

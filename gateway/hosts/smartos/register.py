@@ -380,9 +380,14 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _without_machine(gz: GlobalZone, error: Exception) -> APIError:
-    if isinstance(error, CommandFailed):
-        return APIError(
-            f"{gz.name} is no global zone of SmartOS, or its vminfod does not run: {error.message}",
-            detail=error.stderr,
-        )
-    return error if isinstance(error, APIError) else APIError(f"{gz.name}: {error}")
+    match error:
+        case CommandFailed():
+            return APIError(
+                f"{gz.name}: vmadm tells no events, vminfod may not run: {error.message}",
+                detail=error.stderr,
+            )
+        case APIError():
+            return error
+        case TimeoutError():
+            return APIError(f"{gz.name}: vmadm tells no events, vminfod may not run: no answer")
+    return APIError(f"{gz.name}: {error}")
