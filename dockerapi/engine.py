@@ -15,7 +15,7 @@ from typing import Protocol
 from dockerapi.filters import Filters
 from dockerapi.framing import Stdio, StreamId
 from dockerapi.models.base import JSONObject
-from dockerapi.models.containers import ContainerCreate
+from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.models.execs import ExecCreate, ExecStart
 from dockerapi.models.system import AuthConfig
 
@@ -100,6 +100,10 @@ class Containers(Protocol):
     async def pause(self, ref: str) -> None: ...
     async def unpause(self, ref: str) -> None: ...
     async def rename(self, ref: str, name: str) -> None: ...
+    async def update(self, ref: str, body: ContainerUpdate) -> JSONObject:
+        """{Warnings}."""
+        ...
+
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None: ...
     async def resize(self, ref: str, height: int, width: int) -> None: ...
 

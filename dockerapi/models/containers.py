@@ -248,3 +248,28 @@ class ContainerCreate(Body):
     shell: list[str] | None = None
     host_config: HostConfig = Field(default_factory=HostConfig)
     networking_config: NetworkingConfig = Field(default_factory=NetworkingConfig)
+
+
+class ContainerUpdate(Body):
+    """The body of update.  None = left open."""
+
+    restart_policy: RestartPolicy | None = None
+    blkio_weight: int | None = None
+    blkio_weight_device: list[dict[str, Any]] | None = None
+    blkio_device_read_bps: list[dict[str, Any]] | None = None
+    blkio_device_write_bps: list[dict[str, Any]] | None = None
+    blkio_device_read_iops: list[dict[str, Any]] | None = None
+    blkio_device_write_iops: list[dict[str, Any]] | None = None
+    cpu_shares: Integer | None = None
+    cpu_period: Integer | None = None
+    cpu_quota: Integer | None = None
+    cpu_realtime_period: Integer | None = None
+    cpu_realtime_runtime: Integer | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    kernel_memory: Integer | None = None
+    memory: Integer | None = None
+    memory_reservation: Integer | None = None
+    memory_swap: Integer | None = None
+    nano_cpus: Integer | None = None
+    pids_limit: int | None = None

@@ -11,7 +11,7 @@ from dockerapi.engine import AttachQuery, ListQuery, LogsQuery
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.filters import Filters
 from dockerapi.framing import MULTIPLEXED, RAW, StreamId, dumps, frame_each_line
-from dockerapi.models.containers import ContainerCreate
+from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.routes import parameters, shims, takeover
 from dockerapi.routes.base import Call, Route, empty, json_answer, not_built, raw_json
 from dockerapi.streams import deliver, refuse
@@ -130,6 +130,12 @@ async def rename(call: Call) -> web.StreamResponse:
     return empty(204)
 
 
+async def update(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/update."""
+    body = await call.body(ContainerUpdate, required=True)
+    return json_answer(await call.finish(call.engine.containers.update(call.name, body)))
+
+
 async def remove(call: Call) -> web.StreamResponse:
     """DELETE /containers/{id}."""
     await call.finish(
@@ -235,12 +241,12 @@ ROUTES = (
     Route("POST", "/containers/{id}/restart", restart),
     Route("POST", "/containers/{id}/kill", kill),
     Route("POST", "/containers/{id}/rename", rename),
+    Route("POST", "/containers/{id}/update", update),
     Route("POST", "/containers/{id}/pause", pause),
     Route("POST", "/containers/{id}/unpause", unpause),
     Route("POST", "/containers/{id}/attach", attach),
     Route("POST", "/containers/{id}/wait", wait),
     Route("DELETE", "/containers/{id}", remove),
-    Route("POST", "/containers/{id}/update", not_built("update")),
     Route("GET", "/containers/{id}/attach/ws", not_built("attaching by websocket")),
     Route("POST", "/containers/prune", not_built("pruning containers"), Version(1, 25)),
     Route("GET", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),

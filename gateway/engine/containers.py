@@ -25,7 +25,7 @@ from dockerapi.errors import (
 )
 from dockerapi.framing import Stdio, StreamId
 from dockerapi.models.base import JSONObject
-from dockerapi.models.containers import ContainerCreate
+from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from gateway.engine import attach as attaching
 from gateway.engine import listing, names
 from gateway.engine.creation import Creation
@@ -34,6 +34,7 @@ from gateway.engine.execs import Execs
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone, log_details, networking
+from gateway.translate import update as changing
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.signals import signal_name, signal_number
 from gateway.translate.status import status
@@ -296,6 +297,13 @@ class Containers:
             raise APIError(f"container {zone.metadata.id} is not paused")
         self._lifecycle.note(await self._zones.unpause(zone.uuid))
         self._lifecycle.emit(zone, "unpause")
+
+    async def update(self, ref: str, body: ContainerUpdate) -> JSONObject:
+        """{Warnings}."""
+        zone = self._roster.find(ref)
+        spec, warnings = changing.updated(zone, body, self._around)
+        self._lifecycle.emit(await self._zones.update(zone.uuid, spec), "update")
+        return {"Warnings": list(warnings)}
 
     async def rename(self, ref: str, name: str) -> None:
         """The old name is free at once."""

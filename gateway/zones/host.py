@@ -206,6 +206,13 @@ class ZoneHost(Protocol):
         """Conflict if the alias is taken."""
         ...
 
+    async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
+        """The zone as `spec` has it, which differs in limits, restart policy and our own metadata only.
+
+        Limits hold at once where it runs, the policy from its next exit on.
+        """
+        ...
+
     async def attach(self, uuid: ZoneUUID, streams: AttachStreams) -> Stdio:
         """Live streams, from now on; for a stopped zone from its next start on, nothing lost."""
         ...

@@ -19,6 +19,7 @@ from dockerapi.errors import (
 )
 from dockerapi.framing import StreamId
 from gateway.zones.host import AttachStreams, LogQuery, Process, ZoneChange
+from gateway.zones.metadata import Resources, encode
 from gateway.zones.spec import Filesystem, ZoneState, ZoneUUID
 from tests.contract.conftest import DEADLINE_S, Bench, collect, exists, exit_code, zone_spec
 
@@ -784,3 +785,33 @@ async def test_an_exec_stream_names_its_source(bench: Bench) -> None:
 
 def test_specs_of_the_suite_are_payloads() -> None:
     assert zone_spec("true").payload()["brand"] == "lx"
+
+
+# -- update ----------------------------------------------------------------------------------------
+
+
+async def test_a_running_zone_takes_other_limits_at_once(bench: Bench) -> None:
+    zone = await bench.start(*SLEEP)
+    resources = Resources(memory=64 << 20, memory_swap=300 << 20, pids=40)
+    data = zone.metadata.model_copy(
+        update={"runtime": zone.metadata.runtime.model_copy(update={"resources": resources})}
+    )
+    limits = {"max_physical_memory": 64, "max_locked_memory": 64, "max_swap": 300, "max_lwps": 40}
+    spec = zone.spec.model_copy(update={**limits, "internal_metadata": encode(data)})
+    changed = await bench.zones.update(zone.uuid, spec)
+    assert changed.spec.max_physical_memory == 64
+    assert bench.zones.get(zone.uuid).metadata.runtime.resources.pids == 40
+    await bench.seen(ZoneChange.UPDATED, zone)
+    sample = await bench.host.gauges.sample(zone.uuid)
+    assert sample is not None
+    assert sample.memory_limit == 64 << 20
+
+
+async def test_another_restart_policy_holds_from_the_next_exit_on(bench: Bench) -> None:
+    zone = await bench.start("sh", "-c", "trap 'exit 7' HUP; echo up; while :; do sleep 0.05; done")
+    await bench.exec(zone, "true")
+    data = zone.metadata.model_copy(update={"restart_policy": "on-failure:1"})
+    spec = zone.spec.model_copy(update={"internal_metadata": encode(data)})
+    await bench.zones.update(zone.uuid, spec)
+    await bench.zones.kill(zone.uuid, "SIGHUP")
+    await bench.seen(ZoneChange.STARTED, zone, times=2)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.restarter import BackOff, RestartPolicy
@@ -14,6 +16,8 @@ from gateway.hosts.linux.rotation import Rotation
 from gateway.hosts.linux.stdio import AttachStdio
 from gateway.zones.host import Zone
 from gateway.zones.spec import ZoneState
+
+log = logging.getLogger(__name__)
 
 
 class Resident:
@@ -50,10 +54,22 @@ class Resident:
         """Its value now."""
         return self.record.zone
 
+    def take_policy(self, words: str) -> None:
+        """Another restart policy, from the next exit on."""
+        self.policy = RestartPolicy.parse(words)
+
     @property
     def is_up(self) -> bool:
         """Its first process lives."""
         return self.record.zone.is_running
+
+    def rotate_log(self, path: Path, reopen: Callable[[], None]) -> None:
+        """If it is due.  A failure is tried again the next time."""
+        try:
+            if self.rotation is not None and self.rotation.is_due(path):
+                self.rotation.rotate(path, reopen)
+        except OSError as error:
+            log.warning("zone %s: its log is not rotated: %s", self.zone.uuid, error)
 
     @property
     def starts_with_host(self) -> bool:

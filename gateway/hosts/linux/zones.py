@@ -32,7 +32,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import StreamId
-from gateway.hosts.linux import boot, conmon, records, rotation, signals, survivors
+from gateway.hosts.linux import boot, conmon, records, relimit, rotation, signals, survivors
 from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.checks import check
@@ -192,16 +192,10 @@ class LinuxZones:
         while True:
             await asyncio.sleep(rotation.INTERVAL_S)
             for resident in self._zones.values():
-                if resident.is_up and resident.rotation is not None:
-                    self._rotate(resident, resident.rotation)
-
-    def _rotate(self, resident: Resident, limits: rotation.Rotation) -> None:
-        path = self._parts.folders.log(resident.zone.uuid)
-        try:
-            if limits.is_due(path):
-                limits.rotate(path, self._parts.folders.bundle(resident.zone.uuid).reopen_log)
-        except OSError as error:
-            log.warning("zone %s: its log is not rotated: %s", resident.zone.uuid, error)
+                if resident.is_up:
+                    uuid = resident.zone.uuid
+                    bundle = self._parts.folders.bundle(uuid)
+                    resident.rotate_log(self._parts.folders.log(uuid), bundle.reopen_log)
 
     async def _boot(self, resident: Resident) -> None:
         try:
@@ -267,6 +261,16 @@ class LinuxZones:
         return self._change(
             resident, ZoneChange.UPDATED, spec=spec.model_copy(update={"alias": alias})
         )
+
+    async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
+        """Limits into the cgroup of a zone that runs; everything into its record."""
+        resident, data = self._resident(uuid), decode(spec.internal_metadata)
+        async with resident.lock:
+            if resident.is_up:
+                path, limits = boot.cgroup(self._parts, resident.zone), data.runtime.resources
+                await asyncio.to_thread(relimit.apply, self._parts.cgroups, path, limits)
+            resident.take_policy(data.restart_policy)
+            return self._change(resident, ZoneChange.UPDATED, spec=spec, metadata=data)
 
     async def delete(self, uuid: ZoneUUID) -> None:
         """Gone for every caller on return; files, mounts and addresses follow."""

@@ -80,6 +80,20 @@ async def update(gz: GlobalZone, uuid: str, changes: Mapping[str, Any]) -> None:
     await _run(gz, uuid, "update", uuid, stdin=payload, timeout_s=_QUICK_S)
 
 
+def changes(before: ZoneSpec, after: ZoneSpec) -> dict[str, Any]:
+    """The payload of `vmadm update` that makes one of the other: properties, and metadata by set_ and remove_.  Pure."""
+    old, new = before.payload(), after.payload()
+    found = {key: value for key, value in new.items() if old.get(key) != value}
+    found |= dict.fromkeys(old.keys() - new.keys())
+    found.pop("internal_metadata", None)
+    was, now = before.internal_metadata, after.internal_metadata
+    if added := {key: value for key, value in now.items() if was.get(key) != value}:
+        found["set_internal_metadata"] = added
+    if removed := sorted(was.keys() - now.keys()):
+        found["remove_internal_metadata"] = removed
+    return found
+
+
 async def delete(gz: GlobalZone, uuid: str) -> None:
     """The zone and its datasets are gone; stopped first if it runs."""
     await _run(gz, uuid, "delete", uuid, timeout_s=_DELETE_S)

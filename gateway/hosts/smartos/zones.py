@@ -236,6 +236,21 @@ class SmartOSZones:
         register.change(resident, ZoneChange.UPDATED, replace(resident.latest, spec=spec))
         return resident.zone
 
+    async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
+        """By vmadm, which changes limits of a zone that runs at once; vmadmd reads the policy at the next exit."""
+        register, data = self._register, decode(spec.internal_metadata)
+        resident = register.resident(uuid)
+        async with resident.lock:
+            changes = vmadm.changes(resident.latest.spec, spec)
+            if resident.is_up:
+                # vmadmd restarts nothing without it; vmadm start sets it where there is a policy by then.
+                changes["autoboot"] = bool(data.restart_policy)
+            if changes:
+                await vmadm.update(self._gz, uuid, changes)
+            zone = replace(resident.latest, spec=spec, metadata=data)
+            register.change(resident, ZoneChange.UPDATED, zone)
+            return resident.zone
+
     async def delete(self, uuid: ZoneUUID) -> None:
         """Gone for every caller on return, with its datasets, volumes of its own, rules and addresses."""
         resident = self._register.resident(uuid)

@@ -203,6 +203,10 @@ class Zones:
         self._events.append(ZoneEvent(ZoneChange.DELETED, zone, time.time_ns()))
         self._wake.set()
 
+    async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
+        data = decode(spec.internal_metadata)
+        return self.change(uuid, ZoneChange.UPDATED, spec=spec, metadata=data)
+
     async def rename(self, uuid: ZoneUUID, alias: str) -> Zone:
         spec = self.get(uuid).spec.model_copy(update={"alias": alias})
         return self.change(uuid, ZoneChange.UPDATED, spec=spec)
