@@ -16,6 +16,14 @@ from gateway.hosts import command
 from gateway.hosts.command import Spawner, run
 
 
+@pytest.fixture(autouse=True, params=["pidfds", "no pidfds"])
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything once as on Linux, and once as on a platform without pidfds."""
+    if request.param == "no pidfds":
+        monkeypatch.delattr(os, "pidfd_open")
+        monkeypatch.delattr(signal, "pidfd_send_signal")
+
+
 async def test_output_of_a_program_that_succeeds_is_returned() -> None:
     assert await run(["/bin/cat"], stdin=b"x" * 300_000, timeout_s=10) == b"x" * 300_000
 
@@ -92,4 +100,37 @@ async def test_a_spawn_that_is_cancelled_leaves_no_process(monkeypatch: pytest.M
     async with asyncio.timeout(10):
         while _children() - before:  # noqa: ASYNC110 - the kernel tells of it by no event
             await asyncio.sleep(0.01)
+    spawner.close()
+
+
+async def test_many_children_are_told_apart() -> None:
+    spawner = Spawner()
+    children = [await spawner.spawn(["/bin/sh", "-c", f"exit {code}"]) for code in range(50)]
+    async with asyncio.timeout(10):
+        assert [await child.wait() for child in children] == list(range(50))
+    assert all(child.ended for child in children)
+    spawner.close()
+
+
+async def test_a_child_has_several_who_wait_and_one_may_leave() -> None:
+    spawner = Spawner()
+    child = await spawner.spawn(["/bin/sleep", "600"])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        stays = group.create_task(child.wait())
+        leaves = group.create_task(child.wait())
+        await asyncio.sleep(0)
+        leaves.cancel()
+        child.kill()
+    assert stays.result() == -signal.SIGKILL
+    spawner.close()
+
+
+def test_a_loop_may_end_before_its_children() -> None:
+    spawner = Spawner()
+    child = asyncio.run(spawner.spawn(["/bin/sleep", "600"]))
+    os.kill(child.pid, signal.SIGKILL)
+    for thread in threading.enumerate():
+        if thread.name == f"child-{child.pid}":
+            thread.join(10)
+    assert os.waitpid(child.pid, 0)[1] == signal.SIGKILL
     spawner.close()
