@@ -113,7 +113,7 @@ async def start_failure(gz: GlobalZone, zonepath: str, exit_status: int) -> tupl
         return None
     code, text = failed
     # An application may itself end with 17: the log must say that it was dockerinit.
-    if code != (ABORTED if exit_status == _SIGABRT else exit_status):
+    if exit_status != (_SIGABRT if code == ABORTED else code):
         return None
     words, exit_code = reworded(code, text)
     return exit_code, f"{CREATE_PREFIX}{words}: unknown"

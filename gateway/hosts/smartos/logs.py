@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +28,7 @@ CONSOLE_LOG = "console.log"
 
 _BLOCK = 256 << 10
 _POLL_S = 0.15
+_LOOKS = 8
 _ROTATED = re.compile(r"\.\d{8}T\d{6}Z$")
 
 
@@ -69,7 +71,7 @@ async def read_logs(
         if is_over or ended is None:
             break
         # What is written before the end is seen is read in the round after it.
-        is_over = await _wait(ended, query.until_ns)
+        log.is_over = is_over = await _wait(ended, query.until_ns)
     if not renderer.finished:
         for block in renderer.render(parse_all(log.torn)):
             yield block
@@ -83,14 +85,23 @@ async def _begin(log: LogFiles, tail: int | None) -> tuple[list[Record], int]:
     if tail <= 0:
         await log.go_to_end()
         return [], 0
-    data = b""
+    blocks: deque[bytes] = deque()
+    ends, wanted = 0, tail
     async for block, whole in log.backward():
-        data = block + data
-        records = last_lines(parse_all(data), tail, whole=whole)
+        blocks.appendleft(block)
+        ends += block.count(b"\\n")  # at least as many as lines end
+        if ends < wanted and not whole:
+            continue
+        wanted = 2 * ends  # whether or not these are enough, do not ask at each block
+        records = await asyncio.to_thread(_last_lines, b"".join(blocks), tail, whole=whole)
         if records is not None:
             await log.go_to_end()
             return records, 0
     return [], budget
+
+
+def _last_lines(log: bytes, tail: int, *, whole: bool) -> list[Record] | None:
+    return last_lines(parse_all(log), tail, whole=whole)
 
 
 async def _wait(ended: Ending, until_ns: int | None) -> bool:
@@ -126,6 +137,9 @@ class LogFiles:
         self._at = 0
         self._offset = 0
         self._rest = b""
+        self._looks = 0
+        self.is_over = False
+        """Nothing more will be written: the next read is the last, and must miss nothing."""
 
     async def open(self) -> None:
         """See what there is; the place is the beginning of the oldest."""
@@ -222,7 +236,10 @@ class LogFiles:
         if status is None:
             return False  # between the renaming and zoneadmd's new file
         moved = status.inode != file.inode or status.size < self._offset
-        if not moved and status.inode == 0 and status.size != file.size:
+        # Without inodes a new file that is as long as the old one was looks like the old one.
+        self._looks += 1
+        is_due = status.size != file.size or self.is_over or self._looks % _LOOKS == 0
+        if not moved and status.inode == 0 and is_due:
             known = {f.name for f in self.files}
             moved = any(name not in known for name in await self._rotated())
         if moved:

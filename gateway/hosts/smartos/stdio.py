@@ -412,6 +412,7 @@ class ZoneStreams:
                 watch = group.create_task(self._confirm(program))
                 async for stream, data in program.output():
                     self._received(stream, data)
+                    await asyncio.sleep(0)  # where there is always more, clients get their turn too
                 watch.cancel()
             return await self._over(program)
         finally:
