@@ -6,7 +6,7 @@ the limit.  Rules and words are moby's.
 
 from __future__ import annotations
 
-from dockerapi.errors import Conflict, InvalidParameter
+from dockerapi.errors import Conflict
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate, HostConfig
 from gateway.translate import limits, smartos
@@ -42,14 +42,15 @@ def updated(
     if policy is not None and policy.name:
         check_restart_policy(policy)
         if before.get("AutoRemove") and policy.name != "no":
-            raise Conflict(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container"
+            raise _refusal(
+                zone,
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
             )
     sent = body.model_dump(by_alias=True, exclude_none=True, exclude={"restart_policy"})
-    _check_pairs(before, sent)
+    _check_pairs(zone, before, sent)
     after = before | {key: sent[key] for key in _FIELDS if sent.get(key)}
     if "PidsLimit" in sent:
-        after["PidsLimit"] = sent["PidsLimit"] if sent["PidsLimit"] > 0 else None
+        after["PidsLimit"] = max(sent["PidsLimit"], 0)
     if policy is not None and policy.name:
         after["RestartPolicy"] = policy.model_dump(by_alias=True)
     host = HostConfig.model_validate(
@@ -63,22 +64,28 @@ def updated(
     return _spec(zone, after, host, around), tuple(warnings)
 
 
-def _check_pairs(before: JSONObject, sent: JSONObject) -> None:
+def _refusal(zone: Zone, reason: str) -> Conflict:
+    return Conflict(f"Cannot update container {zone.metadata.id}: {reason}")
+
+
+def _check_pairs(zone: Zone, before: JSONObject, sent: JSONObject) -> None:
     """Limits that only go together."""
     for name, key in (("Period", "CpuPeriod"), ("Quota", "CpuQuota")):
         if sent.get("NanoCpus") and before.get(key):
-            raise Conflict(
-                f"Conflicting options: Nano CPUs cannot be updated as CPU {name} has already been set"
+            raise _refusal(
+                zone,
+                f"Conflicting options: Nano CPUs cannot be updated as CPU {name} has already been set",
             )
         if sent.get(key) and before.get("NanoCpus"):
-            raise Conflict(
-                f"Conflicting options: CPU {name} cannot be updated as NanoCPUs has already been set"
+            raise _refusal(
+                zone,
+                f"Conflicting options: CPU {name} cannot be updated as NanoCPUs has already been set",
             )
-    swap = before.get("MemorySwap") or 0
-    if sent.get("Memory", 0) > swap > 0 and not sent.get("MemorySwap"):
-        raise InvalidParameter(
+    if sent.get("Memory", 0) > (before.get("MemorySwap") or 0) and not sent.get("MemorySwap"):
+        raise _refusal(
+            zone,
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at"
-            " the same time"
+            " the same time",
         )
 
 
