@@ -22,8 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dockerapi.errors import CommandFailed
+from dockerapi.framing import StreamId
+from gateway.hosts.inlet import Inlet, Outlet, pipe
 
-_READ_SIZE = 65536
 _STDERR_LIMIT = 65536
 
 
@@ -224,30 +225,29 @@ async def run(
     return output.result()
 
 
+# Not by the loop's pipe transports: uvloop closes a pipe's number twice, and in between a thread may have come to
+# own it.  Seen as "Bad file descriptor" of whatever was opened at that moment.
+
+
 async def _read_all(descriptor: int, limit: int | None) -> bytes:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
-    )
+    inlet = Inlet({descriptor: pipe(descriptor, StreamId.STDOUT)}, os.close)
     kept = bytearray()
     try:
-        while data := await reader.read(_READ_SIZE):
-            if limit is None or len(kept) < limit:
-                kept += data
+        while chunks := await inlet.next():
+            for _, data in chunks:
+                if limit is None or len(kept) < limit:
+                    kept += data
     finally:
-        transport.close()
+        inlet.close()
     return bytes(kept)
 
 
 async def _write_all(descriptor: int, data: bytes) -> None:
-    loop = asyncio.get_running_loop()
-    file = os.fdopen(descriptor, "wb", 0)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, file)
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    os.set_blocking(descriptor, False)
+    outlet = Outlet(descriptor)
     try:
-        writer.write(data)
-        await writer.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        return  # the program did not want all of it; its exit status tells whether that was right
+        # What the program does not want is dropped; its exit status tells whether that was right.
+        await outlet.write(data)
     finally:
-        transport.close()
+        outlet.close()
+        os.close(descriptor)
