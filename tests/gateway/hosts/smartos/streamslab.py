@@ -18,12 +18,16 @@ from typing import Any
 import pytest
 
 from dockerapi.framing import Stdio, StreamId
+from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
+from gateway.hosts.smartos.ssh import SSHGlobalZone
 from gateway.hosts.smartos.stdio import ZoneStreams
+from gateway.settings import SmartOSSettings
 from gateway.zones.host import Process, Zone
 from gateway.zones.metadata import decode
 from gateway.zones.spec import ZoneSpec, ZoneState
 from tests.contract.conftest import busybox_tar
+from tests.fakes import sshd
 from tests.fakes.globalzone import process
 
 DEADLINE_S = 20.0
@@ -152,9 +156,33 @@ async def gz(lab: Lab) -> AsyncIterator[LocalGlobalZone]:
         yield zone
 
 
+@pytest.fixture(scope="module")
+def far(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
+    """The way to the lab's global zone as to another machine."""
+    names = ("PATH", "ZONEGATE_FAKE_GZ")
+    server = sshd.start(
+        tmp_path_factory.mktemp("sshd"), {name: lab.fake.environment[name] for name in names}
+    )
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def far_gz(lab: Lab, far: sshd.Sshd) -> AsyncIterator[GlobalZone]:
+    """The same global zone by SSH."""
+    settings = SmartOSSettings(
+        host=far.url,
+        identity_file=far.identity_file,
+        known_hosts=far.known_hosts,
+        root=lab.root,
+    )
+    async with await SSHGlobalZone.open(settings) as zone:
+        yield zone
+
+
 @asynccontextmanager
 async def streams_of(
-    lab: Lab, gz: LocalGlobalZone, zone: Zone, **more: Any
+    lab: Lab, gz: GlobalZone, zone: Zone, **more: Any
 ) -> AsyncIterator[ZoneStreams]:
     """As the host makes them."""
     async with asyncio.TaskGroup() as group:
@@ -221,5 +249,5 @@ class Reading:
 
 
 __all__ = [
-    "BARE", "DEADLINE_S", "IMAGE", "LINKED", "WITH_SU", "Lab", "Reading", "everything", "exec_of", "gz", "lab", "streams_of",
+    "BARE", "DEADLINE_S", "IMAGE", "LINKED", "WITH_SU", "Lab", "Reading", "everything", "exec_of", "far", "far_gz", "gz", "lab", "streams_of",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from dockerapi.errors import InvalidParameter, NotSupported, StartFailure
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos import execs
 from gateway.hosts.smartos.execs import Exec, Preamble
+from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.zones.host import Process, Zone
 from tests.gateway.hosts.smartos.streamslab import (
@@ -23,18 +24,20 @@ from tests.gateway.hosts.smartos.streamslab import (
     Reading,
     everything,
     exec_of,
+    far,
+    far_gz,
     gz,
     lab,
 )
 
-__all__ = ["gz", "lab"]
+__all__ = ["far", "far_gz", "gz", "lab"]
 
 root = pytest.mark.root
 IDLE = ("sleep", "600")
 
 
 async def run(
-    lab: Lab, gz: LocalGlobalZone, zone: Zone, process: Process, stdin: bytes | None = None
+    lab: Lab, gz: GlobalZone, zone: Zone, process: Process, stdin: bytes | None = None
 ) -> tuple[dict[StreamId, bytes], int]:
     """Both streams and the code of an exec that ends by itself."""
     try:
@@ -274,6 +277,22 @@ async def test_an_exec_in_a_stopped_zone_is_told(lab: Lab, gz: LocalGlobalZone) 
     zone = await asyncio.to_thread(lab.zone, *IDLE)
     with pytest.raises(StartFailure, match="login allowed only to running zones"):
         await run(lab, gz, zone, exec_of("true"))
+
+
+@root
+async def test_an_exec_on_another_machine_is_the_same(lab: Lab, far_gz: GlobalZone) -> None:
+    zone = await lab.run(*IDLE, image=WITH_SU, env=["A=it's"])
+    data = os.urandom(300_000)
+    output, code = await run(lab, far_gz, zone, exec_of("cat", attach_stdin=True), stdin=data)
+    assert (output[StreamId.STDOUT], code) == (data, 0)
+    process = exec_of("sh", "-c", "echo $A $B; pwd; exit 3", env=("B=$x",), workdir="/tmp")
+    output, code = await run(lab, far_gz, zone, process)
+    assert (output[StreamId.STDOUT], code) == (b"it's $x\n/tmp\n", 3)
+    with pytest.raises(StartFailure, match="executable file not found"):
+        await run(lab, far_gz, zone, exec_of("nothing"))
+    process = exec_of("sh", "-c", "stty size; exit 5", tty=True, console_size=(33, 44))
+    output, code = await run(lab, far_gz, zone, process)
+    assert (output[StreamId.STDOUT], code) == (b"33 44\r\n", 5)
 
 
 # -- the lines before the command's own -----------------------------------------------------------

@@ -16,21 +16,25 @@ from hypothesis import strategies as st
 from dockerapi.errors import Conflict
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos import stdio
+from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.logtail import joined
 from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
 from gateway.zones.host import AttachStreams, Zone
+from tests.fakes.sshd import Sshd
 from tests.gateway.hosts.smartos.streamslab import (
     DEADLINE_S,
     Lab,
     Reading,
     everything,
+    far,
+    far_gz,
     gz,
     lab,
     streams_of,
 )
 
-__all__ = ["gz", "lab"]
+__all__ = ["far", "far_gz", "gz", "lab"]
 
 root = pytest.mark.root
 OUT, ERR = StreamId.STDOUT, StreamId.STDERR
@@ -38,7 +42,7 @@ ALL = AttachStreams(stdin=True)
 
 
 async def started(
-    lab: Lab, gz: LocalGlobalZone, zone: Zone, streams: ZoneStreams, group: asyncio.TaskGroup
+    lab: Lab, gz: GlobalZone, zone: Zone, streams: ZoneStreams, group: asyncio.TaskGroup
 ) -> None:
     """As the host starts a zone that somebody is attached to; told of its end as by vmadm's events."""
     await hold_start(gz, str(lab.zonepath(zone)), time.time_ns() // 1_000_000 + 60_000)
@@ -274,6 +278,81 @@ async def test_a_client_that_is_far_behind_is_let_go_and_others_are_not(
         got = (await everything(slow))[OUT]
         assert got == b"y\n" * (len(got) // 2)
         assert 2_000_000 <= len(got) < 5_000_000
+
+
+# -- by SSH ---------------------------------------------------------------------------------------
+
+
+@root
+async def test_nothing_of_a_short_command_is_lost_on_another_machine(
+    lab: Lab, far_gz: GlobalZone
+) -> None:
+    zone = await made(lab, "sh", "-c", "cat; echo err >&2; seq 1 3000", open_stdin=True)
+    async with (
+        streams_of(lab, far_gz, zone, stdin_once=True) as streams,
+        asyncio.TaskGroup() as group,
+    ):
+        client = streams.attach(ALL)
+        await started(lab, far_gz, zone, streams, group)
+        await client.write(b"input\n")
+        await client.close_input()
+        output = await everything(client)
+    assert output[OUT] == b"input\n" + b"".join(b"%d\n" % n for n in range(1, 3001))
+    assert output[ERR] == b"err\n"
+
+
+@root
+async def test_a_terminal_of_another_machine_has_the_clients_size(
+    lab: Lab, far_gz: GlobalZone
+) -> None:
+    zone = await made(lab, "sh", tty=True, open_stdin=True)
+    async with (
+        streams_of(lab, far_gz, zone, size=(40, 100)) as streams,
+        asyncio.TaskGroup() as group,
+    ):
+        client = streams.attach(ALL)
+        await started(lab, far_gz, zone, streams, group)
+        reading = Reading(client, group)
+        await reading.until(b"# ")
+        await client.resize(24, 77)
+        await client.write(b"stty size\n")
+        await reading.until(b"24 77\r\n")
+        await client.write(b"exit\n")
+        await reading.end()
+
+
+@root
+async def test_an_attach_outlives_a_lost_connection_to_the_machine(
+    lab: Lab, far: Sshd, far_gz: GlobalZone
+) -> None:
+    script = "while read line; do echo got $line; (sleep 0.2; echo later $line) & done"
+    zone = await made(lab, "sh", "-c", script, open_stdin=True)
+    async with streams_of(lab, far_gz, zone) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(ALL)
+        await started(lab, far_gz, zone, streams, group)
+        reading = Reading(client, group)
+        expected = b""
+        for number in range(3):
+            await client.write(b"%d\n" % number)
+            await reading.until(b"got %d\n" % number)
+            await asyncio.to_thread(far.drop)
+            await reading.until(b"later %d\n" % number)
+            expected += b"got %d\nlater %d\n" % (number, number)
+            await reconnected(lab, zone, streams)
+        assert reading.data == expected
+        await client.close()
+        await asyncio.to_thread(lab.vmadm, "stop", zone.uuid, "-F")
+
+
+async def reconnected(lab: Lab, zone: Zone, streams: ZoneStreams) -> None:
+    """A new zlogin has the streams, and clients may write."""
+    async with asyncio.timeout(DEADLINE_S):
+        while len(processes(zone.uuid)) != 1:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+    await streams.connect()
+
+
+# -- parts ----------------------------------------------------------------------------------------
 
 
 @root
