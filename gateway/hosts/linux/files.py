@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
+from dockerapi.framing import StreamId
 from gateway.hosts.command import Child, default_spawner
+from gateway.hosts.inlet import Inlet, Outlet, pipe
 from gateway.hosts.linux import boot, copier
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.zones import LinuxZones
 from gateway.zones.host import ChangeKind, PathChange, PathStatus, Zone
 from gateway.zones.spec import ZoneUUID
 
-_BLOCK = 1 << 18
-_RESULT_LIMIT = 64 << 20  # the list of changes is one line
 _ERRORS = {"not_found": NotFound, "invalid": InvalidParameter, "forbidden": Forbidden}
 Plan = dict[str, Any]
 
@@ -143,7 +142,7 @@ async def _blocks(
     context: AbstractAsyncContextManager[_Work], work: _Work
 ) -> AsyncGenerator[bytes, None]:
     try:
-        while block := await work.output.read(_BLOCK):
+        async for block in work.output():
             yield block
         if await work.child.wait() != 0:
             raise APIError("copying ended early")
@@ -154,14 +153,16 @@ async def _blocks(
 class _Work:
     """A copier under way."""
 
-    def __init__(self, child: Child, output: asyncio.StreamReader, tar: int) -> None:
+    def __init__(self, child: Child, output: int, tar: int) -> None:
         self.child = child
-        self.output = output
+        # Not by the loop's pipe transports: see hosts/command.py.
+        self._inlet = Inlet({output: pipe(output, StreamId.STDOUT)}, os.close)
+        self._begun = b""
         self._tar = tar
 
     async def result(self) -> Plan:
         """Its first line; what it refused is raised."""
-        line = await self.output.readline()
+        line = await self._line()
         if not line:
             status = await self.child.wait()
             raise APIError(f"copying failed: the process ended with status {status}")
@@ -170,23 +171,36 @@ class _Work:
             raise _ERRORS.get(result["error"], APIError)(result["message"])
         return result
 
+    async def _line(self) -> bytes:
+        parts = [self._begun]
+        while b"\n" not in parts[-1] and (chunks := await self._inlet.next()):
+            parts.append(b"".join(data for _, data in chunks))
+        line, _, self._begun = b"".join(parts).partition(b"\n")
+        return line
+
+    async def output(self) -> AsyncGenerator[bytes, None]:
+        """What comes after the result."""
+        if self._begun:
+            yield self._begun
+        while chunks := await self._inlet.next():
+            for _, data in chunks:
+                yield data
+
     async def feed(self, blocks: AsyncIterator[bytes]) -> None:
         """All of an upload; what it does not want any more is read and dropped."""
-        loop = asyncio.get_running_loop()
-        file = os.fdopen(self._tar, "wb", 0)
-        self._tar = -1
-        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, file)
-        writer = asyncio.StreamWriter(transport, protocol, None, loop)
+        descriptor, self._tar = self._tar, -1
+        os.set_blocking(descriptor, False)
+        outlet = Outlet(descriptor)
         try:
             async for block in blocks:
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    writer.write(block)
-                    await writer.drain()
+                await outlet.write(block)
         finally:
-            transport.close()
+            outlet.close()
+            os.close(descriptor)
 
     def close(self) -> None:
-        """Let go of what nobody fed."""
+        """Let go of its streams."""
+        self._inlet.close()
         if self._tar >= 0:
             os.close(self._tar)
             self._tar = -1
@@ -208,15 +222,10 @@ async def _running(plan: Plan, *, with_input: bool = False) -> AsyncGenerator[_W
         for descriptor in (tar_read, out_write):
             if descriptor >= 0:
                 os.close(descriptor)
-    reader = asyncio.StreamReader(limit=_RESULT_LIMIT)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(out_read, "rb", 0)
-    )
-    work = _Work(child, reader, tar_write)
+    work = _Work(child, out_read, tar_write)
     try:
         yield work
     finally:
         work.close()
-        transport.close()
         child.kill()
         await child.wait()
