@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess  # noqa: TID251 - the programs are processes
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.conftest import IMAGE, Vmadm, docker_payload
-from tests.fakes.globalzone.process import FakeGZ, start
+from tests.fakes.conftest import DEADLINE_S, IMAGE, Vmadm, docker_payload
+from tests.fakes.globalzone.process import BIN, FakeGZ, start
 
 pytestmark = pytest.mark.root
 
@@ -501,6 +503,42 @@ def test_faults_strike_as_often_as_ordered(vmadm: Vmadm) -> None:
     fake.fault("vmadm", "create", times=1, after=True, stderr="too late", code=1)
     assert "too late" in vmadm.fails("create", stdin=docker_payload("true"))
     assert len(vmadm("lookup").split()) == 1
+
+
+def test_a_creation_that_fails_midway_leaves_nothing(vmadm: Vmadm) -> None:
+    vmadm.fake.fault("vmadm", "create", midway=True, stderr="out of space", times=1)
+    with vmadm.events() as events:
+        events.until("ready")
+        assert vmadm.fails("create", stdin=docker_payload("true")) == "out of space\n"
+        assert [event["type"] for event in events.until("delete")] == ["create", "delete"]
+    assert vmadm("lookup") == ""
+
+
+@pytest.mark.parametrize("act", ["create", "delete"])
+def test_a_vmadm_that_is_killed_leaves_half_a_machine(vmadm: Vmadm, act: str) -> None:
+    uuid = "11111111-0000-4000-8000-000000000001"
+    if act == "delete":
+        vmadm.create("true", uuid=uuid)
+    vmadm.fake.fault("vmadm", act, midway=True, hang=True, times=1)
+    dataset = vmadm.fake.root / "zones" / uuid
+    hung = subprocess.Popen(
+        [str(BIN / "vmadm"), act, *([uuid] if act == "delete" else [])],
+        env=vmadm.fake.environment,
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    assert hung.stdin is not None
+    hung.stdin.write(json.dumps(docker_payload("true") | {"uuid": uuid}))
+    hung.stdin.close()
+    deadline = time.monotonic() + DEADLINE_S
+    while (dataset / "logs").exists() is (act == "delete") and time.monotonic() < deadline:
+        os.sched_yield()
+    hung.kill()
+    hung.wait()
+    assert vmadm.get(uuid)["state"] == ("provisioning" if act == "create" else "stopped")
+    vmadm("delete", uuid)
+    assert not dataset.exists()
+    assert vmadm("lookup") == ""
 
 
 # --- the process

@@ -98,15 +98,15 @@ async def _run(gz: GZ, call: Call) -> int:
 
 async def _program(gz: GZ, call: Call) -> int:
     fault = faults.strike(gz.root, call.argv)
-    if fault is not None and fault.hang:
-        await asyncio.Event().wait()
-    if fault is not None and not fault.after:
-        raise Failed(fault.stderr, fault.code)
+    if fault is not None and fault.midway:
+        call.midway = fault.act
+    elif fault is not None and not fault.after:
+        await fault.act()
     name = call.argv[0].replace("-", "_")
     program = importlib.import_module(f"tests.fakes.globalzone.programs.{name}")
     code: int = await program.main(gz, call)
-    if fault is not None:
-        raise Failed(fault.stderr, fault.code)
+    if fault is not None and fault.after:
+        await fault.act()
     return code
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+
+async def _go_on() -> None:
+    """No fault is on order."""
 
 
 @dataclass(slots=True)
@@ -21,6 +26,8 @@ class Call:
     cwd: str
     fds: tuple[int, int, int]
     signals: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    midway: Callable[[], Awaitable[None]] = _go_on
+    """To be awaited where a program is half done: a fault on order strikes there."""
 
     @property
     def arguments(self) -> list[str]:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,9 @@ class Machines:
 
     # --- create
 
-    async def create(self, payload: Mapping[str, Any]) -> tuple[Machine, list[str]]:
+    async def create(
+        self, payload: Mapping[str, Any], midway: Callable[[], Awaitable[None]]
+    ) -> tuple[Machine, list[str]]:
         """The machine, started if it boots by itself, and the keys that were dropped.
 
         A failed create leaves nothing; one whose vmadm was killed leaves what it had made, in state
@@ -189,7 +191,7 @@ class Machines:
         machine.save()
         self._emit("create", machine, [])
         try:
-            await self._provision(machine)
+            await self._provision(machine, midway)
         except Failed:
             await self._clear(machine)
             raise
@@ -198,9 +200,10 @@ class Machines:
                 await self.boots.boot(machine)
         return machine, made.dropped
 
-    async def _provision(self, machine: Machine) -> None:
+    async def _provision(self, machine: Machine, midway: Callable[[], Awaitable[None]]) -> None:
         vm = machine.vm
         await storage.make(self._gz, machine)
+        await midway()
         if machine.is_docker:
             configfiles.write(machine.zonepath, vm)
             mounts = configfiles.mounts(vm)
@@ -318,7 +321,7 @@ class Machines:
             configfiles.write(machine.zonepath, machine.vm)
         return changed.dropped
 
-    async def delete(self, machine: Machine) -> None:
+    async def delete(self, machine: Machine, midway: Callable[[], Awaitable[None]]) -> None:
         """Stopped first; its datasets go, volumes too."""
         for flag in ("indestructible_zoneroot", "indestructible_delegated"):
             if machine.vm.get(flag):
@@ -329,11 +332,14 @@ class Machines:
         if machine.is_up:
             await self.boots.halt(machine)
         async with machine.lock:
+            if machine.uuid not in self.vms:
+                raise Failed(f"{machine.uuid}: No such zone configured")
+            await self.boots.discard(machine)
+            await storage.destroy(self._gz, machine)
+            await midway()
             await self._clear(machine)
 
     async def _clear(self, machine: Machine) -> None:
-        if machine.uuid not in self.vms:
-            raise Failed(f"{machine.uuid}: No such zone configured")
         await self.boots.discard(machine)
         await storage.destroy(self._gz, machine)
         machine.forget()

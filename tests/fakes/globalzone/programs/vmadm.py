@@ -113,7 +113,7 @@ async def _warn(call: Call, dropped: Sequence[str]) -> None:
 async def _create(gz: GZ, call: Call, arguments: Sequence[str]) -> int:
     found, _ = _split(arguments, options="f")
     payload = await _payload(gz, call, found.get("f", ""))
-    machine, dropped = await gz.machines.create(payload)
+    machine, dropped = await gz.machines.create(payload, call.midway)
     await _warn(call, dropped)
     await call.err(f"Successfully created VM {machine.uuid}\n")
     return 0
@@ -198,7 +198,7 @@ async def _delete(gz: GZ, call: Call, arguments: Sequence[str]) -> int:
     _, rest = _split(arguments)
     uuid = _uuid("delete", rest)
     try:
-        await gz.machines.delete(gz.machines.get(uuid))
+        await gz.machines.delete(gz.machines.get(uuid), call.midway)
     except Failed as error:
         raise Failed(f"Failed to delete VM {uuid}: {error}") from error
     await call.err(f"Successfully deleted VM {uuid}\n")
