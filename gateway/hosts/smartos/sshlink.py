@@ -146,7 +146,9 @@ class _Stream(asyncssh.SSHTCPSession[bytes]):
         self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Closed, or lost."""
+        """Closed, or lost: whoever reads knows the errors of sockets only."""
+        if exc is not None and not isinstance(exc, OSError):
+            exc = ConnectionResetError(errno.ECONNRESET, str(exc))
         self._protocol.connection_lost(exc)
         self._on_lost()
 

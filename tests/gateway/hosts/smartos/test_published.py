@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import uuid
 from collections.abc import AsyncIterator
@@ -16,8 +17,11 @@ from dockerapi.errors import APIError, NotSupported, Unavailable
 from gateway.hosts.ports import ephemeral_range
 from gateway.hosts.smartos.published import PublishedPorts, Way
 from gateway.hosts.smartos.reach import on_link
+from gateway.hosts.smartos.ssh import SSHGlobalZone
+from gateway.settings import SmartOSSettings
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
+from tests.fakes import sshd
 
 NIC = Nic(nic_tag="admin", ip="127.0.0.2", netmask="255.0.0.0")
 HERE = Way(IPv4Address("127.0.0.2"), None)
@@ -243,3 +247,38 @@ async def test_a_half_written_file_of_ports_is_as_none(tmp_path: Path) -> None:
 def test_a_network_that_this_machine_is_on_is_reached_straight() -> None:
     assert on_link(IPv4Address("127.0.0.9"), IPv4Network("127.0.0.0/8"))
     assert not on_link(IPv4Address("198.51.100.9"), IPv4Network("198.51.100.0/24"))
+
+
+@pytest.mark.root
+async def test_a_port_leads_through_a_real_ssh_connection_and_its_loss_is_only_a_closed_one(
+    published: PublishedPorts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = sshd.start(tmp_path / "sshd", {"PATH": os.environ["PATH"]})
+    settings = SmartOSSettings(
+        host=server.url, identity_file=server.identity_file, known_hosts=server.known_hosts
+    )
+    try:
+        async with await SSHGlobalZone.open(settings) as gz, zone_server() as port:
+            asked = PublishedPort(zone_port=port, host_ip="127.0.0.1", host_port=free_port())
+            way = Way(IPv4Address("127.0.0.2"), gz.connect)
+            await published.publish(new_zone(), NIC, [asked], way, "web")
+            assert await said("127.0.0.1", asked.host_port) == b"HELLO"
+            large = b"x" * 3_000_000
+            assert await said("127.0.0.1", asked.host_port, large) == large.upper()
+            async with asyncio.TaskGroup() as group:
+                answers = [
+                    group.create_task(said("127.0.0.1", asked.host_port, f"n{n}".encode()))
+                    for n in range(20)
+                ]
+            assert [task.result() for task in answers] == [f"N{n}".encode() for n in range(20)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", asked.host_port)
+            writer.write(b"half")
+            await writer.drain()
+            server.drop()
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reader.read() == b""
+            writer.close()
+            assert await said("127.0.0.1", asked.host_port) == b"HELLO", "it comes back"
+        assert "Unhandled" not in caplog.text
+    finally:
+        server.stop()
