@@ -18,6 +18,7 @@ from typing import Protocol
 
 from dockerapi.errors import APIError, NoSuchContainer, NotRunning, StartFailure
 from gateway.hosts.smartos import dockerinit, starting, vmadm
+from gateway.hosts.smartos.accounts import make_known
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
@@ -89,6 +90,7 @@ class Runs:
         is_container = resident.kind is brands.Kind.CONTAINER
         if is_container:
             await self._gz.remove(starting.init_log(resident.zonepath))
+            await make_known(self._gz, resident.zonepath, resident.zone.metadata.user)
         if resident.streams is not None and resident.streams.has_clients:
             until_ms = time.time_ns() // 1_000_000 + _ATTACH_TIMEOUT_MS
             await hold_start(self._gz, resident.zonepath, until_ms)

@@ -484,6 +484,11 @@ async def test_a_bind_is_made_where_asked_for(bench: Bench, tmp_path: Path) -> N
     assert zone.spec.filesystems[0].source == str(source)
 
 
+async def test_a_number_that_the_image_does_not_know_is_not_root(bench: Bench) -> None:
+    code, out, _ = await bench.run("sh", "-c", "id -u; id -g", user="1234:4321")
+    assert (code, out) == (0, b"1234\n4321\n")
+
+
 async def test_the_root_has_a_size(bench: Bench) -> None:
     zone = await bench.create("true")
     assert await bench.zones.root_size(zone.uuid) >= 0
