@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from gateway.hosts.smartos import facts
 from gateway.hosts.smartos.datasets import ZFSDatasets
@@ -130,8 +131,9 @@ class SmartOSHost:
 
     @property
     def facts(self) -> HostFacts:
-        """As found at the opening."""
-        return self._facts
+        """As found at the opening, and what of the networks does not work."""
+        warnings = (*self._facts.warnings, *self._networks.warnings())
+        return replace(self._facts, warnings=warnings)
 
     @property
     def files(self) -> SmartOSFiles:

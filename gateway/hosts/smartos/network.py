@@ -46,16 +46,18 @@ _MTU = "com.docker.network.driver.mtu"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
-def check_mode(mode: str) -> None:
-    """NotSupported for a network mode that no zone can have: "host", or "zone:UUID" for another's network."""
-    if mode == "host":
-        raise NotSupported(
-            "network mode host is not supported on SmartOS: a zone always has an IP stack of its own"
+def check(settings: SmartOSSettings) -> None:
+    """InvalidParameter if the default network's values do not belong together."""
+    if not settings.subnet:
+        return
+    subnet = IPv4Network(settings.subnet)
+    if settings.gateway and IPv4Address(settings.gateway) not in subnet:
+        raise InvalidParameter(
+            f"smartos.gateway {settings.gateway} is not in smartos.subnet {subnet}"
         )
-    if mode.startswith("zone:"):
-        raise NotSupported(
-            "network mode container is not supported on SmartOS: zones cannot share an IP stack"
-        )
+    span = _span(settings)
+    if span and not all(address in subnet for address in span):
+        raise InvalidParameter(f"smartos.range {settings.range} is not in smartos.subnet {subnet}")
 
 
 def addresses_of(nics: Iterable[Mapping[str, object]]) -> tuple[IPv4Address, ...]:
@@ -112,8 +114,9 @@ class SmartOSNetworks:
     async def open(cls, gz: GlobalZone, settings: Settings) -> SmartOSNetworks:
         """Networks are as they were, what is half made is gone.  Then `learn` every zone, then `adopt`.
 
-        What the machine refuses does not stop the gateway: `warnings` says it.  Unavailable if it is not reached.
+        What the machine refuses does not stop the gateway: `warnings` says it.  InvalidParameter: see `check`.
         """
+        check(settings.smartos)
         self = cls(gz, settings)
         self._lay_out()
         await self._look_around()
@@ -232,7 +235,10 @@ class SmartOSNetworks:
         )
 
     def _check_lease(self, network: Network, request: NetworkRequest) -> None:
-        check_mode(network.name)
+        if network.name == "host":
+            raise NotSupported(
+                "network mode host is not supported on SmartOS: a zone always has an IP stack of its own"
+            )
         if network.name == "bridge" and not network.subnet:
             raise InvalidParameter(
                 "network bridge has no addresses to give: set smartos.subnet (and gateway, range) for"

@@ -16,7 +16,7 @@ import pytest
 from dockerapi.errors import APIError, Conflict, Forbidden, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.networks import uuid_of
 from gateway.hosts.smartos.local import LocalGlobalZone
-from gateway.hosts.smartos.network import SmartOSNetworks, addresses_of, check_mode
+from gateway.hosts.smartos.network import SmartOSNetworks, addresses_of
 from gateway.settings import AddressPool, Settings
 from gateway.zones.host import Network, NetworkRequest
 from gateway.zones.spec import Nic, ZoneUUID
@@ -172,11 +172,22 @@ async def test_a_mac_is_taken_as_asked_for_and_an_address_only_on_user_networks(
         networks.lease(new_uuid(), ask("nowhere"))
 
 
-@pytest.mark.parametrize("mode", ["host", f"zone:{IMAGE}"])
-def test_a_mode_that_no_zone_can_have_is_refused_with_the_reason(mode: str) -> None:
-    with pytest.raises(NotSupported, match=r"SmartOS: (a zone|zones)"):
-        check_mode(mode)
-    check_mode("")
+async def test_host_and_none_have_no_addresses(networks: SmartOSNetworks) -> None:
+    with pytest.raises(NotSupported, match="SmartOS: a zone always has an IP stack of its own"):
+        networks.lease(new_uuid(), ask("host"))
+    with pytest.raises(InvalidParameter, match="network none has no addresses to give"):
+        networks.lease(new_uuid(), ask("none"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"gateway": "192.0.2.1"}, {"range": "192.0.2.1-192.0.2.9"}, {"subnet": "192.0.2.0/24"}],
+)
+async def test_settings_that_do_not_belong_together_are_refused_at_start(
+    gz: LocalGlobalZone, fake: FakeGZ, tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidParameter, match=r"is not in smartos\.subnet"):
+        await SmartOSNetworks.open(gz, told(fake, tmp_path, **wrong))
 
 
 async def test_addresses_of_other_zones_and_of_the_machine_are_nobodys(

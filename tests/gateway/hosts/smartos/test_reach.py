@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dockerapi.errors import APIError, CommandFailed, NotSupported
+from gateway.hosts.smartos import firewall
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.settings import AddressPool, Settings
@@ -245,6 +246,21 @@ async def test_a_rule_that_cannot_be_added_leaves_no_port_taken(
     assert await networks.connect(other)
     await networks.disconnect(other.uuid)
     delete(fake, zone, other)
+
+
+async def test_a_firewall_that_hangs_is_an_error_and_leaves_no_port_taken(
+    networks: SmartOSNetworks, fake: FakeGZ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewall, "_TIMEOUT_S", 0.3)
+    zone = make_zone(fake, networks, HTTP)
+    fake.fault("fwadm", "add", hang=True, times=1)
+    fake.fault("fwadm", "list", hang=True, times=1)
+    with pytest.raises(CommandFailed, match=r"fwadm: no end within 0\.3 s"):
+        await networks.connect(zone)
+    monkeypatch.setattr(firewall, "_TIMEOUT_S", 60.0)
+    assert await networks.connect(zone)
+    await networks.disconnect(zone.uuid)
+    delete(fake, zone)
 
 
 async def test_nothing_is_published_of_a_zone_on_internal_networks_only(
