@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from gateway.zones.metadata import DockerMetadata, Runtime, decode, encode
+from gateway.translate.security import MASKED_PATHS, READONLY_PATHS
+from gateway.zones.metadata import DockerMetadata, Resources, Runtime, decode, encode
 from gateway.zones.spec import Filesystem, Nic, ZoneSpec
 
 CAPABILITIES = tuple(
@@ -37,6 +38,10 @@ CAPABILITIES = tuple(
     )
 )
 """Of root in a zone, near enough: it may change its own zone, and nothing of the machine."""
+# A zone sees nothing of the machine's kernel, and lx knows no controllers of cgroups.
+_MASKED = (*MASKED_PATHS, "/sys/fs/cgroup")
+_PERIOD_US = 100_000
+_MIB = 1 << 20
 IDLE = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done")
 """First process of a zone whose image has no /sbin/init."""
 
@@ -97,7 +102,14 @@ def _spec(
             "restart_policy": "",  # vmadmd's
             "extra_hosts": (),  # vmadm wrote the file
             # The one client of the streams is zoneadmd, and its end of input is the zone's.
-            "runtime": Runtime(capabilities=CAPABILITIES, stdin_once=True, console_size=size),
+            "runtime": Runtime(
+                capabilities=CAPABILITIES,
+                stdin_once=True,
+                console_size=size,
+                masked_paths=_MASKED,
+                readonly_paths=READONLY_PATHS,
+                resources=_resources(vm),
+            ),
         }
     )
     return ZoneSpec(
@@ -112,6 +124,18 @@ def _spec(
             *(_filesystem(item, around) for item in vm.get("filesystems", [])),
         ),
         internal_metadata=encode(told),
+    )
+
+
+def _resources(vm: Mapping[str, Any]) -> Resources:
+    """The caps of a zone.  Near enough: out of memory, a process is killed here, and gets none there."""
+    memory, swap, cap = (vm.get(key) for key in ("max_physical_memory", "max_swap", "cpu_cap"))
+    return Resources(
+        memory=memory * _MIB if memory else None,
+        memory_swap=max(swap, memory) * _MIB if memory and swap else None,
+        cpu_quota=cap * _PERIOD_US // 100 if cap else None,
+        cpu_period=_PERIOD_US if cap else None,
+        pids=vm.get("max_lwps"),
     )
 
 
