@@ -15,6 +15,7 @@ import fcntl
 import logging
 import select
 import socket
+import sys
 import termios
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -36,6 +37,9 @@ INPUT_HIGH = 256 * 1024
 INPUT_LOW = 128 * 1024
 LINGER_S = 2.0
 HEAD_WAIT_S = 0.5
+HANGUP_LOOK_S = 1.0
+EPOLLS_NEST = sys.platform == "linux"
+"""Whether the loop can wait for another epoll.  illumos has epoll as well, but not that."""
 
 
 class Taken(web.StreamResponse):
@@ -72,6 +76,7 @@ class Hijack(asyncio.Protocol):
         self._lost = False
         self._head_unread = False
         self._hangup: select.epoll | None = None
+        self._look: asyncio.TimerHandle | None = None
         early, connection.early = connection.early, None
         transport.set_protocol(self)
         if early:
@@ -123,15 +128,31 @@ class Hijack(asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         if self._hangup is not None or sock is None or sock.fileno() < 0:
             return
+        if not EPOLLS_NEST:
+            self._look_for_hangup(sock)
+            return
         self._hangup = select.epoll()
         self._hangup.register(sock.fileno(), 0)
         self._loop.add_reader(self._hangup.fileno(), self._hung_up)
+
+    def _look_for_hangup(self, sock: socket.socket) -> None:
+        poll = select.poll()
+        if sock.fileno() < 0:
+            return
+        poll.register(sock.fileno(), 0)
+        if poll.poll(0):
+            self._hung_up()
+        else:
+            self._look = self._loop.call_later(HANGUP_LOOK_S, self._look_for_hangup, sock)
 
     def _hung_up(self) -> None:
         self._stop_watching()
         self._transport.abort()
 
     def _stop_watching(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         if self._hangup is not None:
             self._loop.remove_reader(self._hangup.fileno())
             self._hangup.close()
@@ -207,7 +228,7 @@ def _unread(descriptor: int) -> bool:
     """SIOCOUTQ: whether bytes that we sent are still in the socket."""
     if descriptor < 0:
         return False
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # not every platform has it
         answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
         return any(answer)
     return False

@@ -184,6 +184,8 @@ def _tune_malloc() -> None:
     layer are mapped one by one: glibc by itself puts them on the heap after the first, and a pull left
     40 MB there.
     """
+    if sys.platform != "linux":
+        return  # another libc's mallopt knows other numbers
     arena_max, mmap_threshold, trim_threshold = -8, -3, -1
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -260,7 +260,11 @@ def _pidfile(path: Path | None) -> Iterator[None]:
 
 def _lives(pid: int) -> bool:
     """A killed gateway that its parent has not reaped yet is none that runs.  OSError without the process."""
-    status = Path(f"/proc/{pid}/stat").read_text()
+    os.kill(pid, 0)
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True  # a /proc of another kind: what can be signalled lives
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
@@ -283,7 +287,7 @@ def _notify(systemd: Mapping[str, str], state: str) -> None:
     if not address:
         return
     with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
         contextlib.suppress(OSError),
     ):
         channel.connect(f"\0{address[1:]}" if address.startswith("@") else address)

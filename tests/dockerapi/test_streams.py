@@ -9,6 +9,7 @@ import pytest
 from engine_in_memory import Echo
 from wire_client import read_chunk, read_head
 
+from dockerapi import streams
 from dockerapi.framing import FrameParser, StreamId
 
 ATTACH = (
@@ -188,7 +189,12 @@ async def test_a_gone_client_closes_the_stream(world):
     await echo.closed.wait()
 
 
-async def test_a_client_gone_after_its_eof_is_noticed_though_nothing_is_written(world):
+@pytest.mark.parametrize("nest", [True, False], ids=["by an event", "by looking"])
+async def test_a_client_gone_after_its_eof_is_noticed_though_nothing_is_written(
+    world, monkeypatch, nest
+):
+    monkeypatch.setattr(streams, "EPOLLS_NEST", nest)
+    monkeypatch.setattr(streams, "HANGUP_LOOK_S", 0.01)
     echo = world.engine.containers.streams["c1"] = Echo(hold=True)
     reader, writer = await world.connect()
     writer.write(ATTACH + UPGRADE + b"\r\n")
