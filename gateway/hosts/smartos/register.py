@@ -33,6 +33,9 @@ _SETTLE_S = 3.0
 """So long after a zone went down its exit status may come."""
 
 
+_CLOSE_S = 5.0
+
+
 class Register:
     """Zones with the tag `zonegate` = `name`.  The callables are set by who acts on zones."""
 
@@ -58,6 +61,7 @@ class Register:
         self._gone: set[str] = set()
         self._others: set[str] = set()
         self._is_open = False
+        self._swept: set[ZoneUUID] = set()
         self._made: dict[str, VM] = {}
         self._seen = asyncio.Event()
         self.notes = notes
@@ -148,14 +152,17 @@ class Register:
         self._is_open = True
 
     async def close(self) -> None:
-        """Nothing is followed any more; work under way is waited for."""
+        """Nothing is followed any more; work under way is waited for, and what only waits itself is cut off."""
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.wait([self._follower])
         for resident in self.zones.values():
             resident.settled()
-        while self._background:
-            await asyncio.wait(self._background)
+        if self._background:
+            await asyncio.wait(self._background, timeout=_CLOSE_S)
+        for task in tuple(self._background):
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _follow(self, ready: asyncio.Future[None]) -> None:
         try:
@@ -215,13 +222,19 @@ class Register:
             self._made[uuid] = vm
             self._seen.set()
         elif uuid in self.unfinished:
-            self.half_made(uuid)
+            self._sweep(uuid)
         elif observed.is_half_made(vm):
             if not self._is_open and uuid not in self._noted:
-                self.unfinished.add(uuid)
-                self.half_made(uuid)
+                self._sweep(uuid)
         elif uuid not in self._gone:
             self._adopt(vm, uuid)
+
+    def _sweep(self, uuid: ZoneUUID) -> None:
+        """Once for each: events of its removal must not begin it again."""
+        self.unfinished.add(uuid)
+        if uuid not in self._swept:
+            self._swept.add(uuid)
+            self.half_made(uuid)
 
     def _not_foreign(self, uuid: str) -> None:
         if uuid in self._others:
@@ -269,7 +282,7 @@ class Register:
         """A creation failed; what is left of it, if anything, is `unfinished`."""
         self._end_creation(uuid)
         self.free(alias, uuid)
-        self.unfinished.add(uuid)
+        self._sweep(uuid)
 
     def owns(self, vm: VM) -> bool:
         """Whether a VM has our tag."""
@@ -278,6 +291,7 @@ class Register:
     def forget(self, uuid: ZoneUUID) -> None:
         """Nothing is left of a creation that failed."""
         self.unfinished.discard(uuid)
+        self._swept.discard(uuid)
         self._gone.add(uuid)
         self.notes.remove(uuid)
 
@@ -352,6 +366,7 @@ class Register:
             self._publish(resident, change, zone)
         if not held and resident.zone != resident.latest:
             self._publish(resident, None, resident.latest)
+        resident.pulse()
 
     def _publish(self, resident: Resident, change: ZoneChange | None, zone: Zone) -> None:
         if zone.spec.alias != resident.zone.spec.alias:

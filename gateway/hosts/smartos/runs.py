@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from dockerapi.errors import APIError, NoSuchContainer, NotRunning, StartFailure
+from dockerapi.errors import APIError, NoSuchContainer, NotModified, NotRunning, StartFailure
 from gateway.hosts.smartos import dockerinit, starting, vmadm
 from gateway.hosts.smartos.accounts import make_known
 from gateway.hosts.smartos.globalzone import GlobalZone
@@ -95,7 +95,8 @@ class Runs:
             until_ms = time.time_ns() // 1_000_000 + _ATTACH_TIMEOUT_MS
             await hold_start(self._gz, resident.zonepath, until_ms)
             self.connect(resident)
-        await vmadm.start(self._gz, uuid)
+        with suppress(NotModified):  # vmadmd was quicker
+            await vmadm.start(self._gz, uuid)
         if not await resident.until(lambda: resident.starts > starts, timeout_s=_SEEN_TIMEOUT_S):
             await self._register.refresh(resident, settled=True)
         if resident.deleted:

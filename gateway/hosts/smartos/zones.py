@@ -57,6 +57,7 @@ _SEEN_TIMEOUT_S = 15.0
 """So long after vmadm is done its event may come; then the VM is asked for."""
 _ZFS_TIMEOUT_S = 60.0
 _DELETE_TRIES, _DELETE_DELAY_S = 5, 0.5
+_UNMAKE_DELAYS_S = (0.5, 5.0, 50.0)
 
 
 class Datasets(Protocol):
@@ -160,9 +161,8 @@ class SmartOSZones:
             await self._fill_volumes(spec, vm)
             zone = observed.first(vm, observed.Note())
         except BaseException as error:
-            register.abandon(uuid, spec.alias)
             self._networks.release(uuid)
-            self._register.later(self._unmake(uuid))
+            register.abandon(uuid, spec.alias)
             if isinstance(error, ValueError):
                 raise APIError(f"vmadm made another zone than was asked for: {error}") from error
             raise
@@ -193,17 +193,28 @@ class SmartOSZones:
                 await self._volumes.copy_up(f"{vmadm.zonepath(vm)}/root", entry.target, volume)
 
     async def _unmake(self, uuid: ZoneUUID) -> None:
-        """What is left of a creation.  What does not go now is tried again by the next life."""
+        """What is left of a creation.  What does not go within a minute is tried again by the next life."""
+        for delay_s in (*_UNMAKE_DELAYS_S, None):
+            try:
+                await self._take_away(uuid)
+                break
+            except (APIError, OSError) as error:
+                log.warning("zone %s, half made, does not go: %s", uuid, error)
+                if delay_s is None:
+                    return
+                await asyncio.sleep(delay_s)
+        self._register.forget(uuid)
+
+    async def _take_away(self, uuid: ZoneUUID) -> None:
         try:
             vm = await vmadm.get(self._gz, uuid)
-            if not self._register.owns(vm):
-                log.error("zone %s is not ours, and left alone", uuid)
-            else:
-                log.warning("zone %s was not made to its end: taken away", uuid)
-                await self._destroy(uuid)
         except NoSuchContainer:
-            pass
-        self._register.forget(uuid)
+            return
+        if not self._register.owns(vm):
+            log.error("zone %s is not ours, and left alone", uuid)
+            return
+        log.warning("zone %s was not made to its end: taken away", uuid)
+        await self._destroy(uuid)
 
     async def _destroy(self, uuid: ZoneUUID) -> None:
         """`vmadm delete`, again while something keeps the dataset busy."""
@@ -233,7 +244,8 @@ class SmartOSZones:
             raise
         register.free(old, uuid)
         spec = resident.latest.spec.model_copy(update={"alias": alias})
-        register.change(resident, ZoneChange.UPDATED, replace(resident.latest, spec=spec))
+        if spec != resident.latest.spec:
+            register.change(resident, ZoneChange.UPDATED, replace(resident.latest, spec=spec))
         return resident.zone
 
     async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
@@ -318,6 +330,7 @@ class SmartOSZones:
         name = vmadm.signal_name(signal)
         if resident.kind is brands.Kind.MACHINE:
             raise NotSupported(f"{_words(resident)} takes no signals: stop it")
+        await resident.until(lambda: not resident.starting, timeout_s=None)
         if not resident.zone.is_running:
             raise NotRunning(resident.zone.metadata.id)
         try:
