@@ -9,62 +9,112 @@ from gateway.hosts.smartos.stdiolog import parse_all
 
 Chunk = tuple[StreamId, bytes]
 
+_END = 512
+"""Bytes by which the place of what was had is found again in the log."""
+_WINDOW = 1 << 20
+
+
+class _Known:
+    """What was had of one stream since the place: how much, and how it ends."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._size = 0
+        self._end = b""
+        self._skipped = b""
+        self._is_lost = False
+
+    def add(self, data: bytes) -> None:
+        """Further bytes were had."""
+        self._size += len(data)
+        self._end = (self._end + data[-_END:])[-_END:]
+
+    def unknown(self, text: bytes) -> bytes:
+        """What of the next logged bytes was not had."""
+        known = min(self._size, len(text))
+        self._size -= known
+        self._skipped = (self._skipped + text[:known])[-_END:]
+        text = text[known:]
+        if text and not self._is_lost:
+            # If they differ zoneadmd has dropped something that we were too slow for.
+            self._is_lost = not self._skipped.endswith(self._end)
+        if text and self._is_lost:
+            text = self._after_end(text)
+        if text:
+            self._forget()
+        return text
+
+    def _after_end(self, text: bytes) -> bytes:
+        """What follows the last bytes that were had; nothing while they have not been found."""
+        whole = self._skipped + text
+        place = whole.rfind(self._end)
+        self._skipped = whole[-_END:]
+        return b"" if place < 0 else whole[place + len(self._end) :]
+
 
 class LogTail:
     """Output of one run of a zone by its log, from a place on, less what was had otherwise."""
 
     def __init__(self, gz: GlobalZone, zonepath: str) -> None:
         self._files = LogFiles(gz, f"{zonepath}/logs", STDIO_LOG)
-        self._had = {StreamId.STDOUT: 0, StreamId.STDERR: 0}
+        self._known = {StreamId.STDOUT: _Known(), StreamId.STDERR: _Known()}
 
     async def start(self) -> None:
         """The place is the end of what there is now."""
         await self._files.open()
         await self._files.go_to_end()
-        self._had = {StreamId.STDOUT: 0, StreamId.STDERR: 0}
+        self._known = {StreamId.STDOUT: _Known(), StreamId.STDERR: _Known()}
 
-    def had(self, stream: StreamId, size: int) -> None:
-        """So many further bytes of a stream are known."""
-        self._had[stream] += size
+    def had(self, stream: StreamId, data: bytes) -> None:
+        """Further bytes of a stream are known."""
+        self._known[stream].add(data)
 
     async def missing(self) -> list[Chunk]:
         """What was logged and not had, some 256 KiB of log at a time; the place moves behind it.  None at the end."""
         while data := await self._files.read():
-            chunks: list[Chunk] = []
-            for record in parse_all(data):
-                known = min(self._had[record.stream], len(record.text))
-                self._had[record.stream] -= known
-                if known < len(record.text):
-                    chunks.append((record.stream, record.text[known:]))
+            chunks = [
+                (record.stream, text)
+                for record in parse_all(data)
+                if (text := self._known[record.stream].unknown(record.text))
+            ]
             if chunks:
                 return chunks
         return []
 
 
-def joined(logged: list[Chunk], live: list[Chunk]) -> tuple[list[Chunk], dict[StreamId, int]]:
-    """What was read from the log and then live, each byte once; and per stream how much is not in the log part.
+def joined(logged: list[Chunk], live: list[Chunk]) -> tuple[list[Chunk], dict[StreamId, bytes]]:
+    """What was read from the log and then live, each byte once; and per stream what of it is not in the log's part.
 
     The end of the log's part may be the beginning of the live one: zoneadmd logs first, then passes on.
     """
     chunks = list(logged)
-    beyond: dict[StreamId, int] = {}
-    overlap: dict[StreamId, int] = {}
+    beyond: dict[StreamId, bytes] = {}
+    known: dict[StreamId, int] = {}
     for stream in (StreamId.STDOUT, StreamId.STDERR):
         past = b"".join(data for s, data in logged if s is stream)
         now = b"".join(data for s, data in live if s is stream)
-        overlap[stream] = _overlap(past, now)
-        beyond[stream] = len(now) - overlap[stream]
+        known[stream] = overlap(past, now)
+        beyond[stream] = now[known[stream] :]
     for stream, data in live:
-        known = min(overlap[stream], len(data))
-        overlap[stream] -= known
-        if known < len(data):
-            chunks.append((stream, data[known:]))
+        size = min(known[stream], len(data))
+        known[stream] -= size
+        if size < len(data):
+            chunks.append((stream, data[size:]))
     return chunks, beyond
 
 
-def _overlap(past: bytes, now: bytes) -> int:
-    """Length of the longest beginning of `now` that is the end of `past`."""
-    for size in range(min(len(past), len(now)), 0, -1):
-        if past.endswith(now[:size]):
+def overlap(past: bytes, now: bytes) -> int:
+    """Length of the longest beginning of `now` that is the end of `past`, within the last megabyte."""
+    past = past[-_WINDOW:]
+    beginning, end = now[:_END], past[-_END:]
+    place = past.find(beginning, max(0, len(past) - len(now)))
+    while beginning and place >= 0:
+        size = len(past) - place
+        # Text that repeats itself has very many places: look at its end before at all of it.
+        if now.startswith(end[-size:], max(0, size - len(end))) and now.startswith(past[place:]):
             return size
-    return 0
+        place = past.find(beginning, place + 1)
+    shorter = range(min(len(beginning), len(past)), 0, -1)
+    return next((size for size in shorter if past.endswith(beginning[:size])), 0)

@@ -426,7 +426,7 @@ class ZoneStreams:
             self._held.append((stream, data))
             return
         if self._log is not None:
-            self._log.had(StreamId.STDOUT if self.tty else stream, len(data))
+            self._log.had(StreamId.STDOUT if self.tty else stream, data)
         self._deliver(stream, data)
 
     async def _served(self) -> bool:
@@ -465,9 +465,9 @@ class ZoneStreams:
         held, self._held = self._held or [], None
         whole, beyond = joined(self._logged, held)
         self._logged = []
-        for stream, size in beyond.items():
+        for stream, data in beyond.items():
             if self._log is not None:
-                self._log.had(stream, size)
+                self._log.had(stream, data)
         for stream, data in whole:
             self._deliver(stream, data)
 

@@ -29,6 +29,8 @@ _ROOM = 64 << 10
 _PATIENCE_S = 2.0
 _EOF_DELAY_S = 0.25
 _WINDOW_S, _WINDOW_STEP_S = 2.0, 0.02
+KEEPS_LAST_WORDS = "keeps-last-words"
+"""A file in /var/run/zones: what a process writes last is only logged, as when the zone halts at that moment."""
 _SOCKETS = ("server_ctl", "server_out", "server_err")
 
 
@@ -154,13 +156,16 @@ class Zoneadmd:
 
     async def _run(self, stdio: Stdio) -> None:
         try:
+            keeps = (self._sockets / KEEPS_LAST_WORDS).exists()
+            last: list[tuple[StreamId, bytes]] = []
             async for stream, data in stdio.output():
                 self._silent = False
                 for start in range(0, len(data), BUFSIZ):
                     piece = data[start : start + BUFSIZ]
                     self._log.write(stream.name.lower(), piece)
-                    if self._client is not None:
-                        await self._client.give(stream, piece)
+                    last.append((stream, piece))
+                    if not keeps or len(last) > 1:
+                        await self._pass_on(*last.pop(0))
         finally:
             for name in _SOCKETS:
                 (self._sockets / f"{self._name}.{name}").unlink(missing_ok=True)
@@ -170,6 +175,10 @@ class Zoneadmd:
             self._stdio = None
             self._log.close()
             self._settled.set()
+
+    async def _pass_on(self, stream: StreamId, data: bytes) -> None:
+        if self._client is not None:
+            await self._client.give(stream, data)
 
     async def input(self, data: bytes) -> None:
         """Dropped where nobody reads it any more."""

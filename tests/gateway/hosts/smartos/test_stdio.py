@@ -7,6 +7,7 @@ import json
 import os
 import subprocess  # noqa: TID251 - an admin's own zlogin
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from dockerapi.framing import StreamId
 from gateway.hosts.smartos import stdio
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
-from gateway.hosts.smartos.logtail import joined
+from gateway.hosts.smartos.logtail import LogTail, joined, overlap
 from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
 from gateway.zones.host import AttachStreams, Zone
+from tests.fakes.globalzone.zoneadmd import KEEPS_LAST_WORDS, StdioLog
 from tests.fakes.sshd import Sshd
 from tests.gateway.hosts.smartos.streamslab import (
     DEADLINE_S,
@@ -55,6 +57,12 @@ async def started(
 async def told_of_end(lab: Lab, zone: Zone, streams: ZoneStreams) -> None:
     await lab.until(zone, "stopped")
     streams.ended()
+
+
+@pytest.fixture
+async def gz_alone() -> AsyncIterator[LocalGlobalZone]:
+    async with LocalGlobalZone() as zone:
+        yield zone
 
 
 async def made(lab: Lab, *argv: str, **more: object) -> Zone:
@@ -256,6 +264,25 @@ async def test_clients_stay_while_the_zone_restarts(lab: Lab, gz: LocalGlobalZon
 
 
 @root
+async def test_last_words_that_zoneadmd_only_logs_are_not_lost(
+    lab: Lab, gz: LocalGlobalZone
+) -> None:
+    zone = await made(lab, "sh", "-c", "seq 1 3000; echo last >&2; echo words")
+    flag = lab.fake.root / "var/run/zones" / KEEPS_LAST_WORDS
+    flag.parent.mkdir(parents=True, exist_ok=True)
+    flag.touch()
+    try:
+        async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+            client = streams.attach(AttachStreams())
+            await started(lab, gz, zone, streams, group)
+            output = await everything(client)
+    finally:
+        flag.unlink()
+    assert output[OUT] == b"".join(b"%d\n" % n for n in range(1, 3001)) + b"words\n"
+    assert output[ERR] == b"last\n"
+
+
+@root
 async def test_a_start_that_fails_ends_the_streams(lab: Lab, gz: LocalGlobalZone) -> None:
     zone = await made(lab, "nothing-of-this-name")
     async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
@@ -380,4 +407,58 @@ def test_what_was_logged_and_what_came_live_join_without_loss(
     # Where the text repeats itself more than one overlap is possible; the longest is taken.
     assert text.startswith(data[:logged])
     assert data[live:].endswith(text[logged:])
-    assert beyond[OUT] == len(text) - logged
+    assert beyond[OUT] == text[logged:]
+
+
+@given(st.binary(max_size=8), st.binary(max_size=2000), st.binary(max_size=2000))
+def test_the_longest_overlap_is_found(common: bytes, before: bytes, after: bytes) -> None:
+    past, now = before + common * 3, common * 3 + after
+    sizes = [n for n in range(min(len(past), len(now)) + 1) if past.endswith(now[:n])]
+    assert overlap(past, now) == sizes[-1]
+
+
+def test_an_overlap_of_megabytes_is_found_at_once() -> None:
+    data = b"y\n" * 500_000
+    assert overlap(data, data) == len(data)
+    assert overlap(data + b"x", data) == 0
+
+
+@pytest.mark.parametrize("cuts", [[], [5], [700, 1500], [1]])
+async def test_the_log_fills_in_what_was_not_had(
+    gz_alone: LocalGlobalZone, tmp_path: Path, cuts: list[int]
+) -> None:
+    writer = StdioLog(tmp_path / "logs/stdio.log", "new", 0)
+    writer.open()
+    writer.write("stdout", b"of an earlier run\n")
+    tail = LogTail(gz_alone, str(tmp_path))
+    await tail.start()
+    data = b"".join(b"%d\n" % n for n in range(1000))
+    for start in range(0, len(data), 100):
+        writer.write("stdout", data[start : start + 100])
+    got = b""
+    for cut in cuts:  # live, then from the log, and so on
+        live = data[len(got) : len(got) + cut]
+        tail.had(OUT, live)
+        got += live
+        for _, text in await tail.missing():
+            got += text
+    for _, text in await tail.missing():
+        got += text
+    assert got == data
+    assert await tail.missing() == []
+
+
+async def test_what_zoneadmd_dropped_is_no_reason_to_repeat_the_rest(
+    gz_alone: LocalGlobalZone, tmp_path: Path
+) -> None:
+    writer = StdioLog(tmp_path / "logs/stdio.log", "new", 0)
+    writer.open()
+    tail = LogTail(gz_alone, str(tmp_path))
+    await tail.start()
+    data = b"".join(b"%d\n" % n for n in range(5000))
+    for start in range(0, len(data), 1000):
+        writer.write("stdout", data[start : start + 1000])
+    tail.had(OUT, data[:3000])
+    tail.had(OUT, data[8000:9000])  # 3000 to 8000 went by
+    text = b"".join([text for _, text in await tail.missing()])
+    assert text == data[9000:]
