@@ -52,9 +52,9 @@ class CLI:
     def __call__(
         self, command: str | list[str], stdin: str | bytes = b"", timeout_s: float = 50
     ) -> Result:
-        """Run `docker ...`; text is split as a shell would, but no shell is used."""
+        """Run `docker ...`; text is split as a shell would.  A shell only where the command is `sh -c ...` itself."""
         argv = shlex.split(command) if isinstance(command, str) else command
-        if argv[0] != "docker":
+        if argv[0] not in ("docker", "sh"):
             argv = ["docker", *argv]
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(

@@ -191,7 +191,13 @@ class SmartOSFiles:
         """As zfs sees them: a renamed file is one that went and one that came."""
         found = dict(await self._differences(uuid))
         ours = _of_the_host(found)
-        return [PathChange(path, kind) for path, kind in sorted(found.items()) if path not in ours]
+        gone = {path for path, kind in found.items() if kind is ChangeKind.DELETED}
+        return [
+            PathChange(path, kind)
+            for path, kind in sorted(found.items())
+            # Of a folder that went zfs tells everything that was in it, docker the folder.
+            if path not in ours and not (path in gone and posixpath.dirname(path) in gone)
+        ]
 
     def _top(self, uuid: ZoneUUID) -> str:
         return f"{self._zones.zonepath(uuid)}/root"
