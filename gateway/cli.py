@@ -155,7 +155,8 @@ def _serve(options: argparse.Namespace) -> int:
     with _environment(_WHILE_IMPORTING):
         from gateway.server import serve
 
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and not settings.smartos.host:
+        # What is done over SSH takes the rights of the user there.
         raise InvalidParameter("zonegate serve needs root: it mounts, and makes namespaces")
     _tune_malloc()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -170,7 +171,8 @@ def _become_lean() -> None:
     compiled modules are not kept, compiling them all would make every start take seconds: then not.
     """
     compiled = Path(importlib.util.cache_from_source(__file__, optimization="2"))
-    if sys.flags.optimize < 2 and (compiled.exists() or not sys.dont_write_bytecode):
+    kept = not sys.dont_write_bytecode and os.access(compiled.parent, os.W_OK)
+    if sys.flags.optimize < 2 and (compiled.exists() or kept):
         os.execv(  # noqa: S606  # this very program again
             sys.executable,
             [sys.executable, "-OO", "-X", "no_debug_ranges", *sys.orig_argv[1:]],
