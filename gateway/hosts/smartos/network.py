@@ -12,10 +12,11 @@ is reach.py's.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from dockerapi.errors import (
     APIError,
@@ -105,7 +106,7 @@ class SmartOSNetworks:
             self._closed_off,
         )
         self._foreign: dict[str, tuple[IPv4Address, ...]] = {}
-        self._own: tuple[IPv4Network, ...] = ()
+        self._own: tuple[IPv4Interface, ...] = ()
         self._problems: list[str] = []
         self._lock = asyncio.Lock()
         self._networks: tuple[Network, ...] = ()
@@ -137,9 +138,12 @@ class SmartOSNetworks:
 
     def _add_leases(self, record: Record) -> None:
         self._book.add_network(record.id, record.network, IPv4Address(record.gateway), record.span)
-        for addresses in self._foreign.values():
-            for address in addresses:
-                self._book.reserve(address)
+        self._reserve_others()
+
+    def _reserve_others(self) -> None:
+        """Of zones that are not ours, and of the global zone."""
+        for address in (*(one.ip for one in self._own), *itertools.chain(*self._foreign.values())):
+            self._book.reserve(address)
 
     async def _look_around(self) -> None:
         """What the machine has: rules of ours, its own addresses, the nic tag of the default network."""
@@ -156,9 +160,8 @@ class SmartOSNetworks:
 
     async def _reserve_own(self) -> None:
         found = (await self._egress.addresses()).values()
-        self._own = tuple(one.network for one in found if not one.ip.is_loopback)
-        for one in found:
-            self._book.reserve(one.ip)
+        self._own = tuple(one for one in found if not one.ip.is_loopback)
+        self._reserve_others()
 
     async def _find_tag(self) -> None:
         tag = self._settings.nic_tag.partition("/")[0]
@@ -317,6 +320,8 @@ class SmartOSNetworks:
         for zone in zones:
             self.learn(zone.uuid, zone.spec.nics)
         self._book.forget_unlearned()
+        # A lease given up may have been of an address that is somebody else's by now.
+        self._reserve_others()
         stubs = [uuid_of(record.id) for record in self._records.ready()]
         try:
             return await self._reach.adopt(zones, self._networks, stubs)
@@ -350,6 +355,7 @@ class SmartOSNetworks:
         """
         async with self._lock:
             mtu = self._check_new(name, options or {})
+            await self._reserve_own()
             network, router, span = place(
                 subnet, gateway, range, pools=self._pools, taken=self._taken()
             )
@@ -395,7 +401,7 @@ class SmartOSNetworks:
         default = [IPv4Network(self._settings.subnet)] if self._settings.subnet else []
         ours = [record.network for record in self._records.all()]
         foreign = [IPv4Network(a) for addresses in self._foreign.values() for a in addresses]
-        return [*default, *ours, *self._own, *foreign]
+        return [*default, *ours, *(one.network for one in self._own), *foreign]
 
     async def remove(self, ref: str) -> None:
         """Nothing of it is there on return.  Forbidden if it is predefined, or a zone, running or not, is on it."""
@@ -408,6 +414,8 @@ class SmartOSNetworks:
                     f"error while removing network: network {network.name} id {network.id}"
                     " has active endpoints"
                 )
+            # From here on nobody may lease there.
+            self._networks = tuple(one for one in self._networks if one.id != network.id)
             try:
                 await self._stubs.unmake(self._record(network))
                 self._book.remove_network(network.id)

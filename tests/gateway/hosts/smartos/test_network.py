@@ -212,6 +212,22 @@ async def test_addresses_of_other_zones_and_of_the_machine_are_nobodys(
     await networks.close()
 
 
+async def test_an_address_given_up_that_is_another_zones_by_now_is_nobodys(
+    gz: LocalGlobalZone, fake: FakeGZ, tmp_path: Path
+) -> None:
+    first = fake.subnet.network_address + 50
+    settings = told(fake, tmp_path, range=f"{first}-{first}")
+    before = await SmartOSNetworks.open(gz, settings)
+    assert before.lease(new_uuid(), ask()).ip == str(first)
+    await before.close()
+    after = await SmartOSNetworks.open(gz, settings)
+    after.learn_foreign("other", [{"ip": str(first)}])
+    await after.adopt([])
+    with pytest.raises(APIError, match="no available IPv4 addresses"):
+        after.lease(new_uuid(), ask())
+    await after.close()
+
+
 def test_addresses_are_read_from_nics_as_vmadm_shows_them() -> None:
     nics: list[dict[str, object]] = [
         {"ip": "10.0.0.5", "ips": ["10.0.0.5/24", "10.0.0.6/24"]},
