@@ -116,6 +116,8 @@ async def start_failure(gz: GlobalZone, zonepath: str, exit_status: int) -> tupl
     if exit_status != (_SIGABRT if code == ABORTED else code):
         return None
     words, exit_code = reworded(code, text)
+    if code in (USER_NOT_FOUND, GROUP_NOT_FOUND):
+        return exit_code, words  # dockerd looks them up itself, before there is a runtime
     return exit_code, f"{CREATE_PREFIX}{words}: unknown"
 
 
