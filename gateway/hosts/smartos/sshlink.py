@@ -275,7 +275,7 @@ class Links:
         orphans, self._orphans = self._orphans, []
         try:
             pids = ",".join(str(session.pid) for session in orphans)
-            listed = await self._read(["ps", "-o", "pid=", "-o", "args=", "-p", pids])
+            listed = await self._read(["/usr/bin/ps", "-o", "pid=", "-o", "args=", "-p", pids])
             rows = (line.strip().partition(" ") for line in listed.splitlines())
             shown = {int(pid): arguments for pid, _, arguments in rows}
             left = [str(s.pid) for s in orphans if is_same(shown.get(s.pid, ""), s.argv)]
