@@ -165,3 +165,35 @@ def test_a_bip_that_is_no_hosts_address_is_refused(text: str) -> None:
 
 def test_a_bip_is_an_address_and_a_prefix() -> None:
     assert parse_bip("10.0.0.1/24") == IPv4Interface("10.0.0.1/24")
+
+
+def test_only_addresses_of_a_span_are_given_out_and_others_can_be_asked_for() -> None:
+    network = IPv4Network("10.0.0.0/24")
+    span = (IPv4Address("10.0.0.10"), IPv4Address("10.0.0.12"))
+    subnet = Subnet(network, [IPv4Address("10.0.0.11")], span)
+    outside = IPv4Address("10.0.0.200")
+    assert subnet.take(outside)
+    assert [str(subnet.take_next()) for _ in range(3)] == ["10.0.0.10", "10.0.0.12", "None"]
+    subnet.give_back(outside)
+    subnet.give_back(IPv4Address("10.0.0.11"))
+    assert subnet.take_next() is None, "neither of these two is to be given out"
+    subnet.give_back(IPv4Address("10.0.0.12"))
+    assert str(subnet.take_next()) == "10.0.0.12"
+
+
+def test_a_reserved_address_is_nobodys_until_it_is_free_again(tmp_path: Path) -> None:
+    leases = LeaseBook(tmp_path / "leases.json")
+    leases.add_network("n", IPv4Network("10.0.0.0/29"), None)
+    ours, theirs = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+    first, second = ONE, TWO
+    assert leases.lease(first, "n", "n") == ours
+    leases.reserve(ours)
+    leases.reserve(theirs)
+    assert leases.lease(second, "n", "n") == IPv4Address("10.0.0.3")
+    leases.unreserve(ours)
+    with pytest.raises(Forbidden):
+        leases.lease_this(second, "n", ours)
+    leases.unreserve(theirs)
+    leases.lease_this(second, "n", theirs)
+    assert set(leases.zones_on("n")) == {first, second}
+    leases.close()
