@@ -202,6 +202,7 @@ def recording(request: pytest.FixtureRequest) -> Recording:
         name,
         taking=bool(request.config.getoption("--record")),
         exact=request.config.getoption("--daemon") == "dockerd",
+        on_smartos=request.config.getoption("--backend") != "linux",
     )
 
 

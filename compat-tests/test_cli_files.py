@@ -22,7 +22,11 @@ def files(*steps: Step | str) -> tuple[Step | str, ...]:
 
 def refused_by_cli(command: str, words: str) -> Step:
     """The CLI itself refuses; it may tell of its own pipe as well, before or not."""
-    return Step(command, stderr=f"re:(time=[^\\n]*\\n)*{words}\\n(time=[^\\n]*\\n)*", why="a race within the CLI")
+    return Step(
+        command,
+        stderr=f"re:(time=[^\\n]*\\n)*{words}\\n(time=[^\\n]*\\n)*",
+        why="a race within the CLI",
+    )
 
 
 SCENARIOS = [

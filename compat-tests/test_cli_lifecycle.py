@@ -5,12 +5,27 @@ from __future__ import annotations
 import pytest
 from compat.answers import Recording
 from compat.clients import CLI
-from compat.scenarios import Scenario, Step, check, quiet, scenario
+from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, refused, scenario
 
 UP = "docker run -d --name c1 bb sleep 1000"
 STATE = "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.Paused}} {{.RestartCount}}' c1"
 DAEMON = "Error response from daemon: "
 MULTI = "28.5 words"
+NO_PAUSE = refused(
+    "pause is not supported on SmartOS: vmadm cannot freeze a zone", program="", hint="\n", exit=1
+)
+NOT_PAUSED = OnSmartOS(
+    exit=1, stdout="", stderr="re:Error response from daemon: .* is not paused\n"
+)
+NO_GROUPS = refused(
+    "GroupAdd is not supported for a container of brand lx on SmartOS: "
+    "dockerinit takes the groups of /etc/group alone"
+)
+NO_READ_ONLY_ROOT = refused(
+    "ReadonlyRootfs is not supported for a container of brand lx on SmartOS: "
+    "vmadm makes no zone whose root is read-only"
+)
+GONE = OnSmartOS(exit=1, compare="exit")
 
 SCENARIOS = [
     scenario(
@@ -131,20 +146,21 @@ SCENARIOS = [
     scenario(
         "pause and unpause",
         UP,
-        "docker pause c1",
-        STATE,
-        "docker ps --format '{{.Status}}'",
-        Step("docker pause c1", stderr="re:.* is already paused\n", why=MULTI),
+        Step("docker pause c1", smartos=NO_PAUSE),
+        Step(STATE, smartos=OnSmartOS(stdout="running 0 true false 0\n")),
+        Step("docker ps --format '{{.Status}}'", smartos=OnSmartOS(stdout="Up TIME\n")),
+        Step("docker pause c1", stderr="re:.* is already paused\n", why=MULTI, smartos=NO_PAUSE),
         Step(
             "docker exec c1 true",
             stderr="re:.*[Cc]ontainer (c1|ID64) is paused, unpause the container before exec\n",
             why=MULTI,
+            smartos=OnSmartOS(exit=0, stderr=""),
         ),
-        Step("docker start c1", compare="exit"),
-        "docker unpause c1",
-        Step("docker unpause c1", stderr="re:.* is not paused\n", why=MULTI),
+        Step("docker start c1", compare="exit", smartos=OnSmartOS(exit=0)),
+        Step("docker unpause c1", smartos=NOT_PAUSED),
+        Step("docker unpause c1", stderr="re:.* is not paused\n", why=MULTI, smartos=NOT_PAUSED),
         STATE,
-        "docker pause c1",
+        Step("docker pause c1", smartos=NO_PAUSE),
         "docker rm -f c1",
     ),
     scenario(
@@ -299,6 +315,12 @@ SCENARIOS = [
             stdout="1\n",
             stderr="",
             why="recorded where CAP_SYS_RESOURCE was missing",
+            smartos=OnSmartOS(
+                exit=126,
+                stdout="",
+                stderr="re:.*privileged exec is not supported on SmartOS: "
+                "the privileges of a zone hold for all of its processes\n",
+            ),
         ),
         "docker exec c1 grep CapEff /proc/self/status",
     ),
@@ -312,24 +334,38 @@ SCENARIOS = [
     ),
     scenario(
         "exec keeps the groups of the container",
-        "docker run -d --name c1 --group-add 77 -u alice bb sleep 1000",
-        "docker exec c1 id -G",
-        "docker exec -u 0 c1 id -u",
+        Step("docker run -d --name c1 --group-add 77 -u alice bb sleep 1000", smartos=NO_GROUPS),
+        Step("docker exec c1 id -G", smartos=GONE),
+        Step("docker exec -u 0 c1 id -u", smartos=GONE),
     ),
     scenario(
         "exec on a read-only root",
-        "docker run -d --name c1 --read-only bb sleep 1000",
-        "docker exec c1 sh -c 'echo x > /f; echo $?'",
+        Step("docker run -d --name c1 --read-only bb sleep 1000", smartos=NO_READ_ONLY_ROOT),
+        Step("docker exec c1 sh -c 'echo x > /f; echo $?'", smartos=GONE),
     ),
     scenario(
         "inspect",
-        "docker create --name c1 -e A=b -v /data -p 8080:80 --memory 64m --restart on-failure:3 --network bridge --cap-add CAP_NET_ADMIN --dns 1.2.3.4 --tmpfs /t:size=1m --ulimit nofile=10:20 -w /tmp/ bb echo a b",
+        Step(
+            "docker create --name c1 -e A=b -v /data -p 8080:80 --memory 64m --restart on-failure:3 --network bridge --cap-add CAP_NET_ADMIN --dns 1.2.3.4 --tmpfs /t:size=1m --ulimit nofile=10:20 -w /tmp/ bb echo a b",
+            smartos=OnSmartOS(
+                command="docker create --name c1 -e A=b -v /data -p 8080:80 --memory 64m --restart on-failure:3 --network bridge --dns 1.2.3.4 --tmpfs /tmp:size=1m --ulimit nofile=10:20 -w /tmp/ bb echo a b",
+                stderr="WARNING: Ulimits is discarded for a container of brand lx on SmartOS: dockerinit sets none\n",
+            ),
+        ),
         "docker inspect -f '{{json .Config.Env}} {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.Config.WorkingDir}} {{.Config.Image}} {{json .Config.Volumes}} {{json .Config.ExposedPorts}} {{.Path}} {{json .Args}}' c1",
-        "docker inspect -f '{{json .HostConfig.PortBindings}} {{.HostConfig.Memory}} {{json .HostConfig.RestartPolicy}} {{.HostConfig.NetworkMode}} {{json .HostConfig.CapAdd}} {{json .HostConfig.Dns}} {{json .HostConfig.Tmpfs}} {{json .HostConfig.Ulimits}} {{.HostConfig.ShmSize}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.IpcMode}} {{.HostConfig.AutoRemove}} {{.HostConfig.Privileged}} {{json .HostConfig.Binds}}' c1",
+        Step(
+            "docker inspect -f '{{json .HostConfig.PortBindings}} {{.HostConfig.Memory}} {{json .HostConfig.RestartPolicy}} {{.HostConfig.NetworkMode}} {{json .HostConfig.CapAdd}} {{json .HostConfig.Dns}} {{json .HostConfig.Tmpfs}} {{json .HostConfig.Ulimits}} {{.HostConfig.ShmSize}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.IpcMode}} {{.HostConfig.AutoRemove}} {{.HostConfig.Privileged}} {{json .HostConfig.Binds}}' c1",
+            smartos=OnSmartOS(
+                stdout='{"80/tcp":[{"HostIp":"","HostPort":"8080"}]} 67108864 {"MaximumRetryCount":3,"Name":"on-failure"} bridge null ["1.2.3.4"] {"/tmp":"size=1m"} [{"Hard":20,"Name":"nofile","Soft":10}] 67108864 json-file private false false null\n'
+            ),
+        ),
         "docker inspect -f '{{json .State}}' c1",
         "docker inspect -f '{{json .NetworkSettings.Ports}} {{range $k, $v := .NetworkSettings.Networks}}{{$k}}{{end}}' c1",
-        "docker inspect -f '{{.Driver}} {{.Platform}} {{.GraphDriver.Name}} {{len .Mounts}}' c1",
-        "docker inspect -s -f '{{.SizeRw}}' c1",
+        Step(
+            "docker inspect -f '{{.Driver}} {{.Platform}} {{.GraphDriver.Name}} {{len .Mounts}}' c1",
+            smartos=OnSmartOS(stdout="zfs linux zfs 1\n"),
+        ),
+        Step("docker inspect -s -f '{{.SizeRw}}' c1", smartos=OnSmartOS(stdout="re:\\d+\n")),
         "docker container inspect -f '{{.Name}}' c1",
     ),
     scenario(

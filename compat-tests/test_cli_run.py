@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from compat.answers import Recording
 from compat.clients import CLI
-from compat.scenarios import Scenario, Step, check, quiet, scenario
+from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, refused, scenario
 
 HELP = r"\n\nRun 'docker run --help' for more information\n"
 NOT_FOUND = (
@@ -16,6 +16,26 @@ NOT_EXECUTABLE = (
     r"re:docker: Error response from daemon: .*/etc/passwd.*[Pp]ermission denied.*" + HELP
 )
 RUNTIME = "the runtime's own words vary by runtime and version"
+
+
+def lx(option: str, reason: str) -> OnSmartOS:
+    """An lx zone cannot have this."""
+    return refused(f"{option} is not supported for a container of brand lx on SmartOS: {reason}")
+
+
+def discarded(option: str, reason: str) -> str:
+    """The warning that an lx zone goes without this."""
+    return f"WARNING: {option} is discarded for a container of brand lx on SmartOS: {reason}\n"
+
+
+NO_CAPABILITIES = "a zone has the rights of its brand, no Linux capabilities"
+NO_NETWORK = lx("NetworkMode", "each zone has a network stack of its own")
+NO_READ_ONLY_ROOT = lx("ReadonlyRootfs", "vmadm makes no zone whose root is read-only")
+NO_DEVICES = lx("Devices", "a zone sees the devices of its brand")
+NO_PIDS = lx("PidMode", "each zone has processes of its own")
+NO_FILES_OF_CGROUPS = OnSmartOS(
+    exit=1, stdout="", stderr="re:cat: can't open '/sys/fs/cgroup/.*': No such file or directory\n"
+)
 
 SCENARIOS = [
     scenario(
@@ -81,8 +101,14 @@ SCENARIOS = [
         "docker run --rm -u alice bb id",
         "docker run --rm -u 1001 bb id -u",
         "docker run --rm -u nobody:staff bb id",
-        "docker run --rm -u 1234:4321 bb id",
-        "docker run --rm --group-add extra --group-add 77 -u alice bb id -G",
+        Step(
+            "docker run --rm -u 1234:4321 bb id",
+            smartos=OnSmartOS(stdout="uid=1234(1234) gid=4321(4321) groups=4321(4321)\n"),
+        ),
+        Step(
+            "docker run --rm --group-add extra --group-add 77 -u alice bb id -G",
+            smartos=lx("GroupAdd", "dockerinit takes the groups of /etc/group alone"),
+        ),
         Step(
             "docker run --rm -u ghost bb id",
             stderr="re:docker: Error response from daemon: unable to find user ghost: no matching entries in passwd file"
@@ -105,56 +131,115 @@ SCENARIOS = [
     ),
     scenario(
         "host name, hosts and resolver",
-        "docker run --rm --hostname box --domainname example.org bb hostname -f",
+        Step(
+            "docker run --rm --hostname box --domainname example.org bb hostname -f",
+            smartos=OnSmartOS(compare="exit stderr"),
+        ),
         "docker run --rm --hostname box bb hostname",
         Step(
-            "docker run --rm --hostname box --add-host peer:8.1.2.3 bb sh -c 'grep -c box /etc/hosts; grep peer /etc/hosts; grep ^127.0.0.1 /etc/hosts'"
+            "docker run --rm --hostname box --add-host peer:8.1.2.3 bb sh -c 'grep -c box /etc/hosts; grep peer /etc/hosts; grep ^127.0.0.1 /etc/hosts'",
+            smartos=OnSmartOS(stdout="1\n8.1.2.3\tpeer\n127.0.0.1\tlocalhost loghost\n"),
         ),
         Step(
             "docker run --rm --dns 9.9.9.9 --dns-search example.org --dns-option ndots:2 bb sh -c 'grep -v ^# /etc/resolv.conf'",
             stdout="re:\n*nameserver 9.9.9.9\nsearch example.org\noptions ndots:2\n",
             why="28.5 has another order, and comments",
+            smartos=OnSmartOS(
+                stdout="search example.org local\nnameserver 9.9.9.9\n",
+                stderr=discarded("DnsOptions", "vmadm writes no options into /etc/resolv.conf"),
+            ),
         ),
         "docker run --rm --network none bb sh -c 'ls /sys/class/net; cat /etc/hostname | wc -c'",
     ),
     scenario(
         "memory, pids, cpu are limits",
-        "docker run --rm --pids-limit 20 bb sh -c 'cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max'",
-        "docker run --rm --memory 64m bb sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'",
-        "docker run --rm --cpus 0.5 bb sh -c 'cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/cpu.max'",
-        "docker run --rm --ulimit nofile=100:200 bb sh -c 'ulimit -Sn; ulimit -Hn'",
+        Step(
+            "docker run --rm --pids-limit 20 bb sh -c 'cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max'",
+            smartos=NO_FILES_OF_CGROUPS,
+        ),
+        Step(
+            "docker run --rm --memory 64m bb sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'",
+            smartos=NO_FILES_OF_CGROUPS,
+        ),
+        Step(
+            "docker run --rm --cpus 0.5 bb sh -c 'cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/cpu.max'",
+            smartos=NO_FILES_OF_CGROUPS,
+        ),
+        Step(
+            "docker run --rm --ulimit nofile=100:200 bb sh -c 'ulimit -Sn; ulimit -Hn'",
+            smartos=OnSmartOS(
+                stdout="re:(?!100\n200).*\n", stderr=discarded("Ulimits", "dockerinit sets none")
+            ),
+        ),
     ),
     scenario(
         "running out of memory is 137",
         'docker run --name c1 --memory 16m --memory-swap 16m bb sh -c \'tail -c 100m /dev/zero | sh -c "sleep 1"; x=$(head -c 60000000 /dev/zero | tr "\\0" x); echo $x | wc -c\'',
-        "docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' c1",
+        Step(
+            "docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' c1",
+            smartos=OnSmartOS(stdout="137 false\n"),
+        ),
     ),
     scenario(
         "a read-only root cannot be written",
-        "docker run --rm --read-only bb sh -c 'echo x > /f; echo $?'",
-        "docker run --rm --read-only --tmpfs /t bb sh -c 'echo x > /t/f && cat /t/f'",
+        Step(
+            "docker run --rm --read-only bb sh -c 'echo x > /f; echo $?'", smartos=NO_READ_ONLY_ROOT
+        ),
+        Step(
+            "docker run --rm --read-only --tmpfs /t bb sh -c 'echo x > /t/f && cat /t/f'",
+            smartos=NO_READ_ONLY_ROOT,
+        ),
     ),
     scenario(
         "capabilities",
         "docker run --rm bb grep Cap /proc/self/status",
-        "docker run --rm --cap-drop ALL bb grep CapEff /proc/self/status",
-        "docker run --rm --cap-drop ALL --cap-add NET_BIND_SERVICE --cap-add CHOWN bb grep CapEff /proc/self/status",
-        "docker run --rm --cap-drop NET_RAW bb grep CapEff /proc/self/status",
+        Step(
+            "docker run --rm --cap-drop ALL bb grep CapEff /proc/self/status",
+            smartos=lx("CapDrop", NO_CAPABILITIES),
+        ),
+        Step(
+            "docker run --rm --cap-drop ALL --cap-add NET_BIND_SERVICE --cap-add CHOWN bb grep CapEff /proc/self/status",
+            smartos=lx("CapDrop", NO_CAPABILITIES),
+        ),
+        Step(
+            "docker run --rm --cap-drop NET_RAW bb grep CapEff /proc/self/status",
+            smartos=lx("CapDrop", NO_CAPABILITIES),
+        ),
         "docker run --rm -u 1001 bb grep CapEff /proc/self/status",
         Step("docker run --rm --cap-add RUBBISH bb true", compare="exit"),
     ),
     scenario(
         "no new privileges and seccomp",
-        "docker run --rm --security-opt no-new-privileges bb grep NoNewPrivs /proc/self/status",
+        Step(
+            "docker run --rm --security-opt no-new-privileges bb grep NoNewPrivs /proc/self/status",
+            smartos=lx("no-new-privileges", "there is no such flag for a zone's processes"),
+        ),
         "docker run --rm bb grep -E 'NoNewPrivs|^Seccomp:' /proc/self/status",
-        "docker run --rm --security-opt seccomp=unconfined bb grep ^Seccomp: /proc/self/status",
+        Step(
+            "docker run --rm --security-opt seccomp=unconfined bb grep ^Seccomp: /proc/self/status",
+            smartos=OnSmartOS(compare="exit"),
+        ),
         Step("docker run --rm --security-opt rubbish bb true", compare="exit"),
     ),
     scenario(
         "tmpfs and shm",
-        'docker run --rm --tmpfs /t:size=1m,mode=700 bb sh -c \'stat -c %a /t; df -k /t | tail -1 | sed "s/  */ /g" | cut -d" " -f2\'',
-        'docker run --rm --shm-size 2m bb sh -c \'df -k /dev/shm | tail -1 | sed "s/  */ /g" | cut -d" " -f2\'',
-        'docker run --rm bb sh -c \'df -k /dev/shm | tail -1 | sed "s/  */ /g" | cut -d" " -f2\'',
+        Step(
+            'docker run --rm --tmpfs /t:size=1m,mode=700 bb sh -c \'stat -c %a /t; df -k /t | tail -1 | sed "s/  */ /g" | cut -d" " -f2\'',
+            smartos=refused(
+                "a tmpfs on /t is not supported on SmartOS: a zone has one on /tmp or none"
+            ),
+        ),
+        Step(
+            'docker run --rm --shm-size 2m bb sh -c \'df -k /dev/shm | tail -1 | sed "s/  */ /g" | cut -d" " -f2\'',
+            smartos=OnSmartOS(
+                compare="exit stderr",
+                stderr=discarded("ShmSize", "max_swap alone limits /dev/shm"),
+            ),
+        ),
+        Step(
+            'docker run --rm bb sh -c \'df -k /dev/shm | tail -1 | sed "s/  */ /g" | cut -d" " -f2\'',
+            smartos=OnSmartOS(compare="exit stderr"),
+        ),
         Step("docker run --rm --tmpfs / bb true", compare="exit"),
     ),
     scenario(
@@ -250,21 +335,37 @@ SCENARIOS = [
             "docker run --rm --init bb sh -c 'cat /proc/1/comm'",
             stdout="re:.*init\n",
             why="any init will do",
+            smartos=OnSmartOS(
+                stdout="re:(sh|cat)\n",
+                stderr=discarded("Init", "the command itself is the zone's first process"),
+            ),
         ),
     ),
     scenario(
         "namespaces of the host",
-        "docker run --rm --network host bb sh -c 'test -d /sys/class/net/lo && echo lo'",
-        "docker run --rm --pid host bb sh -c 'test $$ -gt 50 && echo host'",
+        Step(
+            "docker run --rm --network host bb sh -c 'test -d /sys/class/net/lo && echo lo'",
+            smartos=NO_NETWORK,
+        ),
+        Step("docker run --rm --pid host bb sh -c 'test $$ -gt 50 && echo host'", smartos=NO_PIDS),
         "docker run --rm bb sh -c 'echo $$'",
-        "docker run --rm --uts host bb true",
-        "docker run --rm --ipc host bb true",
+        Step(
+            "docker run --rm --uts host bb true",
+            smartos=lx("UTSMode", "each zone has a host name of its own"),
+        ),
+        Step(
+            "docker run --rm --ipc host bb true",
+            smartos=lx("IpcMode", "each zone has shared memory of its own"),
+        ),
     ),
     scenario(
         "namespaces of another container",
         "docker run -d --name c1 --hostname first bb sleep 100",
-        "docker run --rm --network container:c1 bb hostname",
-        'docker run --rm --pid container:c1 bb sh -c \'cat /proc/1/cmdline | tr "\\0" " "\'',
+        Step("docker run --rm --network container:c1 bb hostname", smartos=NO_NETWORK),
+        Step(
+            'docker run --rm --pid container:c1 bb sh -c \'cat /proc/1/cmdline | tr "\\0" " "\'',
+            smartos=NO_PIDS,
+        ),
         Step("docker run --rm --network container:nothere bb true", compare="exit"),
     ),
     scenario(
@@ -288,7 +389,10 @@ SCENARIOS = [
     ),
     scenario(
         "sysctls",
-        "docker run --rm --sysctl net.ipv4.ip_unprivileged_port_start=81 bb cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
+        Step(
+            "docker run --rm --sysctl net.ipv4.ip_unprivileged_port_start=81 bb cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
+            smartos=lx("Sysctls", "there is no Linux kernel to set them in"),
+        ),
         Step("docker run --rm --sysctl kernel.nothere=1 bb true", compare="exit"),
     ),
     scenario(
@@ -313,9 +417,15 @@ SCENARIOS = [
     ),
     scenario(
         "devices",
-        "docker run --rm --device /dev/full bb sh -c 'test -c /dev/full && echo there'",
-        "docker run --rm --device /dev/zero:/dev/nought:r bb sh -c 'head -c 4 /dev/nought | od -An -tx1'",
-        Step("docker run --rm --device /dev/nothere bb true", compare="exit"),
+        Step(
+            "docker run --rm --device /dev/full bb sh -c 'test -c /dev/full && echo there'",
+            smartos=NO_DEVICES,
+        ),
+        Step(
+            "docker run --rm --device /dev/zero:/dev/nought:r bb sh -c 'head -c 4 /dev/nought | od -An -tx1'",
+            smartos=NO_DEVICES,
+        ),
+        Step("docker run --rm --device /dev/nothere bb true", compare="exit", smartos=NO_DEVICES),
     ),
     scenario(
         "privileged sees devices",
@@ -325,6 +435,7 @@ SCENARIOS = [
             stdout="devices\n",
             stderr="",
             why="recorded where CAP_SYS_RESOURCE was missing, and runc gives up there",
+            smartos=lx("Privileged", NO_CAPABILITIES),
         ),
     ),
     scenario(
@@ -356,7 +467,10 @@ SCENARIOS = [
         "the process sees a fresh kernel view",
         'docker run --rm bb sh -c \'ls /dev | sort | grep -v ^core$ | tr "\\n" " "\'',
         'docker run --rm bb sh -c \'ls -ld /proc/1/root >/dev/null && cat /proc/mounts | cut -d" " -f2 | sort -u | grep -E "^/(dev|proc|sys)$"\'',
-        'docker run --rm bb sh -c \'ls / | sort | tr "\\n" " "; ls -a /.dockerenv\'',
+        Step(
+            'docker run --rm bb sh -c \'ls / | sort | tr "\\n" " "; ls -a /.dockerenv\'',
+            smartos=OnSmartOS(stdout="bin dev etc home native proc root sys tmp var /.dockerenv\n"),
+        ),
     ),
 ]
 

@@ -88,11 +88,14 @@ def missing(expected: Any, actual: Any, where: str = "") -> list[str]:
 class Recording:
     """One module's recorded answers."""
 
-    def __init__(self, name: str, *, taking: bool, exact: bool = False) -> None:
+    def __init__(
+        self, name: str, *, taking: bool, exact: bool = False, on_smartos: bool = False
+    ) -> None:
         self._path = RECORDED / f"{name}.json"
         self.taking = taking
         self.exact = exact
         """Compare with dockerd itself: without what 28.5 does differently."""
+        self.on_smartos = on_smartos
         self._rows: dict[str, Any] = (
             json.loads(self._path.read_text()) if self._path.exists() else {}
         )

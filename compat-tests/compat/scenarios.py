@@ -1,6 +1,8 @@
 """A scenario: docker commands in order, whose answers must be those that dockerd gave.
 
 dockerd 20.10 is what was recorded.  Where 28.5 answers differently, the step says how and why, and that wins.
+Where a zone on SmartOS cannot be what a container on Linux is, `smartos=` says what is answered there, and
+docs/divergence.md why.
 """
 
 from __future__ import annotations
@@ -12,6 +14,28 @@ from typing import Any
 from compat.answers import Recording, normal
 from compat.clients import CLI
 from compat.wording import NEW_WORDS, of_today, without_dot
+
+_HINT = "\n\nRun 'docker run --help' for more information\n"
+
+
+@dataclass(frozen=True)
+class OnSmartOS:
+    """What a step says there, where that is another answer: None = the same; `compare`: what is looked at.
+
+    `command`: the step without the options that no zone can have, so that the rest of it is tried all the same.
+    """
+
+    exit: int | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    compare: str | None = None
+    command: str | None = None
+
+
+def refused(what: str, program: str = "docker: ", hint: str = _HINT, exit: int = 125) -> OnSmartOS:
+    """The server's refusal of an option: its name and the reason, as docs/divergence.md has them."""
+    words = f"{program}Error response from daemon: {what}{hint}"
+    return OnSmartOS(exit=exit, stdout="", stderr=words)
 
 
 @dataclass(frozen=True)
@@ -31,6 +55,7 @@ class Step:
     why: str = ""
     sort: bool = False
     """The order of lines means nothing."""
+    smartos: OnSmartOS = OnSmartOS()
 
 
 @dataclass(frozen=True)
@@ -56,16 +81,21 @@ def quiet(command: str) -> Step:
 
 
 def play(
-    subject: Scenario, cli: CLI, names: dict[str, str], fill: dict[str, str]
+    subject: Scenario,
+    cli: CLI,
+    names: dict[str, str],
+    fill: dict[str, str],
+    *,
+    on_smartos: bool = False,
 ) -> list[dict[str, Any]]:
     """Run all steps; their normalised answers."""
     rows = []
     for item in subject.steps:
         step = item if isinstance(item, Step) else Step(item)
-        result = cli(
-            step.command.replace("{registry}", fill["registry"]).replace("{tmp}", fill["tmp"]),
-            step.stdin,
-        )
+        command = (step.smartos.command if on_smartos else None) or step.command
+        for word, value in fill.items():
+            command = command.replace(f"{{{word}}}", value)
+        result = cli(command, step.stdin)
         out, err = (
             of_today(normal(text, names), cli.major) for text in (result.stdout, result.stderr)
         )
@@ -82,13 +112,16 @@ def differences(
     *,
     exact: bool,
     cli: int,
+    on_smartos: bool = False,
 ) -> list[str]:
     """What is not as it should be, one line each.  `cli` is the major version of the one that was used."""
     lines = []
     for item, want, have in zip(subject.steps, expected, actual, strict=True):
         step = item if isinstance(item, Step) else Step(item)
-        for part in step.compare.split():
-            wanted = getattr(step, part)
+        there = step.smartos if on_smartos else OnSmartOS()
+        for part in (step.compare if there.compare is None else there.compare).split():
+            wanted = getattr(there, part)
+            wanted = getattr(step, part) if wanted is None else wanted
             wanted = want[part] if wanted is None or exact else wanted
             if isinstance(wanted, str) and cli < NEW_WORDS:
                 wanted = without_dot(wanted)
@@ -108,7 +141,7 @@ def check(
     subject: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]
 ) -> None:
     """Play it; record the answers, or compare them with the recorded ones."""
-    actual = play(subject, cli, names, fill)
+    actual = play(subject, cli, names, fill, on_smartos=recording.on_smartos)
     if recording.taking:
         recording.put(subject.name, actual)
         return
@@ -116,5 +149,12 @@ def check(
     assert [row["command"] for row in expected] == [row["command"] for row in actual], (
         "recorded for other commands: run scripts/record"
     )
-    lines = differences(subject, expected, actual, exact=recording.exact, cli=cli.major)
+    lines = differences(
+        subject,
+        expected,
+        actual,
+        exact=recording.exact,
+        cli=cli.major,
+        on_smartos=recording.on_smartos,
+    )
     assert not lines, "\n" + "\n".join(lines)
