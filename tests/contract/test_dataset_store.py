@@ -14,8 +14,11 @@ import pytest
 from dockerapi.errors import Conflict, DigestMismatch, InvalidParameter, NotFound
 from gateway.hosts.linux import overlay
 from gateway.hosts.linux.datasets import OverlayDatasets
+from gateway.hosts.smartos.datasets import ZFSDatasets
+from gateway.hosts.smartos.local import LocalGlobalZone
 from imgsources.datasets import DatasetStore, LayerInfo
 from imgsources.oci import Digest, ImageUUID, image_uuid
+from tests.fakes.globalzone import process
 from tests.fakes.registry import layer_tar
 
 pytestmark = pytest.mark.root
@@ -33,8 +36,31 @@ async def overlay_store(folder: Path) -> AsyncIterator[DatasetStore]:
         overlay.unmount(folder)
 
 
+@asynccontextmanager
+async def zfs_store(folder: Path) -> AsyncIterator[DatasetStore]:
+    """The store of the SmartOS host in a fake global zone, which is there again when it is opened again."""
+    fake = await asyncio.to_thread(process.start, folder)
+    try:
+        async with in_global_zone(fake) as gz:
+            yield await ZFSDatasets.open(gz, zpool="zones", root=str(folder), instance="test")
+            assert not list((folder / "var/tmp").glob("zonegate-*"))
+            assert not list((folder / "var/run").glob("img.*"))
+    finally:
+        await asyncio.to_thread(fake.stop)
+
+
+@asynccontextmanager
+async def in_global_zone(fake: process.FakeGZ) -> AsyncIterator[LocalGlobalZone]:
+    """What a gateway sees that runs there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key in ("PATH", "ZONEGATE_FAKE_GZ"):
+            patch.setenv(key, fake.environment[key])
+        async with LocalGlobalZone(str(fake.root)) as gz:
+            yield gz
+
+
 Opener = Callable[[Path], AbstractAsyncContextManager[DatasetStore]]
-STORES: dict[str, Opener] = {"overlay": overlay_store}
+STORES: dict[str, Opener] = {"overlay": overlay_store, "zfs": zfs_store}
 
 
 @pytest.fixture(params=STORES)

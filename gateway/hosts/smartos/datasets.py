@@ -182,9 +182,6 @@ class ZFSDatasets:
             finally:
                 if origin is not None:
                     self._origins_in_use.remove(origin)
-            self._datasets[uuid] = _Dataset(
-                origin, tree.bytes, is_ours=True, is_shared=True, is_layer=True
-            )
 
     async def destroy(self, uuid: ImageUUID) -> None:
         """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it, or if it is not ours."""
@@ -195,11 +192,11 @@ class ZFSDatasets:
             raise Conflict(f"dataset {uuid} is the origin of dataset {children[0]}")
         if uuid in self._origins_in_use:
             raise Conflict(f"dataset {uuid} is the origin of a dataset that is being made")
-        if await self._others_want(uuid):
-            await self._zfs.inherit(self._name(uuid), self._claim)
-            self._datasets[uuid] = replace(found, is_ours=False)
-            return
         try:
+            if await self._others_want(uuid):
+                await self._zfs.inherit(self._name(uuid), self._claim)
+                self._datasets[uuid] = replace(found, is_ours=False)
+                return
             if found.is_layer:
                 await self._zfs.destroy(self._name(uuid))
                 await self._gz.remove(imgadm.entry_path(self._root, self._zpool, uuid))
@@ -338,6 +335,8 @@ class _ZFSTree:
         self._partial = store._name(uuid) + _PARTIAL
         self._folder = f"{store._mountpoint}/{uuid}{_PARTIAL}"
         self._is_begun = self._is_made = self._is_renamed = False
+        self._token = secrets.token_hex(8)
+        """Tells what we have made from what was there: a rename may have been done though we were told nothing."""
         self._said_bytes = 0
         self.bytes = 0
 
@@ -370,6 +369,11 @@ class _ZFSTree:
         if self.bytes != self._said_bytes:
             await self._zfs.set(self._partial, {"zonegate:bytes": str(self.bytes)})
         await self._zfs.snapshot(f"{self._partial}@final")
+        if await self._gz.status(imgadm.entry_path(store._root, store._zpool, self._uuid)):
+            await store.refresh()
+            if self._uuid in store._datasets:  # imgadm has imported it since we last looked
+                await self._zfs.destroy(self._partial)
+                return
         await imgadm.write_entry(
             self._gz,
             store._root,
@@ -378,7 +382,17 @@ class _ZFSTree:
             source=imgadm.source_of(self._layer),
         )
         self._is_renamed = True
-        await self._zfs.rename(self._partial, name)
+        try:
+            await self._zfs.rename(self._partial, name)
+        except Conflict:
+            # Made by us and forgotten by imgadm's database: it has an entry again.
+            if (await self._zfs.own_properties(name)).get("zonegate:digest") != self._layer.digest:
+                raise
+            await self._zfs.destroy(self._partial)
+            await self._zfs.set(name, {store._claim: "yes"})
+        store._datasets[self._uuid] = _Dataset(
+            self._origin, self.bytes, is_ours=True, is_shared=True, is_layer=True
+        )
 
     async def discard(self) -> None:
         """Nothing is left."""
@@ -386,13 +400,17 @@ class _ZFSTree:
             return
         store = self._store
         await store._quietly(self._zfs.destroy(self._partial))
-        if self._is_renamed:  # it may have been, though we were told nothing
-            await store._quietly(self._zfs.destroy(store._name(self._uuid)))
+        if self._is_renamed:
+            await store._quietly(self._destroy_if_ours(store._name(self._uuid)))
         await store._quietly(
             self._gz.remove(imgadm.entry_path(store._root, store._zpool, self._uuid))
         )
 
     # --- steps
+
+    async def _destroy_if_ours(self, name: str) -> None:
+        if (await self._zfs.own_properties(name)).get("zonegate:token") == self._token:
+            await self._zfs.destroy(name)
 
     async def _read(self, tar: Readable, spools: list[Path]) -> layers.Layer:
         path = self._new_spool(spools)
@@ -451,6 +469,7 @@ class _ZFSTree:
             "zonegate:diff_id": layer.diff_id,
             "zonegate:size": str(layer.size),
             "zonegate:bytes": str(self.bytes),
+            "zonegate:token": self._token,
         }
         if self._origin is not None:
             self._store._get(self._origin)

@@ -39,8 +39,9 @@ Lower = Mapping[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of the spool: its path in normal form, its kind; `link` of a hard link in normal form, too."""
+    """One entry of the spool: its name as it came, its path in normal form, its kind, its link as it came."""
 
+    name: bytes
     path: bytes
     kind: int
     link: bytes
@@ -100,7 +101,7 @@ def read_layer(read: Callable[[int], bytes], out: IO[bytes], free: int) -> Layer
         if layer.bytes > free:
             raise OSError(errno.ENOSPC, "the layer needs more space than is free")
         name = _spelled(record.path, entry.kind)
-        out.write(gnutar.header(entry, name=name, link=record.link))
+        out.write(gnutar.header(entry, name=name, link=_normal(record)))
         _copy(tar, entry, out)
     out.write(gnutar.END)
     return layer
@@ -124,6 +125,11 @@ def _copy(tar: Tar, entry: Entry, out: IO[bytes]) -> None:
         for chunk in tar.chunks():
             out.write(chunk)
         out.write(gnutar.padding(entry.size))
+
+
+def _normal(record: Record) -> bytes:
+    """The link of a record; a hard link's names a path from the root on."""
+    return b"/".join(_names(record.link)) if record.kind == _HARD_LINK else record.link
 
 
 def _spelled(path: bytes, kind: int) -> bytes:
@@ -158,10 +164,8 @@ def _checked(entry: Entry, parts: list[bytes]) -> Record:
     if max(entry.major, entry.minor) > _ID_LIMIT:
         raise BadArchive(f"{entry.name!r}: a number is out of range")
     if kind == _HARD_LINK:
-        target = path_parts(link, entry.name)
-        if not target:
+        if not path_parts(link, entry.name):
             raise BadArchive(f"{entry.name!r}: hard link to the root")
-        link = b"/".join(target)
     elif kind == _SYMLINK:
         if b"\0" in link:
             raise BadArchive(f"{entry.name!r}: a path cannot contain NUL")
@@ -170,7 +174,7 @@ def _checked(entry: Entry, parts: list[bytes]) -> Record:
             raise BadArchive(f"{entry.name!r}: {os.strerror(number)}")
     elif kind not in (_FILE, _DIRECTORY) and kind not in _SPECIAL:
         raise BadArchive(f"{entry.name!r}: entries of type {chr(kind)!r} are not supported")
-    return Record(b"/".join(parts), kind, link)
+    return Record(entry.name, b"/".join(parts), kind, link)
 
 
 # --- settling
@@ -327,7 +331,7 @@ class _Settling:
                 self.plan.dropped.add(number)
                 return
             self._linked.append((number, found.numbers[-1]))
-            if found.path != record.link:
+            if found.path != _normal(record):
                 self.plan.links[number] = found.path
             kind, target = found.kind, found.target
         node = self._made(parent, name, kind, target)
@@ -337,6 +341,10 @@ class _Settling:
         """The node of an entry, in the place of what was there."""
         old = parent.children.get(name)
         if old is not None and old.kind == kind:
+            if kind == b"l":
+                # tar makes some links last, and finds the file that holds their place by its inode: that
+                # number may be another file's by then.
+                self.plan.dropped.update(set(old.numbers) - {target for _, target in self._linked})
             old.target = target
             old.is_lower = False
             return old
@@ -360,7 +368,7 @@ class _Settling:
             left += gone.children.values()
 
     def _link_target(self, record: Record) -> _Node:
-        *above, name = record.link.split(b"/")
+        *above, name = _names(record.link)
         try:
             parent = self._follow(self._root, above)
         except _LinkLoop as error:
@@ -370,7 +378,7 @@ class _Settling:
             if found is not None and found.kind == b"d":
                 raise _to_directory(record)
             raise BadArchive(
-                f"{record.path!r}: hard link to {record.link!r}, which is not in this layer"
+                f"{record.name!r}: hard link to {record.link!r}, which is not in this layer"
             )
         if found.kind == b"d":
             raise _to_directory(record)
@@ -381,7 +389,7 @@ class _Settling:
             if target in self.plan.dropped and number not in self.plan.dropped:
                 record = self._layer.records[number]
                 raise BadArchive(
-                    f"{record.path!r}: hard link to {record.link!r}, which is not in this layer"
+                    f"{record.name!r}: hard link to {record.link!r}, which is not in this layer"
                 )
 
     # --- lookups
@@ -429,7 +437,7 @@ class _Settling:
             if found is not None:
                 return found
         if child is not None and not child.is_lower:
-            raise BadArchive(f"{record.path!r}: {path!r} is not a directory inside the root")
+            raise BadArchive(f"{record.name!r}: {path!r} is not a directory inside the root")
         # tar makes it.  What is below there and is no directory is in its way.
         made = _Node(parent, parent.join(name), b"d")
         made.replaces = child is not None
@@ -489,8 +497,8 @@ def _last(path: bytes) -> bytes:
 
 
 def _too_many_links(record: Record) -> BadArchive:
-    return BadArchive(f"{record.path!r}: {os.strerror(errno.ELOOP)}")
+    return BadArchive(f"{record.name!r}: {os.strerror(errno.ELOOP)}")
 
 
 def _to_directory(record: Record) -> BadArchive:
-    return BadArchive(f"{record.path!r}: hard link to the directory {record.link!r}")
+    return BadArchive(f"{record.name!r}: hard link to the directory {record.link!r}")
