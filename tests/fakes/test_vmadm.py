@@ -609,3 +609,19 @@ def test_a_bind_of_the_computer_is_seen_in_the_zone(vmadm: Vmadm, tmp_path: Path
     vmadm("start", uuid)
     assert vmadm.wait(uuid)["exit_status"] == 1
     assert log(vmadm, uuid) == "from outside"
+
+
+def test_caps_hold_and_follow_an_update(vmadm: Vmadm) -> None:
+    uuid = vmadm.create(*FOREVER, max_lwps=30)
+    vmadm("start", uuid)
+    name = (vmadm.fake.root / ".linux/name").read_text()
+    (file,) = Path("/sys/fs/cgroup").glob(f"**/{name}/{uuid}/pids.max")
+    assert file.read_text() == "30\n"
+    vmadm("update", uuid, "max_lwps=40")
+    assert file.read_text() == "40\n"
+
+
+def test_a_zone_cannot_change_this_computer(vmadm: Vmadm) -> None:
+    uuid = vmadm.create("sh", "-c", "echo 1 > /proc/sys/kernel/panic")
+    vmadm("start", uuid)
+    assert vmadm.wait(uuid)["exit_status"] == 1

@@ -17,7 +17,7 @@ from contextlib import suppress
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from dockerapi.errors import APIError, StartFailure
+from dockerapi.errors import APIError, NotFound, StartFailure
 from dockerapi.framing import Stdio
 from gateway.hosts.command import default_spawner
 from gateway.zones.host import AttachStreams
@@ -233,6 +233,17 @@ class Boots:
             raise
         self._announce(machine, zone.pid)
         return await machine.ended
+
+    async def relimit(self, machine: Machine) -> None:
+        """Its caps as they are now hold at once."""
+        if not machine.inner:
+            return
+        uuid, zones = ZoneUUID(machine.uuid), self._gz.host.zones
+        with suppress(NotFound):  # it has just ended
+            zone = zones.get(uuid)
+            spec = inner.relimited(zone.spec, machine.vm)
+            if spec != zone.spec:
+                await zones.update(uuid, spec)
 
     def inner_ended(self, machine: Machine, exit_status: int) -> None:
         """The Linux host says that its process is over, with docker's code for it."""

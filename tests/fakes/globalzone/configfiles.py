@@ -41,12 +41,12 @@ def write(zonepath: Path, vm: Mapping[str, Any]) -> None:
 def hosts(vm: Mapping[str, Any]) -> str:
     """/etc/hosts: ourselves, docker:extraHosts, docker:linkHosts."""
     metadata = vm["internal_metadata"]
-    names = " ".join(dict.fromkeys((vm["uuid"], vm.get("hostname", vm["uuid"]))))
-    lines = ["127.0.0.1\tlocalhost loghost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    own = vm.get("hostname", vm["uuid"])
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     lines += ["fe00::0\tip6-localnet", "ff00::0\tip6-mcastprefix"]
     lines += ["ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters"]
     lines += [
-        f"{nic['ip']}\t{names}" for nic in vm.get("nics", []) if nic.get("ip", "")[:1].isdigit()
+        f"{nic['ip']}\t{own}" for nic in vm.get("nics", []) if nic.get("ip", "")[:1].isdigit()
     ]
     for entry in json.loads(str(metadata.get("docker:extraHosts", "[]"))):
         name, colon, address = entry.partition(":")

@@ -139,6 +139,14 @@ def _resources(vm: Mapping[str, Any]) -> Resources:
     )
 
 
+def relimited(spec: ZoneSpec, vm: Mapping[str, Any]) -> ZoneSpec:
+    """The spec of a zone that runs with the caps of its object as it is now."""
+    metadata = decode(spec.internal_metadata)
+    runtime = metadata.runtime.model_copy(update={"resources": _resources(vm)})
+    told = encode(metadata.model_copy(update={"runtime": runtime}))
+    return spec.model_copy(update={"internal_metadata": told})
+
+
 def _nic(nic: Mapping[str, Any], around: Surroundings) -> Nic | None:
     """None for a nic whose network leads nowhere here, and for one without a static address."""
     text = nic.get("ip", "")

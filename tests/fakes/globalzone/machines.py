@@ -319,6 +319,7 @@ class Machines:
         machine.replace(changed.vm)
         if machine.is_docker and update.rewrites_files(old, machine.vm):
             configfiles.write(machine.zonepath, machine.vm)
+        await self.boots.relimit(machine)
         return changed.dropped
 
     async def delete(self, machine: Machine, midway: Callable[[], Awaitable[None]]) -> None:
