@@ -27,6 +27,8 @@ _START_TIMEOUT_S = 60.0
 _QUEUE = 64
 _DEFAULT_SIZE = (24, 80)
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Of a login in images of SmartOS: what pkgsrc installs is in /opt/local.
+_FULL_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/opt/local/sbin:/opt/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SAID_LIMIT = 65536
 _MACHINES = ("kvm", "bhyve")
 
@@ -235,7 +237,7 @@ async def exec(
         raise NotSupported(
             f"exec is not possible in a {zone.spec.brand} zone: it is a machine, not processes of this one"
         )
-    if process.privileged and getattr(zone.spec, "docker", False):
+    if process.privileged:
         raise NotSupported(
             "privileged exec is not supported on SmartOS: the privileges of a zone hold for all of its processes"
         )
@@ -285,13 +287,13 @@ async def _command(
             f"exec as {process.user} needs the program su in the zone's own image: SmartOS has no other way"
         )
     outer = as_user(brand, user.name, inner)
-    return wrapped(brand, outer, env=[_PATH], clear=True), 2
+    return wrapped(brand, outer, env=[_FULL_PATH], clear=True), 2
 
 
 def _environment(zone: Zone, process: Process, user: ExecUser) -> list[str]:
     """As dockerexec would make it, for a user that it does not know."""
     if not getattr(zone.spec, "docker", False):
-        return list(process.env)
+        return [_PATH if zone.spec.brand == "lx" else _FULL_PATH, *process.env]
     values: dict[str, str] = {}
     defaults = [_PATH, f"HOSTNAME={zone.spec.hostname or ''}", "TERM=xterm", f"HOME={user.home}"]
     for entry in (*defaults, *zone.metadata.env, *process.env):

@@ -38,6 +38,7 @@ _BOOT_S = 120.0
 _CONFIRM_S = 0.15
 _LOG_POLL_S = 0.15
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_BUSY_TRIES = 3
 # At the end of input zoneadmd takes one more read of it, whatever there is: give it time to take all.
 _DRAIN_S = 0.3
 _DRAIN_BYTES_PER_S = 1 << 20
@@ -325,7 +326,7 @@ class ZoneStreams:
 
     async def _keep(self) -> None:
         """Connect, and connect again, while the zone runs and anybody is attached."""
-        tries = 0
+        tries, ever = 0, False
         try:
             while self._clients and not self._ended.is_set():
                 if self._input_over and self._log is not None:
@@ -333,19 +334,28 @@ class ZoneStreams:
                     await self._follow_log()
                     continue
                 try:
-                    was_connected = await self._session()
-                except Unavailable as error:
-                    if tries >= len(_RECONNECT_S):
-                        raise
-                    log.warning("zone %s: attach is interrupted: %s", self._uuid, error.message)
-                    was_connected = False
-                tries = 0 if was_connected else tries + 1
+                    connected = await self._session()
+                except (Unavailable, Conflict) as error:
+                    self._check(error, tries, ever=ever)
+                    connected = False
+                tries, ever = (0, True) if connected else (tries + 1, ever)
                 await self._pause(_RECONNECT_S[min(tries, len(_RECONNECT_S) - 1)])
         except APIError as error:
             self._failure = error
             self._let_go()
         await self._finish()
         self._connected.set()
+
+    def _check(self, error: Unavailable | Conflict, tries: int, *, ever: bool) -> None:
+        """Whether to try again: raises if not."""
+        # Who has the streams may be a zlogin of ours whose connection was lost, and that is about to end.
+        if tries < (_BUSY_TRIES if isinstance(error, Conflict) else len(_RECONNECT_S)):
+            return
+        if not ever or (isinstance(error, Conflict) and self._log is None):
+            raise error
+        log.warning("zone %s: attach is interrupted: %s", self._uuid, error.message)
+        if isinstance(error, Conflict):
+            self._input_over = True  # the log still tells what it writes
 
     async def _pause(self, seconds: float) -> None:
         """Until the zone has ended, at most so long."""

@@ -69,6 +69,7 @@ dlog EXEC
 exec /native/usr/bin/setpriv $identity -- /native/usr/bin/env -i "${env[@]}" "$@"
 """
 
+_OWN = re.compile(rf"(?<![\w/])/usr/(?:bin/(?:{'|'.join(_PROGRAMS)})|vm/sbin/dockerexec)(?!\w)")
 _made: dict[Path, asyncio.Lock] = {}
 
 
@@ -120,8 +121,7 @@ def located(brand: str, argv: Sequence[str]) -> list[str]:
     """Zones of the platform's own brands have its programs in /usr: here they are below /native all the same."""
     if brand == "lx":
         return list(argv)
-    own = {f"/usr/bin/{name}" for name in _PROGRAMS} | {"/usr/vm/sbin/dockerexec"}
-    return [f"/native{word}" if word in own else word for word in argv]
+    return [_OWN.sub(r"/native\g<0>", word) for word in argv]
 
 
 def environment_of(machine: Machine) -> list[str]:

@@ -2,7 +2,8 @@
 
 As the real one: a su that is seen from the global zone runs commands that have no terminal, with all words joined and
 only those with blanks quoted; `~` at the beginning of a line is taken out of terminal input unless there is -E; the
-environment is zlogin's own, not the zone's.
+environment is zlogin's own, not the zone's.  One thing is not shown: where a command without a terminal dies of a
+signal, the real one ends with 0.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ async def _scratch(gz: GZ, call: Call, machine: Machine, words: Sequence[str]) -
         raise Failed(f"zlogin: zone '{machine.uuid}' is not mounted")
     argv = [sys.executable, "-IS", scratch.__file__, str(machine.root), " ".join(words)]
     for filesystem in machine.vm.get("filesystems", []):
-        if not filesystem["target"].startswith("/etc/"):  # files, which the scratch zone does without
+        if not filesystem["target"].startswith(
+            "/etc/"
+        ):  # files, which the scratch zone does without
             argv += [str(gz.path(filesystem["source"])), filesystem["target"]]
     child = await default_spawner().spawn(argv, fds=dict(enumerate(call.fds)))
     try:

@@ -24,7 +24,7 @@ from gateway.hosts.smartos.ssh import SSHGlobalZone
 from gateway.hosts.smartos.stdio import ZoneStreams
 from gateway.settings import SmartOSSettings
 from gateway.zones.host import Process, Zone
-from gateway.zones.metadata import decode
+from gateway.zones.metadata import DockerMetadata, decode
 from gateway.zones.spec import ZoneSpec, ZoneState
 from tests.contract.conftest import busybox_tar
 from tests.fakes import sshd
@@ -102,6 +102,30 @@ class Lab:
         return Zone(
             spec=ZoneSpec(**fields),
             metadata=decode(metadata),
+            state=ZoneState.STOPPED,
+            created_ns=1,
+            root=f"{self.root}/zones/{uid}/root",
+        )
+
+    def full_zone(self, brand: str, image: str) -> Zone:
+        """One with an init of its own instead of dockerinit, not started."""
+        uid = str(uuid.uuid4())
+        payload: dict[str, Any] = {
+            "uuid": uid,
+            "brand": brand,
+            "image_uuid": image,
+            "alias": uid[:8],
+            "hostname": "lab",
+            "autoboot": False,
+            "max_physical_memory": 256,
+            "max_swap": 256,
+        }
+        if brand == "lx":
+            payload["kernel_version"] = "4.3.0"
+        self.vmadm("create", stdin=json.dumps(payload))
+        return Zone(
+            spec=ZoneSpec(**payload),
+            metadata=DockerMetadata(id=uid.replace("-", "") + secrets.token_hex(16)),
             state=ZoneState.STOPPED,
             created_ns=1,
             root=f"{self.root}/zones/{uid}/root",

@@ -34,6 +34,8 @@ __all__ = ["far", "far_gz", "gz", "lab"]
 
 root = pytest.mark.root
 IDLE = ("sleep", "600")
+SIZE = "until stty size 2>/dev/null; do :; done"
+"""The Linux host behind the fake sets a terminal's size a moment after the start."""
 
 
 async def run(
@@ -280,6 +282,26 @@ async def test_an_exec_in_a_stopped_zone_is_told(lab: Lab, gz: LocalGlobalZone) 
 
 
 @root
+@pytest.mark.parametrize("brand", ["joyent", "lx"])
+async def test_full_zones_have_no_dockerexec_and_need_none(
+    lab: Lab, gz: LocalGlobalZone, brand: str
+) -> None:
+    zone = await asyncio.to_thread(lab.full_zone, brand, WITH_SU)
+    await asyncio.to_thread(lab.start, zone)
+    process = exec_of("sh", "-c", "id -u; pwd; echo $A; exit 3", env=("A=it's",), workdir="/tmp")
+    output, code = await run(lab, gz, zone, process)
+    assert output[StreamId.STDOUT] == b"0\n/tmp\nit's\n"
+    assert code == 3
+    output, _ = await run(lab, gz, zone, exec_of("sh", "-c", "id -u; pwd", user="web"))
+    assert output[StreamId.STDOUT].startswith(b"33\n")
+    with pytest.raises(StartFailure, match="executable file not found"):
+        await run(lab, gz, zone, exec_of("nothing"))
+    size = exec_of("sh", "-c", SIZE, tty=True, console_size=(33, 44))
+    output, _ = await run(lab, gz, zone, size)
+    assert output[StreamId.STDOUT] == b"33 44\r\n"
+
+
+@root
 async def test_an_exec_on_another_machine_is_the_same(lab: Lab, far_gz: GlobalZone) -> None:
     zone = await lab.run(*IDLE, image=WITH_SU, env=["A=it's"])
     data = os.urandom(300_000)
@@ -290,7 +312,7 @@ async def test_an_exec_on_another_machine_is_the_same(lab: Lab, far_gz: GlobalZo
     assert (output[StreamId.STDOUT], code) == (b"it's $x\n/tmp\n", 3)
     with pytest.raises(StartFailure, match="executable file not found"):
         await run(lab, far_gz, zone, exec_of("nothing"))
-    process = exec_of("sh", "-c", "stty size; exit 5", tty=True, console_size=(33, 44))
+    process = exec_of("sh", "-c", f"{SIZE}; exit 5", tty=True, console_size=(33, 44))
     output, code = await run(lab, far_gz, zone, process)
     assert (output[StreamId.STDOUT], code) == (b"33 44\r\n", 5)
 
