@@ -120,7 +120,7 @@ class SmartOSSettings(BaseModel):
     nic_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_/]+$")] = "admin"
     """Of the default network."""
     subnet: str = ""
-    """CIDR of the default network; "" = there is none, and containers get no nic unless --network names one."""
+    """CIDR of the default network; "" = it has no addresses to give: containers need --network none or another network."""
     range: str = ""
     """FIRST-LAST: the addresses that zones may get; "" = the whole subnet but the gateway."""
     gateway: str = ""
