@@ -94,6 +94,8 @@ class Boots:
             status = 1 << 8
             if not machine.up.done():
                 machine.up.set_exception(Failed(f"fake global zone: {error!r}", 99))
+        if not machine.up.done():  # halted before its program could begin
+            self._announce(machine, os.getpid())
         await self._down(machine, status)
 
     async def _live(self, machine: Machine) -> int:
