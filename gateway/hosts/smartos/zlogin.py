@@ -101,12 +101,11 @@ def wrapped(
 
 def as_user(brand: str, user: str, command: Sequence[str]) -> list[str]:
     """`command` by the zone's own su, which must be called as root; the environment is su's."""
-    run = 'exec "$0" "$@"'
+    text = f"exec {shlex.join(command)}"
     if brand == "lx":
         # A user whose shell is no shell (nologin) can run commands all the same.
-        shell = native(brand, "/usr/bin/bash")
-        return ["su", "-s", shell, "-c", run, "--", user, *command]
-    return ["su", user, "-c", run, *command]
+        return ["su", "-s", native(brand, "/usr/bin/bash"), "-c", text, user]
+    return ["su", user, "-c", text]
 
 
 async def su_seen(gz: GlobalZone, zonepath: str, root: str = "/") -> bool:

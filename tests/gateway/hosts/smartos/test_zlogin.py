@@ -63,8 +63,9 @@ def test_wrappers_are_the_platforms_own() -> None:
     ]
     assert wrapped("joyent", ["a"], env=["A=1"], clear=True)[:3] == ["/usr/bin/env", "-i", "A=1"]
     assert wrapped("lx", ["a", "b"], workdir="/w")[-4:] == ["zonegate", "/w", "a", "b"]
-    assert as_user("lx", "web", ["a", "-c"])[-4:] == ["--", "web", "a", "-c"]
-    assert as_user("joyent", "web", ["a"]) == ["su", "web", "-c", 'exec "$0" "$@"', "a"]
+    shell = "/native/usr/bin/bash"
+    assert as_user("lx", "web", ["a b"]) == ["su", "-s", shell, "-c", "exec 'a b'", "web"]
+    assert as_user("joyent", "web", ["a"]) == ["su", "web", "-c", "exec a"]
 
 
 async def test_the_wrapper_starts_what_it_was_given(tmp_path: Path) -> None:
