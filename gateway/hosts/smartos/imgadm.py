@@ -89,7 +89,7 @@ def published_at(created: str) -> str:
         return _UNKNOWN_DATE
     with suppress(OverflowError):
         when = when.astimezone(datetime.UTC) if when.tzinfo else when.replace(tzinfo=datetime.UTC)
-        return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
+        return f"{when.year:04}-{when:%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
     return _UNKNOWN_DATE
 
 
