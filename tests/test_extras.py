@@ -158,7 +158,8 @@ def test_every_module_of_the_backend_can_be_imported_without_extras(tmp_path: Pa
         for path in sorted((ROOT / "gateway/hosts/smartos").glob("*.py"))
         if path.stem not in ssh | {"__init__"}
     ]
-    code = BARE + "".join(f"import {name}\n" for name in [*names, "gateway.server", "gateway.cli"])
+    names += ["gateway.server", "gateway.cli", "gateway.preview", "gateway.doctor"]
+    code = BARE + "".join(f"import {name}\n" for name in names)
     done = subprocess.run(
         _bare(code=code), cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
