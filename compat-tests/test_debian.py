@@ -64,11 +64,13 @@ def patiently(cli: CLI, *argv: str) -> str:
     return done.stdout.strip()
 
 
-def test_every_file_is_as_its_package_has_it(cli: CLI, image: str) -> None:
+def test_every_file_is_as_its_package_has_it(cli: CLI, image: str, platform: object) -> None:
     assert cli.ok(f"run --rm {image} dpkg --verify") == ""
     assert cli.ok(f"run --rm {image} stat -c '%a %U %G' /usr/bin/su /usr/bin/chage /tmp") == (
         "4755 root root\n2755 root shadow\n1777 root root"
     )
+    if platform is not None:
+        return  # the platform's tar and ZFS have no extended attributes of Linux
     script = "import os; print(os.getxattr('/usr/bin/ping', 'security.capability').hex()[:8])"
     assert cli.ok(["run", "--rm", image, "python3", "-c", script]) in ("01000002", "01000003")
 

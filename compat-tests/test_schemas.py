@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -29,16 +30,22 @@ FULL = {
         ],
     },
 }
+NOT_IN_A_ZONE = ("Devices", "Tmpfs")
 OURS = (".Zone: not described",)
 
 
 @pytest.fixture
-def newest(daemon: Daemon, kind: str) -> API:
+def newest(daemon: Daemon, kind: str, platform: object) -> API:
     """Speaks 1.51, with a container of much and one of little."""
     if kind != "zonegate":
         pytest.skip("dockerd 20.10 does not speak 1.51")
     api = API(daemon.socket, "/v1.51")
-    api.ok("POST", "/containers/create?name=full", FULL)
+    body: dict[str, Any] = copy.deepcopy(FULL)
+    if platform is not None:
+        host = body["HostConfig"]
+        body["HostConfig"] = {k: v for k, v in host.items() if k not in NOT_IN_A_ZONE}
+        host["Mounts"][1]["Target"] = "/tmp"
+    api.ok("POST", "/containers/create?name=full", body)
     api.ok("POST", "/containers/full/start")
     api.ok("POST", "/containers/create?name=plain", {"Image": "bb", "Cmd": ["true"]})
     return api

@@ -105,7 +105,8 @@ class System:
             "DriverStatus": [list(pair) for pair in facts.status],
             "DockerRootDir": facts.root_dir,
             "CgroupDriver": facts.cgroup_driver,
-            "CgroupVersion": facts.cgroup_version,
+            # As dockerd, left out where there are no cgroups.
+            **({"CgroupVersion": facts.cgroup_version} if facts.cgroup_version else {}),
             "KernelVersion": facts.kernel_version,
             "OperatingSystem": facts.operating_system,
             "OSVersion": facts.os_version,
