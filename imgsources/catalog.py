@@ -51,7 +51,8 @@ class Image:
 
     `id` is the digest of the config; `uuids` name the datasets of its layers, base first: the last one
     is to be cloned; () for an image without layers.  `imgapi` is the manifest of an image server's image,
-    whose one layer is a dataset that the platform imported.  `references` are its tags, `repo_digests` its
+    whose one layer is a dataset that the platform imported.  `parent` is the image that a committed one
+    stands on, here all the same or not any more.  `references` are its tags, `repo_digests` its
     familiar `name@sha256:..`.  `size` is the sum of the unpacked layers in bytes.  Times are
     nanoseconds since the epoch; `last_tagged_ns` is 0 if it never had a name.
     """
@@ -66,6 +67,7 @@ class Image:
     added_ns: int
     last_tagged_ns: int
     imgapi: Mapping[str, Any] = field(default_factory=dict)
+    parent: Digest | None = None
 
     @property
     def type(self) -> str:
@@ -140,6 +142,7 @@ class Catalog:
                 added_ns=known.added_ns if known else now_ns,
                 # Only an import says that a dataset is the platform's: no registry's config can.
                 imgapi=remote.imgapi or (known.imgapi if known else {}),
+                parent=remote.parent or (known.parent if known else None),
             )
             self._write_config(image.config)
             _write(self._record(image.id), _encode_record(image))
@@ -204,6 +207,20 @@ class Catalog:
             self._config(image_id).unlink(missing_ok=True)
             del self._images[image_id]
             return image
+
+    def children(self, image_id: Digest) -> tuple[Digest, ...]:
+        """The images that were committed on top of this one."""
+        with self._lock:
+            return tuple(image.id for image in self._images.values() if image.parent == image_id)
+
+    def ancestors(self, image: Image) -> tuple[Image, ...]:
+        """What it was committed on top of, nearest first, as far as it is still here."""
+        found: list[Image] = []
+        with self._lock:
+            while image.parent is not None and (above := self._images.get(image.parent)):
+                found.append(above)
+                image = above
+        return tuple(found)
 
     def needed_datasets(self) -> frozenset[ImageUUID]:
         """Every dataset that some image needs."""
@@ -314,6 +331,7 @@ def _image(
     size: int,
     added_ns: int,
     imgapi: Mapping[str, Any],
+    parent: Digest | None,
 ) -> Image:
     if imgapi:
         uuids: tuple[ImageUUID, ...] = (ImageUUID(str(imgapi["uuid"])),)
@@ -330,6 +348,7 @@ def _image(
         added_ns=added_ns,
         last_tagged_ns=0,
         imgapi=imgapi,
+        parent=parent,
     )
 
 
@@ -372,6 +391,8 @@ def _encode_record(image: Image) -> bytes:
     record: dict[str, Any] = {"layers": layers, "size": image.size, "added_ns": image.added_ns}
     if image.imgapi:
         record["imgapi"] = dict(image.imgapi)
+    if image.parent is not None:
+        record["parent"] = image.parent
     return json.dumps(record, indent=1).encode()
 
 
@@ -386,6 +407,7 @@ def _decode_record(record: dict[str, Any], config: ImageConfig) -> Image:
         size=int(record["size"]),
         added_ns=int(record["added_ns"]),
         imgapi=record.get("imgapi", {}),
+        parent=parse_digest(record["parent"]) if "parent" in record else None,
     )
 
 

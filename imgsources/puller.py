@@ -112,6 +112,15 @@ class Puller:
         """Every image of an archive, in its order; errors are raised by the iterator."""
         return self._load(archive)
 
+    async def add(
+        self, remote: RemoteImage, source: ImageSource, references: Sequence[Reference]
+    ) -> Image:
+        """One image with these tags; the layers that are not there are read from `source`."""
+        async with self._interest(remote, source, references) as (kept, events):
+            async for _ in events:
+                pass
+            return await self._record(kept, references)
+
     async def collect(self) -> None:
         """Destroy the datasets that no image and no running pull needs, and old leftovers of downloads.
 
@@ -144,11 +153,7 @@ class Puller:
     async def _load(self, archive: Archive) -> AsyncGenerator[LoadEvent, None]:
         for remote in archive.images:
             references = archive.references(remote)
-            async with self._interest(remote, archive, references) as (kept, events):
-                async for _ in events:
-                    pass
-                image = await self._record(kept, references)
-            yield LoadEvent(image, references)
+            yield LoadEvent(await self.add(remote, archive, references), references)
 
     @asynccontextmanager
     async def _interest(

@@ -41,6 +41,8 @@ class RemoteImage:
     digest: Digest | None
     imgapi: Mapping[str, Any] = field(default_factory=dict)
     server: str = ""
+    parent: Digest | None = None
+    """The image that it was committed on top of."""
 
     @property
     def uuids(self) -> tuple[ImageUUID, ...]:

@@ -1,0 +1,123 @@
+"""Lines of a Dockerfile as instructions: continuations joined, comments left out, flags and words told apart.  Pure.
+
+What an instruction means is left to others; an unknown one is an instruction as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dockerapi.errors import InvalidParameter
+
+_CONTINUED = re.compile(r"(^|[^\\])\\[ \t]*$")
+_FLAG = re.compile(r"(--\S*)(?:\s+|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction: its name as written, `--flags`, and what stands behind them; `line` is all of it."""
+
+    name: str
+    flags: tuple[str, ...]
+    rest: str
+    line: str
+
+
+def instructions(text: str) -> list[Instruction]:
+    """In order.  InvalidParameter("file with no instructions")."""
+    found = [_instruction(line) for line in _lines(text)]
+    if not found:
+        raise InvalidParameter("file with no instructions")
+    return found
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Logical lines; comments and blank lines also go from between continued ones."""
+    joined = ""
+    for line in text.splitlines():
+        trimmed = line if joined else line.lstrip()
+        if not trimmed.strip() or trimmed.lstrip().startswith("#"):
+            continue
+        if _CONTINUED.search(trimmed):
+            joined += _CONTINUED.sub(r"\1", trimmed)
+            continue
+        yield (joined + trimmed).strip()
+        joined = ""
+    if joined.strip():
+        yield joined.strip()
+
+
+def _instruction(line: str) -> Instruction:
+    name, *more = line.split(None, 1)
+    rest = more[0] if more else ""
+    flags: list[str] = []
+    while found := _FLAG.match(rest):
+        rest = rest[found.end() :]
+        if found[1] == "--":
+            break
+        flags.append(found[1])
+    return Instruction(name, tuple(flags), rest, line)
+
+
+def json_list(text: str) -> list[str] | None:
+    """A JSON array of strings; None if it is none.  InvalidParameter for an array of other things."""
+    if not text.startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    if not all(isinstance(item, str) for item in found):
+        raise InvalidParameter(
+            "when using JSON array syntax, arrays must be comprised of strings only"
+        )
+    return list(found)
+
+
+def pairs(name: str, text: str) -> list[tuple[str, str]]:
+    """`a=b "c d"=e`, or the old `a b c` for one pair; quotes are left in.  InvalidParameter in BuildKit's words."""
+    found = words(text)
+    if not found:
+        raise InvalidParameter(f"{name} requires at least one argument")
+    if "=" not in found[0]:
+        key, *value = text.split(None, 1)
+        if not value:
+            raise InvalidParameter(f"{name} must have two arguments")
+        return [(key, value[0])]
+    split: list[tuple[str, str]] = []
+    for word in found:
+        key, equals, text = word.partition("=")
+        if not equals:
+            shown = json.dumps(word, ensure_ascii=False)
+            raise InvalidParameter(
+                f"Syntax error - can't find = in {shown}. Must be of the form: name=value"
+            )
+        split.append((key, text))
+    if not all(key for key, _ in split):
+        raise InvalidParameter(f"{name} names can not be blank")
+    return split
+
+
+def words(text: str) -> list[str]:
+    """Split at blanks outside of quotes; quotes and backslashes are left in."""
+    found: list[str] = []
+    word, quote, place = "", "", 0
+    while place < len(text):
+        character = text[place]
+        if character == "\\" and quote != "'":
+            word += text[place : place + 2]
+            place += 2
+            continue
+        place += 1
+        if not quote and character.isspace():
+            if word:
+                found.append(word)
+            word = ""
+            continue
+        if character in "'\"" and quote in ("", character):
+            quote = "" if quote else character
+        word += character
+    return [*found, word] if word else found

@@ -1,0 +1,121 @@
+"""An image made here: its parent's layers, at most one more that lies in a file, and a config of its own.
+
+A source like any other: of its layers the parent's are datasets already, the new one is read from the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dockerapi.errors import NotFound
+from imgsources.catalog import Image
+from imgsources.oci import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    Descriptor,
+    Digest,
+    Manifest,
+    Platform,
+    check_layers,
+    parse_config,
+    sha256,
+)
+from imgsources.references import Reference
+from imgsources.sources import RemoteImage
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFile:
+    """An uncompressed layer tar: its blob digest is its diff_id as well.  `is_empty`: it has no entry."""
+
+    path: Path
+    digest: Digest
+    size: int
+    is_empty: bool
+
+
+async def write_layer(blocks: AsyncIterator[bytes], path: Path) -> LayerFile:
+    """The tar as a file, hashed on its way; the caller removes it, whatever happens."""
+    out = await asyncio.to_thread(path.open, "wb")
+    writing = _Writing(out)
+    try:
+        pending: list[bytes] = []
+        size = 0
+        async for block in blocks:
+            pending.append(block)
+            size += len(block)
+            if size >= _BLOCK:
+                await asyncio.to_thread(writing.append, pending)
+                pending, size = [], 0
+        await asyncio.to_thread(writing.append, pending)
+    finally:
+        out.close()
+    digest = Digest(f"sha256:{writing.hash.hexdigest()}")
+    return LayerFile(path, digest, writing.size, writing.is_empty)
+
+
+class _Writing:
+    """The file, and what is known of its bytes.  Blocking."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self.hash = hashlib.sha256()
+        self.size = 0
+        self.is_empty = True
+
+    def append(self, blocks: list[bytes]) -> None:
+        for block in blocks:
+            self._out.write(block)
+            self.hash.update(block)
+            self.size += len(block)
+            # A tar without entries is nothing but the zeros of its end.
+            self.is_empty = self.is_empty and not block.strip(b"\0")
+
+
+class Commit:
+    """One image on top of `parent`.  `layer` None: the container changed nothing."""
+
+    def __init__(self, parent: Image, config: bytes, layer: LayerFile | None) -> None:
+        self._layer = layer
+        parsed = parse_config(config)
+        own = [] if layer is None else [Descriptor(DOCKER_LAYER, layer.digest, layer.size)]
+        manifest = Manifest(
+            media_type=DOCKER_MANIFEST,
+            digest=sha256(config),
+            config=Descriptor(DOCKER_CONFIG, parsed.digest, len(config)),
+            layers=(*parent.layers, *own),
+        )
+        check_layers(manifest, parsed)
+        self.image = RemoteImage(None, manifest, parsed, None, parent=parent.id)
+
+    async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
+        """There is only the one."""
+        return self.image
+
+    @asynccontextmanager
+    async def open_blob(
+        self, image: RemoteImage, descriptor: Descriptor, *, offset: int = 0
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The new layer's bytes; NotFound for one of the parent's, which went while this was made."""
+        if self._layer is None or descriptor.digest != self._layer.digest:
+            raise NotFound(f"layer {descriptor.digest} of the parent image is not there any more")
+        file = await asyncio.to_thread(self._layer.path.open, "rb")
+        try:
+            file.seek(offset)
+            yield _blocks(file)
+        finally:
+            file.close()
+
+
+async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    while block := await asyncio.to_thread(file.read, _BLOCK):
+        yield block
