@@ -43,6 +43,10 @@ class Platform(Protocol):
         """The server's."""
         ...
 
+    def things(self) -> dict[str, frozenset[str]]:
+        """What there is on it, by kind: for what is left behind."""
+        ...
+
 
 @dataclass
 class Daemon:

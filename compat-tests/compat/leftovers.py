@@ -13,7 +13,15 @@ Snapshot = dict[str, frozenset[str]]
 
 
 def snapshot(daemon: Daemon) -> Snapshot:
-    """Mounts, network namespaces, links, cgroups, processes and files that belong to this server."""
+    """Mounts, network namespaces, links, cgroups, processes and files that belong to this server.
+
+    On SmartOS also its VMs, datasets, images, nic tags, rules.
+    """
+    there = daemon.platform.things() if daemon.platform else {}
+    return _here(daemon) | {f"SmartOS: {kind}": rows for kind, rows in there.items()}
+
+
+def _here(daemon: Daemon) -> Snapshot:
     root = str(daemon.root)
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return {
@@ -59,7 +67,9 @@ def _processes(root: str, daemon: Daemon) -> list[str]:
         except OSError:
             continue
         mine = daemon.process is not None and parent == daemon.process.pid
-        if (root in command and "docker-registry" not in command) or mine:
+        if "vmadm events" in command:  # one for as long as the server runs
+            found.append(command)
+        elif (root in command and "docker-registry" not in command) or mine:
             found.append(f"{entry.name} {command}")
     return found
 

@@ -5,6 +5,9 @@ With `over_ssh` the gateway reaches it as another machine, through a real OpenSS
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
 
 from tests.fakes import sshd
@@ -41,8 +44,63 @@ class SmartOS:
         """Of a gateway in the global zone; over SSH it needs none of it."""
         return self.gz.environment
 
+    def things(self) -> dict[str, frozenset[str]]:
+        """What there is in the global zone by its own programs and files, and of the computer that plays it."""
+        asked = {
+            "VMs": ["vmadm", "lookup"],
+            "datasets": ["zfs", "list", "-H", "-o", "name", "-t", "all"],
+            "images": ["imgadm", "list", "-H", "-o", "uuid"],
+            "nic tags": ["nictagadm", "list", "-p"],
+            "firewall rules": ["fwadm", "list", "-j"],
+            "NAT": ["ipnat", "-l"],
+        }
+        bridge = self._bridge()
+        found = {kind: self._lines(*argv) for kind, argv in asked.items()}
+        found["files"] = frozenset(_files(self.gz.root))
+        found["links"] = frozenset(
+            link.name
+            for link in Path("/sys/class/net").iterdir()
+            if (link / "master").resolve().name == bridge
+        )
+        found["mounts"] = frozenset(
+            words[4]
+            for words in map(str.split, Path("/proc/self/mountinfo").read_text().splitlines())
+            if words[4].startswith(f"{self.gz.root}/")
+        )
+        return found
+
+    def _lines(self, *argv: str) -> frozenset[str]:
+        done = self.gz.run(*argv)
+        assert done.returncode == 0, (argv, done.stderr)
+        if "-j" in argv:
+            return frozenset(json.dumps(row, sort_keys=True) for row in json.loads(done.stdout))
+        return frozenset(done.stdout.splitlines())
+
+    def _bridge(self) -> str:
+        """The interface that has the router's address."""
+        shown = subprocess.run(
+            ["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True
+        )
+        rows = [line.split() for line in shown.stdout.splitlines()]
+        return next(row[1] for row in rows if row[3].split("/")[0] == self.gz.gateway)
+
     def stop(self) -> None:
         """Zones, mounts and processes are gone."""
         if self._sshd is not None:
             self._sshd.stop()
         self.gz.stop()
+
+
+_CHANGING = ("faults.json", "gz.sock", "messages")
+
+
+def _files(root: Path) -> list[str]:
+    """Down to the zones' own folders, whose files are theirs."""
+    found = []
+    for parent, folders, files in os.walk(root):
+        depth = parent.count("/") - str(root).count("/")
+        if depth >= 3 or "/native" in parent:
+            folders.clear()
+            continue
+        found += [f"{parent}/{name}" for name in (*folders, *files) if name not in _CHANGING]
+    return found
