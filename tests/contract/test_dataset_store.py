@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,13 +18,16 @@ from gateway.hosts.linux import overlay
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.smartos.datasets import ZFSDatasets
 from gateway.hosts.smartos.local import LocalGlobalZone
+from gateway.hosts.smartos.zfs import ZFS
 from imgsources.datasets import DatasetStore, LayerInfo
 from imgsources.oci import Digest, ImageUUID, image_uuid
 from tests.fakes.globalzone import process
+from tests.fakes.globalzone.programs import chroot_gtar
 from tests.fakes.registry import layer_tar
 
 pytestmark = pytest.mark.root
 
+REAL_ZPOOL = "ZONEGATE_TEST_ZPOOL"
 INFO = LayerInfo(Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64), 5)
 
 
@@ -59,8 +64,55 @@ async def in_global_zone(fake: process.FakeGZ) -> AsyncIterator[LocalGlobalZone]
             yield gz
 
 
+GTAR = f"""#!/bin/sh
+exec {sys.executable} -I -S {chroot_gtar.__file__} "$@" -1
+"""
+# zfs-fuse cannot rename what is mounted, and takes a moment to let go of it.
+ZFS_FUSE = """#!/bin/sh
+PATH=$REAL_PATH
+[ "$1" = rename ] || exec zfs "$@"
+zfs umount "$2"
+for n in 1 2 3 4 5 6 7 8 9 10; do
+  zfs rename "$2" "$3" 2>/dev/null && exec zfs mount "$3"
+  sleep 0.1
+done
+exec zfs rename "$2" "$3"
+"""
+
+
+@asynccontextmanager
+async def real_zfs_store(folder: Path) -> AsyncIterator[DatasetStore]:
+    """The same on a real zfs (zfs-fuse serves): everything in the pool ZONEGATE_TEST_ZPOOL goes, at every test."""
+    zpool = os.environ.get(REAL_ZPOOL)
+    if not zpool:
+        pytest.skip(f"{REAL_ZPOOL} names no pool of a real zfs that a test may empty")
+    programs = folder / "bin"
+    is_new = not await asyncio.to_thread(folder.exists)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REAL_PATH", os.environ["PATH"])
+        patch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        async with LocalGlobalZone(str(folder)) as gz:
+            if is_new:
+                for path in (programs, folder / "var/run", folder / "var/tmp"):
+                    path.mkdir(parents=True)
+                for name, script in (("chroot-gtar", GTAR), ("zfs", ZFS_FUSE)):
+                    (programs / name).write_text(script)
+                    (programs / name).chmod(0o755)
+                await empty(gz, zpool)
+            yield await ZFSDatasets.open(gz, zpool=zpool, root=str(folder), instance="test")
+
+
+async def empty(gz: LocalGlobalZone, zpool: str) -> None:
+    """Clones first: destroyed in rounds."""
+    zfs = ZFS(gz)
+    while names := [name for (name,) in await zfs.list(zpool, (), depth=1)]:
+        for name in names:
+            with suppress(Conflict):
+                await zfs.destroy(name)
+
+
 Opener = Callable[[Path], AbstractAsyncContextManager[DatasetStore]]
-STORES: dict[str, Opener] = {"overlay": overlay_store, "zfs": zfs_store}
+STORES: dict[str, Opener] = {"overlay": overlay_store, "zfs": zfs_store, "real zfs": real_zfs_store}
 
 
 @pytest.fixture(params=STORES)

@@ -40,8 +40,8 @@ class ZFS:
         await self._run("snapshot", name)
 
     async def rename(self, old: str, new: str) -> None:
-        """With its snapshots."""
-        await self._run("rename", old, new)
+        """With its snapshots; tried again while somebody looks at it."""
+        await self._patiently("rename", old, new)
 
     async def set(self, name: str, properties: Mapping[str, str]) -> None:
         """Properties of a dataset, all at once."""
@@ -53,16 +53,7 @@ class ZFS:
 
     async def destroy(self, name: str) -> None:
         """With its snapshots; tried again while somebody looks at it.  NotFound, Conflict while clones stand on it."""
-        for tries_left in reversed(range(_BUSY_TRIES)):
-            try:
-                await self._run("destroy", "-r", name)
-            except CommandFailed as error:
-                is_busy = any(word in error.stderr.lower() for word in _BUSY)
-                if not is_busy or not tries_left:
-                    raise
-                await asyncio.sleep(_BUSY_PAUSE_S)
-            else:
-                return
+        await self._patiently("destroy", "-r", name)
 
     async def list(
         self, name: str, columns: Sequence[str], *, depth: int
@@ -70,7 +61,7 @@ class ZFS:
         """Rows of (name, columns ...) of the file systems and volumes below `name`, itself not among them."""
         fields = ",".join(("name", *columns))
         output = await self._run(
-            "list", "-Hp", "-d", str(depth), "-t", "filesystem,volume", "-o", fields, name
+            "list", "-H", "-d", str(depth), "-t", "filesystem,volume", "-o", fields, name
         )
         rows = [tuple(line.split("\t")) for line in output.splitlines()]
         return [row for row in rows if row[0] != name]
@@ -93,6 +84,19 @@ class ZFS:
             dataset, key, value = line.split("\t", 2)
             found.setdefault(dataset, {})[key] = value
         return found
+
+    async def _patiently(self, *arguments: str) -> None:
+        """What has to unmount: a process that only looks into a dataset keeps it busy."""
+        for tries_left in reversed(range(_BUSY_TRIES)):
+            try:
+                await self._run(*arguments)
+            except CommandFailed as error:
+                is_busy = any(word in error.stderr.lower() for word in _BUSY)
+                if not is_busy or not tries_left:
+                    raise
+                await asyncio.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
     async def _run(self, *arguments: str) -> str:
         try:
