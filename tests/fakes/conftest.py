@@ -128,6 +128,14 @@ def seed(fake: FakeGZ, uuid: str = IMAGE, kind: str = "docker") -> None:
     (fake.root / "var/imgadm/images" / f"zones-{uuid}.json").write_text(json.dumps(manifest))
 
 
+def assert_gone(fake: FakeGZ) -> None:
+    """No mount, cgroup, interface of it."""
+    name = (fake.root / ".linux/name").read_text()
+    assert str(fake.root) not in Path("/proc/self/mountinfo").read_text()
+    assert not Path(f"/sys/class/net/{name}0").exists()
+    assert not any(Path("/sys/fs/cgroup").glob(f"*/{name}"))
+
+
 @pytest.fixture(scope="session")
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
     fake = start(tmp_path_factory.mktemp("gz"), restart_scale="0.2")
@@ -136,6 +144,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
         yield fake
     finally:
         fake.stop()
+    assert_gone(fake)
 
 
 @pytest.fixture
@@ -157,3 +166,4 @@ def fresh(tmp_path: Path) -> Iterator[FakeGZ]:
         yield fake
     finally:
         fake.stop()
+    assert_gone(fake)

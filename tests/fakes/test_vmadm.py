@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.conftest import DEADLINE_S, IMAGE, Vmadm, docker_payload
+from tests.fakes.conftest import DEADLINE_S, IMAGE, Vmadm, assert_gone, docker_payload
 from tests.fakes.globalzone.process import BIN, FakeGZ, start
 
 pytestmark = pytest.mark.root
@@ -551,7 +551,8 @@ def test_nothing_is_left_when_it_stops(fresh: FakeGZ) -> None:
     pid = vmadm.get(uuid)["pid"]
     fresh.stop()
     assert fresh.process.returncode == 0
-    assert_gone(fresh, pid)
+    assert not Path(f"/proc/{pid}").exists()
+    assert_gone(fresh)
 
 
 def test_nothing_is_left_when_it_was_killed(fresh: FakeGZ) -> None:
@@ -561,16 +562,8 @@ def test_nothing_is_left_when_it_was_killed(fresh: FakeGZ) -> None:
     pid = vmadm.get(uuid)["pid"]
     fresh.kill()
     fresh.stop()
-    assert_gone(fresh, pid)
-
-
-def assert_gone(fake: FakeGZ, pid: int) -> None:
-    """No mount, process, interface of it."""
-    name = (fake.root / ".linux/name").read_text()
-    assert str(fake.root) not in Path("/proc/self/mountinfo").read_text()
     assert not Path(f"/proc/{pid}").exists()
-    assert not Path(f"/sys/class/net/{name}0").exists()
-    assert not any(Path("/sys/fs/cgroup").glob(f"*/{name}"))
+    assert_gone(fresh)
 
 
 def test_a_machine_that_lost_its_power_comes_up_with_its_zones(fresh: FakeGZ) -> None:
@@ -587,6 +580,7 @@ def test_a_machine_that_lost_its_power_comes_up_with_its_zones(fresh: FakeGZ) ->
         assert vmadm.get(never)["state"] == "stopped"
     finally:
         again.stop()
+    assert_gone(again)
 
 
 def test_several_stand_side_by_side(vmadm: Vmadm, fresh: FakeGZ) -> None:

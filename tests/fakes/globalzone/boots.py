@@ -38,6 +38,7 @@ log = logging.getLogger("fake-gz")
 DEAD_INIT = 4294967295
 """pid of a zone whose init has ended and that is not down yet: (pid_t)-1."""
 _WAIT_FOR_ATTACH = "docker:wait_for_attach"
+_CLOSE_S = 5.0
 _POLL_S = 0.05  # dockerinit looks every 200 ms
 _MODES = {
     ("json-file", False): "g--",
@@ -61,18 +62,36 @@ class Boots:
     def __init__(self, gz: GZ) -> None:
         self._gz = gz
         self._next_zoneid = 1
+        self._closed = False
+        self._runs: set[asyncio.Task[None]] = set()
 
     async def boot(self, machine: Machine) -> None:
         """Up, or down again already; Failed if the zone could not be made to boot.
 
         Returns when the machine is seen to run, which for a dockerinit that waits is before its program does.
         """
+        if self._closed:
+            raise Failed("the machine goes down")
         loop = asyncio.get_running_loop()
         machine.up, machine.ended, machine.ending = (loop.create_future() for _ in range(3))
         machine.stopped.clear()
         machine.booted_at = time.monotonic()
-        self._gz.group.create_task(self._run(machine))
+        task = self._gz.group.create_task(self._run(machine))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
         await asyncio.shield(machine.up)
+
+    def close(self) -> None:
+        """No boot any more; dockerinits that wait end."""
+        self._closed = True
+        for machine in self._gz.machines.vms.values():
+            if not machine.ending.done():
+                machine.ending.set_result(signal.SIGKILL)
+
+    async def settled(self) -> None:
+        """Nothing runs any more; what does is to be ended before."""
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=_CLOSE_S)
 
     async def _run(self, machine: Machine) -> None:
         """A boot from beginning to end; never raises."""

@@ -69,6 +69,8 @@ class Machines:
             self.vms[machine.uuid] = machine
             if machine.state in ("running", "stopping"):
                 machine.set(state="stopped", zone_state="installed", pid=None, zoneid=None)
+        if "sweep" in self._gz.options:
+            return
         for machine in list(self.vms.values()):
             if machine.state == "stopped" and boots_with_server(machine):
                 self._gz.group.create_task(self._autoboot(machine))
@@ -110,11 +112,14 @@ class Machines:
     async def close(self) -> None:
         """The machine goes down: every process ends, mounts, bridge and rules are gone."""
         self.vmadmd.close()
+        self.boots.close()
         for machine in self.vms.values():
             self.vmadmd.forget(machine)
             if machine.emulator is not None:
                 machine.emulator.kill()
         if self._host is not None:
+            await self._sweep()
+            await self.boots.settled()
             await self._sweep()
             await self._host.close()
 
