@@ -131,8 +131,8 @@ class SmartOSHost:
 
     @property
     def facts(self) -> HostFacts:
-        """As found at the opening, and what of the networks does not work."""
-        warnings = (*self._facts.warnings, *self._networks.warnings())
+        """As found at the opening, and what does not work: networks, or the whole machine out of reach."""
+        warnings = (*self._facts.warnings, *self._networks.warnings(), *self._zones.warnings())
         return replace(self._facts, warnings=warnings)
 
     @property

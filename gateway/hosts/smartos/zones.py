@@ -118,6 +118,11 @@ class SmartOSZones:
         await self._register.open()
         await self._runs.adopt()
 
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps this view of the machine from being the newest."""
+        lost = self._register.lost
+        return (f"WARNING: no events from {self._gz.name}: {lost}",) if lost else ()
+
     def zonepath(self, uuid: ZoneUUID) -> str:
         """Its folder in the global zone; `root` in there is the zone's."""
         return self._register.resident(uuid).zonepath
@@ -272,6 +277,8 @@ class SmartOSZones:
             )
         resident.deleted = True
         try:
+            # A stop that waits must not keep it waiting, and a start under way is waited for.
+            await self._end(resident)
             async with resident.lock:
                 await self._end(resident)
                 await self._destroy(uuid)
@@ -285,11 +292,11 @@ class SmartOSZones:
         """SIGKILL, as dockerd removes by force: vmadm's own delete would first ask politely."""
         if not resident.is_up:
             return
-        if resident.kind is brands.Kind.MACHINE:
-            await vmadm.halt(self._gz, resident.zone.uuid)
-        else:
+        if resident.kind is brands.Kind.CONTAINER:
             with suppress(NotRunning):
                 await self._runs.kill(resident, "SIGKILL")
+        else:
+            await vmadm.halt(self._gz, resident.zone.uuid)
         await self._runs.until_down(resident)
 
     # -- start, stop, kill -------------------------------------------------------------------------
@@ -334,7 +341,10 @@ class SmartOSZones:
         if not resident.zone.is_running:
             raise NotRunning(resident.zone.metadata.id)
         try:
-            if name in ("SIGKILL", _stop_signal(resident, None)):
+            if resident.kind is brands.Kind.FULL and name == "SIGKILL":
+                # Its init would be started again.
+                await vmadm.halt(self._gz, uuid)
+            elif name in ("SIGKILL", _stop_signal(resident, None)):
                 await self._runs.kill(resident, name)
             else:
                 await vmadm.kill(self._gz, uuid, name)

@@ -296,10 +296,12 @@ async def test_what_happened_in_a_gap_of_the_events_is_told(bench: Bench, machin
     machine.fault("vmadm", "events", stderr="no vminfod", times=2)
     for pid in _event_programs():
         os.kill(pid, signal.SIGKILL)
+    await until(lambda: "no vminfod" in str(bench.host.facts.warnings))
     machine.run("vmadm", "stop", first.uuid)
     machine.run("vmadm", "delete", second.uuid)
     stopped = await bench.seen(ZoneChange.STOPPED, first)
     assert stopped.zone.exit_status == 7
+    assert not bench.host.facts.warnings
     await bench.seen(ZoneChange.DELETED, second)
     assert [zone.uuid for zone in bench.zones.list()] == [first.uuid]
 
@@ -411,6 +413,16 @@ async def test_an_opening_and_a_list_cost_the_same_for_many_zones(
 # -- the rest --------------------------------------------------------------------------------------
 
 
+async def test_a_removal_does_not_wait_for_a_stop_that_does(bench: Bench) -> None:
+    zone = await bench.start("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+        stopping = group.create_task(bench.zones.stop(zone.uuid, signal=None, timeout_s=300))
+        await until(lambda: bench.zones.get(zone.uuid).manually_stopped)
+        await bench.zones.delete(zone.uuid)
+        assert exit_code(await stopping) == 137
+    assert not bench.zones.list()
+
+
 async def test_pause_is_refused_with_a_reason(bench: Bench) -> None:
     zone = await bench.create(*SLEEP)
     with pytest.raises(NotRunning):
@@ -495,10 +507,8 @@ async def test_the_root_has_a_size(bench: Bench) -> None:
 
 
 async def test_a_full_zone_has_no_streams_and_no_signals_of_docker(bench: Bench) -> None:
-    metadata = {"docker:id": None}
     spec = zone_spec("true", kernel_version="4.10", instance=_instance(bench))
     values = spec.payload()
-    del metadata
     values["internal_metadata"] = {
         ("zonegate:id" if key == "docker:id" else key): value
         for key, value in spec.internal_metadata.items()
@@ -513,3 +523,6 @@ async def test_a_full_zone_has_no_streams_and_no_signals_of_docker(bench: Bench)
         await bench.zones.attach(zone.uuid, AttachStreams())
     stopped = await bench.zones.stop(zone.uuid, signal=None, timeout_s=1)
     assert stopped.state is ZoneState.STOPPED
+    await bench.zones.start(zone.uuid)
+    await bench.zones.kill(zone.uuid, "SIGKILL")
+    await bench.seen(ZoneChange.STOPPED, zone, times=2)
