@@ -12,14 +12,17 @@ import pytest
 from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge
 from compat.leftovers import new, settled, snapshot
+from compat.smartos import SmartOS
 
 
 @pytest.fixture
-def server(kind: str, workdir: Path, baseline: Path) -> Iterator[Daemon]:
+def server(kind: str, workdir: Path, baseline: Path, platform: SmartOS | None) -> Iterator[Daemon]:
     """A server of the test's own."""
     if kind != "zonegate":
         pytest.skip("dockerd was not told to keep containers alive (live-restore)")
-    made = Daemon("zonegate", workdir / "s", f"zs{os.getpid() % 1000000}", "", own_bridge(kind, 1))
+    flags = () if platform else own_bridge(kind, 1)
+    name = f"zs{os.getpid() % 1000000}"
+    made = Daemon("zonegate", workdir / "s", name, "", flags, platform)
     try:
         made.start()
         CLI(made.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
