@@ -47,7 +47,7 @@ from gateway.zones.host import (
     ZoneEvent,
     ZoneProcess,
 )
-from gateway.zones.metadata import decode
+from gateway.zones.metadata import Runtime, decode
 from gateway.zones.spec import ZoneSpec, ZoneUUID, is_uuid
 from imgsources.oci import ImageUUID
 
@@ -148,6 +148,7 @@ class SmartOSZones:
     async def create(self, spec: ZoneSpec) -> Zone:
         """By vmadm, which makes all of it or nothing; what a kill leaves is found by its note."""
         uuid, register = ZoneUUID(spec.uuid), self._register
+        _check_joins(decode(spec.internal_metadata).runtime)
         if register.is_taken(uuid):
             raise Conflict(f"zone {uuid} exists")
         if spec.image_uuid and not await self._datasets.exists(ImageUUID(spec.image_uuid)):
@@ -437,6 +438,16 @@ class SmartOSZones:
         return read_logs(
             self._gz, resident.zonepath, query, ended=resident.log_ended, tty=tty, name=name
         )
+
+
+def _check_joins(runtime: Runtime) -> None:
+    """A zone is one namespace of everything.  The translation says so first, in the client's words."""
+    for kind in ("network", "pid", "ipc", "uts"):
+        value: str = getattr(runtime, kind)
+        if value == "host" or value.startswith("zone:"):
+            raise NotSupported(
+                f"sharing the {kind} namespace is not supported on SmartOS: a zone has its own"
+            )
 
 
 def _stop_signal(resident: Resident, name: str | None) -> str:

@@ -485,6 +485,13 @@ async def _hello(port: int) -> bytes:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("runtime", [{"network": "host"}, {"pid": "zone:X"}, {"ipc": "zone:X"}])
+async def test_namespaces_are_not_shared(bench: Bench, runtime: dict[str, str]) -> None:
+    with pytest.raises(NotSupported, match="namespace is not supported on SmartOS"):
+        await bench.create("true", runtime=runtime)
+    assert not bench.zones.list()
+
+
 async def test_a_bind_is_made_where_asked_for(bench: Bench, tmp_path: Path) -> None:
     source = tmp_path / "made" / "here"
     zone = await bench.create(
