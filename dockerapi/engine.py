@@ -73,6 +73,18 @@ class EventsQuery:
     filters: Filters | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CommitQuery:
+    """Query of commit.  `changes` are Dockerfile instructions; `repo` "" = the image gets no name."""
+
+    repo: str = ""
+    tag: str = ""
+    author: str = ""
+    comment: str = ""
+    pause: bool = True
+    changes: tuple[str, ...] = ()
+
+
 class Containers(Protocol):
     """What `docker container` does."""
 
@@ -214,6 +226,14 @@ class Images(Protocol):
         ...
 
 
+class Commits(Protocol):
+    """What `docker commit` does."""
+
+    async def commit(self, ref: str, query: CommitQuery, body: ContainerCreate) -> JSONObject:
+        """{Id}.  `body` is the Config of the new image, as far as it is not the container's."""
+        ...
+
+
 class Networks(Protocol):
     """What `docker network` does, as far as it is built."""
 
@@ -253,6 +273,8 @@ class Engine(Protocol):
     def execs(self) -> Execs: ...
     @property
     def images(self) -> Images: ...
+    @property
+    def commits(self) -> Commits: ...
     @property
     def networks(self) -> Networks: ...
     @property

@@ -190,7 +190,7 @@ def _whole_config(answer: Answer) -> None:
 
 
 def _container_config(answer: Answer) -> None:
-    """Until 1.45 the configuration of the container that built it; nobody has one any more."""
+    """Until 1.45 the container that it was made of; of an image that was pulled nobody knows it any more."""
     answer.setdefault("Container", "")
     answer.setdefault("ContainerConfig", dict(_CONFIG_DEFAULTS))
 
@@ -206,6 +206,8 @@ _IMAGE: list[tuple[str, _Shim]] = [
 def image_for(version: Version, answer: Answer) -> Answer:
     """An image's inspect."""
     answer = dict(answer)
+    if version >= Version(1, 45):
+        _without("Container", "ContainerConfig")(answer)
     _apply(answer, version, _IMAGE)
     return answer
 

@@ -110,14 +110,18 @@ class Call:
         """Whether the client speaks `version` or newer."""
         return self.version >= version
 
-    async def body(self, model: type[B], *, required: bool = False) -> B:
-        """The JSON body.  Without one the model's defaults, or, if `required`, an error."""
+    async def body(self, model: type[B], *, required: bool = False, empty: bool = False) -> B:
+        """The JSON body.  Without one the model's defaults, or, if `required`, an error.
+
+        `empty`: one of no bytes that comes in chunks is none either.
+        """
         length = self.request.headers.get("Content-Length")
         has_body = self.request.body_exists and length != "0"
         bodies.check_content_type(self.request.headers.get("Content-Type"), has_body=has_body)
         if not has_body and not required:
             return model()
-        return bodies.decode(await self._read(), model)
+        data = await self._read()
+        return model() if empty and not data.strip() else bodies.decode(data, model)
 
     async def _read(self) -> bytes:
         data = bytearray()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dockerapi.errors import NotFound
 from dockerapi.models.system import AuthConfig
+from gateway.engine.commit import Commits
 from gateway.engine.containers import Containers, places
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
@@ -72,6 +73,17 @@ class Gateway:
             surroundings=surroundings(host, settings, hostname),
         )
         self._supervisor = Supervisor(group, self.containers.discard)
+        spool = _spool(settings.data_root)
+        self.commits = Commits(
+            host,
+            catalog,
+            puller,
+            roster=self._roster,
+            lifecycle=self._lifecycle,
+            bus=self._bus,
+            spool=spool,
+            is_removing=self.containers.is_removing,
+        )
         self.images = Images(
             catalog,
             puller,
@@ -79,7 +91,7 @@ class Gateway:
             registry=registry,
             roster=self._roster,
             bus=self._bus,
-            spool=_spool(settings.data_root),
+            spool=spool,
             storage_driver=host.facts.storage_driver,
             servers=servers,
         )
@@ -137,10 +149,10 @@ def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
 
 
 def _spool(data_root: Path) -> Path:
-    """The folder of uploads, without what a killed process left there."""
+    """The folder of uploads and of layers of commits, without what a killed process left there."""
     folder = data_root / "tmp"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for leftover in folder.glob("load-*"):
+    for leftover in (*folder.glob("load-*"), *folder.glob("commit-*")):
         leftover.unlink(missing_ok=True)
     return folder
 

@@ -363,6 +363,10 @@ class Containers:
             if not self._is_kept(zone):
                 self.forget(zone)
 
+    def is_removing(self, docker_id: str) -> bool:
+        """Whether its removal is under way."""
+        return docker_id in self._removing
+
     def _is_kept(self, zone: Zone) -> bool:
         """Whether the host has it still: its removal failed."""
         try:

@@ -41,8 +41,14 @@ def check_delete(
     *,
     force: bool,
     ignores_names: bool = False,
+    has_children: bool = False,
 ) -> None:
-    """Conflict in dockerd's words; `ignores_names` when its names are going anyway."""
+    """Conflict in dockerd's words; `ignores_names` when its names are going anyway.
+
+    `has_children`: other images were committed on top of it.
+    """
+    if has_children:
+        raise _conflict(image, "cannot", "image has dependent child images")
     if running:
         raise _conflict(image, "cannot", f"image is being used by running container {running[0]}")
     if force:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ def row(
     """One entry of GET /images/json."""
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent or "",
         "RepoTags": list(tags),
         "RepoDigests": list(repo_digests),
         "Created": created_ns(image) // _SECOND,
@@ -41,8 +42,8 @@ def inspect(image: Image, storage_driver: str) -> JSONObject:
         "Id": image.id,
         "RepoTags": [str(reference) for reference in image.references],
         "RepoDigests": list(image.repo_digests),
-        "Parent": "",
-        "Comment": config.comment,
+        "Parent": image.parent or "",
+        "Comment": _comment(image),
         "Created": config.created or ZERO_TIME,
         "DockerVersion": config.docker_version,
         "Author": config.author,
@@ -60,7 +61,24 @@ def inspect(image: Image, storage_driver: str) -> JSONObject:
     }
     if not shown["Variant"]:
         del shown["Variant"]
-    return shown
+    return shown | _made_of(image)
+
+
+def _made_of(image: Image) -> JSONObject:
+    """The container that it is a commit of, which only older clients ask for."""
+    if image.parent is None:
+        return {}
+    document = json.loads(image.config.raw)
+    return {
+        "Container": document.get("container", ""),
+        "ContainerConfig": document.get("container_config"),
+    }
+
+
+def _comment(image: Image) -> str:
+    """Its own, else of the last thing that was done to make it."""
+    last = image.config.history[-1].get("comment") if image.config.history else ""
+    return image.config.comment or str(last or "")
 
 
 def _config(image: Image) -> JSONObject:
@@ -78,8 +96,13 @@ def _config(image: Image) -> JSONObject:
     return always | dict(image.config.config)
 
 
-def history(image: Image, sizes: Sequence[int]) -> list[JSONObject]:
-    """Newest first.  `sizes` of the layers, base first; an image without history shows its layers."""
+def history(
+    image: Image, sizes: Sequence[int], ancestors: Sequence[Image] = ()
+) -> list[JSONObject]:
+    """Newest first.  `sizes` of the layers, base first; an image without history shows its layers.
+
+    The newest entries are known by the image's id and those of its ancestors, nearest first.
+    """
     entries = image.config.history or tuple({} for _ in sizes)
     left = list(sizes)
     rows: list[JSONObject] = []
@@ -96,9 +119,9 @@ def history(image: Image, sizes: Sequence[int]) -> list[JSONObject]:
             }
         )
     rows.reverse()
-    if rows:
-        tags = [str(reference) for reference in image.references]
-        rows[0] |= {"Id": image.id, "Tags": tags or None}
+    for row, known in zip(rows, (image, *ancestors), strict=False):
+        tags = [str(reference) for reference in known.references]
+        row |= {"Id": known.id, "Tags": tags or None}
     return rows
 
 

@@ -178,14 +178,15 @@ class Images:
     async def list(
         self, *, all: bool, digests: bool, shared_size: bool, filters: Filters
     ) -> Sequence[JSONObject]:
-        """Newest first.  There are no intermediate images, so `all` adds none."""
+        """Newest first.  An image without a name that another was committed on top of shows with `all`."""
         filters.accept(*_FILTERS)
         images = self._catalog.images()
         rows: Records = []
         tests = image_shapes.ImageTests(filters, self._catalog.get, time.time_ns())
         shared = await self._shared(images) if shared_size else {}
         for image in images:
-            if not tests.holds(image):
+            is_between = not image.references and bool(self._catalog.children(image.id))
+            if not tests.holds(image) or (is_between and (not all or filters.boolean("dangling"))):
                 continue
             tags, repo_digests = tests.names(image)
             if "reference" in filters and not tags and not repo_digests:
@@ -207,7 +208,7 @@ class Images:
         """Newest entry first; layers with their unpacked sizes."""
         image = self._catalog.get(name)
         sizes = [await self._datasets.used_bytes(uuid) for uuid in image.uuids]
-        return image_shapes.history(image, sizes)
+        return image_shapes.history(image, sizes, self._catalog.ancestors(image))
 
     async def search(
         self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None
@@ -268,27 +269,41 @@ class Images:
         self._emit(image, "tag", image.id, str(reference))
 
     async def remove(self, name: str, *, force: bool, noprune: bool) -> Sequence[JSONObject]:
-        """What was untagged and deleted.  There are no untagged parents that `noprune` could keep."""
+        """What was untagged and deleted; with it go parents without a name that nothing needs, unless `noprune`."""
         if not name.strip():
             raise InvalidParameter("image name cannot be blank")
         image = self._catalog.get(name)
         records: Records = []
         running, stopped = self._users(image)
+        has_children = bool(self._catalog.children(image.id))
         if not deletion.is_id_prefix(image, name) and name != image.uuid:
             deletion.check_untag(image, name, running + stopped, force=force)
             await self._untag(image, Reference.parse(name), records)
             image = self._catalog.get(image.id)
             # The name is gone; the image stays where other names or containers hold it.
-            if deletion.names(image) or running or (stopped and not force):
+            if has_children or deletion.names(image) or running or (stopped and not force):
                 return records
-        elif deletion.is_single(image):
-            deletion.check_delete(
-                image, _short(running), _short(stopped), force=force, ignores_names=True
-            )
         else:
-            deletion.check_delete(image, _short(running), _short(stopped), force=force)
+            deletion.check_delete(
+                image,
+                _short(running),
+                _short(stopped),
+                force=force,
+                ignores_names=deletion.is_single(image),
+                has_children=has_children,
+            )
+        above = () if noprune else self._catalog.ancestors(image)
         await self._delete(image, records)
+        await self._prune(above, records)
         return records
+
+    async def _prune(self, ancestors: Sequence[Image], records: Records) -> None:
+        """Parents of a removed image, until one that has a name, a container or another child."""
+        for image in ancestors:
+            is_needed = deletion.names(image) or any(self._users(image))
+            if is_needed or self._catalog.children(image.id):
+                return
+            await self._delete(image, records)
 
     def _users(self, image: Image) -> tuple[Ids, Ids]:
         """Ids of the containers made of it: running, and not."""

@@ -73,7 +73,8 @@ def _entrypoint(config: JSONObject, instruction: Instruction) -> None:
     argv = json_list(instruction.rest)
     if argv is None:
         argv = _by_shell(config, instruction.rest) if instruction.rest else None
-    config["Entrypoint"] = argv
+    # An empty one is none: the container's own comes back.
+    config["Entrypoint"] = argv or None
 
 
 def _by_shell(config: JSONObject, text: str) -> list[str]:
