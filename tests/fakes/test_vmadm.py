@@ -16,8 +16,12 @@ from tests.fakes.globalzone.process import BIN, FakeGZ, start
 
 pytestmark = pytest.mark.root
 
-FOREVER = ("sh", "-c", "trap 'exit 7' TERM; trap 'echo usr' USR1; while :; do sleep 0.05; done")
-STUBBORN = ("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+FOREVER = (
+    "sh",
+    "-c",
+    "trap 'exit 7' TERM; trap 'echo usr' USR1; echo up; while :; do sleep 0.05; done",
+)
+STUBBORN = ("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
 NOBODY = "00000000-0000-4000-8000-00000000dead"
 
 
@@ -26,6 +30,20 @@ def log(vmadm: Vmadm, uuid: str) -> str:
     lines = (vmadm.fake.root / "zones" / uuid / "logs/stdio.log").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return "".join(r["msg"] for r in records if r["stream"] == "stdout")
+
+
+def begin(vmadm: Vmadm, uuid: str) -> None:
+    """Start FOREVER or STUBBORN, and see that its traps are set."""
+    vmadm("start", uuid)
+    said(vmadm, uuid, "up\n")
+
+
+def said(vmadm: Vmadm, uuid: str, text: str) -> None:
+    """Wait until it has written this."""
+    deadline = time.monotonic() + DEADLINE_S
+    while text not in log(vmadm, uuid) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert text in log(vmadm, uuid)
 
 
 # --- create
@@ -168,7 +186,7 @@ def test_start_of_a_running_machine_fails(vmadm: Vmadm) -> None:
 
 def test_stop_asks_first_and_takes_autoboot_away(vmadm: Vmadm) -> None:
     uuid = vmadm.create(*FOREVER, metadata={"docker:restartpolicy": "always"})
-    vmadm("start", uuid)
+    begin(vmadm, uuid)
     assert vmadm.get(uuid)["autoboot"] is True
     vmadm("stop", uuid)
     vm = vmadm.get(uuid)
@@ -180,10 +198,10 @@ def test_stop_asks_first_and_takes_autoboot_away(vmadm: Vmadm) -> None:
 
 def test_stop_kills_what_does_not_listen(vmadm: Vmadm) -> None:
     uuid = vmadm.create(*STUBBORN)
-    vmadm("start", uuid)
+    begin(vmadm, uuid)
     vmadm("stop", uuid, "-t", "1")
     assert vmadm.get(uuid)["exit_status"] == -9
-    vmadm("start", uuid)
+    begin(vmadm, uuid)
     vmadm("stop", "-F", uuid)
     assert vmadm.get(uuid)["exit_status"] == -9
 
@@ -191,7 +209,7 @@ def test_stop_kills_what_does_not_listen(vmadm: Vmadm) -> None:
 def test_kill_knows_names_and_the_platforms_numbers(vmadm: Vmadm) -> None:
     uuid = vmadm.create(*FOREVER)
     assert "not running" in vmadm.fails("kill", uuid)
-    vmadm("start", uuid)
+    begin(vmadm, uuid)
     for name in ("USR1", "SIGUSR1", "16"):
         vmadm("kill", "-s", name, uuid)
     assert "Invalid signal" in vmadm.fails("kill", "-s", "NOPE", uuid)
@@ -210,7 +228,7 @@ def test_reboot_works_from_stopped_too(vmadm: Vmadm) -> None:
 
 def test_delete_takes_all_of_it(vmadm: Vmadm) -> None:
     uuid = vmadm.create(*STUBBORN)
-    vmadm("start", uuid)
+    begin(vmadm, uuid)
     vmadm("delete", uuid)
     assert not (vmadm.fake.root / "zones" / uuid).exists()
     for command in ("get", "start", "stop", "kill", "update", "reboot", "delete"):
@@ -291,7 +309,7 @@ def test_a_waiting_dockerinit_can_be_stopped(vmadm: Vmadm) -> None:
 
 def test_always_comes_back_after_a_kill_and_not_after_a_stop(vmadm: Vmadm) -> None:
     uuid = vmadm.create(*STUBBORN, metadata={"docker:restartpolicy": "always"})
-    vmadm("start", uuid)
+    begin(vmadm, uuid)
     with vmadm.events(uuid) as events:
         events.until("ready")
         vmadm("kill", "-s", "KILL", uuid)
