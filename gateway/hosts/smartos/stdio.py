@@ -39,9 +39,12 @@ _CONFIRM_S = 0.15
 _LOG_POLL_S = 0.15
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _BUSY_TRIES = 3
-# At the end of input zoneadmd takes one more read of it, whatever there is: give it time to take all.
+# At the end of input zoneadmd takes one more read of it, whatever there is: give it time to take what may be on its
+# way.  zlogin writes byte by byte.
 _DRAIN_S = 0.3
-_DRAIN_BYTES_PER_S = 1 << 20
+_DRAIN_BYTES_PER_S = 512 << 10
+_ON_THE_WAY = {True: 256 << 10, False: 2 << 20}
+"""By whether the global zone is this machine's: pipes, or pipes and the windows of an SSH channel."""
 _DEFAULT_SIZE = (24, 80)
 # How long a piece of the log waits for the slowest client.
 _PATIENCE_S = 10.0
@@ -301,7 +304,8 @@ class ZoneStreams:
         await self._connected.wait()
         if self._input_over:
             return
-        await self._pause(_DRAIN_S + self._written / _DRAIN_BYTES_PER_S)
+        queued = min(self._written, _ON_THE_WAY[self._gz.is_local])
+        await self._pause(_DRAIN_S + queued / _DRAIN_BYTES_PER_S)
         self._input_over = True
         if self._program is not None:
             await self._program.close_input()
