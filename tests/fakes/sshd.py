@@ -81,12 +81,9 @@ class Sshd:
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
-                break
+                return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / "sshd.log").read_text())
-            time.sleep(0.01)
-        # What served this attempt is no session of a test.
-        while self.sessions() and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def sessions(self) -> list[int]:
@@ -114,6 +111,9 @@ def start(folder: Path, environment: Mapping[str, str], *, options: str = "") ->
     folder.mkdir(parents=True, exist_ok=True)
     sshd = Sshd(folder, environment, options)
     sshd.resume()
+    deadline = time.monotonic() + _DEADLINE_S
+    while sshd.sessions() and time.monotonic() < deadline:
+        time.sleep(0.01)  # what served the first attempt is no session of a test
     return sshd
 
 
