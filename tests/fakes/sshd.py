@@ -100,8 +100,9 @@ class Sshd:
         """No listener and no connection."""
         if self._process is None:
             return
+        self._process.send_signal(signal.SIGSTOP)  # no connection between the two
         self.drop()
-        self._process.terminate()
+        self._process.kill()
         self._process.wait(_DEADLINE_S)
         self._process = None
 
