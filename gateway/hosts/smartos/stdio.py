@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from dockerapi.errors import APIError, Conflict, Unavailable
 from dockerapi.framing import StreamId
+from gateway.hosts.smartos import attached
+from gateway.hosts.smartos.attached import AttachStdio
 from gateway.hosts.smartos.dockerinit import hold_start, let_start
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
 from gateway.hosts.smartos.logtail import Chunk, LogTail, joined
@@ -28,9 +28,6 @@ from gateway.zones.host import AttachStreams
 __all__ = ["AttachStdio", "ZoneStreams", "hold_start", "let_start"]
 
 log = logging.getLogger(__name__)
-
-BEHIND_LIMIT = 32 << 20
-"""Bytes that a client may be behind before it is let go: the zone would not wait for it, and others must not."""
 
 _SOCKET_POLL_S = 0.1
 _BOOT_S = 120.0
@@ -50,101 +47,6 @@ _DEFAULT_SIZE = (24, 80)
 _PATIENCE_S = 10.0
 # zlogin looks for last output for 100 ms itself.
 _LAST_WORDS_S = 1.0
-
-
-class AttachStdio:
-    """One client of a zone's streams; see `dockerapi.framing.Stdio`."""
-
-    def __init__(self, zone: ZoneStreams, streams: AttachStreams) -> None:
-        self._zone = zone
-        self._streams = streams
-        self._chunks: deque[Chunk] = deque()
-        self._size = 0
-        self._arrived = asyncio.Event()
-        self._left_room = asyncio.Event()
-        self._over = False
-        self._closed = False
-        self._input_ended = False
-
-    @property
-    def tty(self) -> bool:
-        """Whether the process runs on a terminal."""
-        return self._zone.tty
-
-    @property
-    def takes_input(self) -> bool:
-        """Whether what it writes reaches the process."""
-        return self._streams.stdin and self._zone.open_stdin
-
-    def give(self, stream: StreamId, data: bytes) -> bool:
-        """A piece of output; False if this client is too far behind to be given more."""
-        if not (self._streams.stdout if stream is StreamId.STDOUT else self._streams.stderr):
-            return True
-        if self._size > BEHIND_LIMIT:
-            self.end()
-            return False
-        self._chunks.append((stream, data))
-        self._size += len(data)
-        self._arrived.set()
-        return True
-
-    async def taken(self, limit: int) -> None:
-        """Returns when at most `limit` bytes wait for this client."""
-        while self._size > limit and not self._closed and not self._over:
-            self._left_room.clear()
-            await self._left_room.wait()
-
-    def end(self) -> None:
-        """No more output will come; what is queued is still delivered."""
-        self._over = True
-        self._arrived.set()
-        self._left_room.set()
-
-    async def output(self) -> AsyncIterator[Chunk]:
-        """Chunks until the process has ended, or `close`."""
-        try:
-            while not self._closed:
-                if self._chunks:
-                    chunk = self._chunks.popleft()
-                    self._size -= len(chunk[1])
-                    self._left_room.set()
-                    yield chunk
-                elif self._over:
-                    return
-                else:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-        finally:
-            await self.close()
-
-    async def write(self, data: bytes) -> None:
-        """To stdin; waits for the zone's start, dropped once it has stopped."""
-        if self.takes_input and not self._input_ended and not self._closed:
-            await self._zone.write(data)
-
-    async def close_input(self) -> None:
-        """The client's end of input: EOF for the process, or the end of this attach."""
-        if not self.takes_input or self._input_ended:
-            return
-        self._input_ended = True
-        if self._zone.passes_eof:
-            await self._zone.end_input()
-        else:
-            await self.close()
-
-    async def resize(self, height: int, width: int) -> None:
-        """Of the zone's terminal."""
-        await self._zone.resize(height, width)
-
-    async def close(self) -> None:
-        """Leave; the process runs on."""
-        if self._closed:
-            return
-        self._closed = True
-        self._chunks.clear()
-        self._arrived.set()
-        self._left_room.set()
-        await self._zone.left(self)
 
 
 class ZoneStreams:
@@ -394,7 +296,7 @@ class ZoneStreams:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE_S):
                     for client in tuple(self._clients):
-                        await client.taken(BEHIND_LIMIT // 4)
+                        await client.taken(attached.BEHIND_LIMIT // 4)
 
     def _let_go(self) -> None:
         clients, self._clients = self._clients, []

@@ -226,11 +226,11 @@ async def test_a_terminal_has_a_size_that_changes(
         assert started.stdio is not None
         assert started.stdio.tty
         reading = Reading(started.stdio, group)
-        await started.stdio.write(b"tty; stty size; trap 'stty size' WINCH\n")
-        await reading.until(b"40 100")
-        await started.stdio.resize(24, 77)
-        await started.stdio.write(b"stty size\n")
-        await reading.until(b"24 77")
+        for height, width in ((40, 100), (24, 77)):
+            await started.stdio.resize(height, width)
+            size = b"%d %d" % (height, width)
+            await started.stdio.write(b"until stty size | grep '%b'; do :; done\n" % size)
+            await reading.until(size + b"\r\n")
         await started.stdio.write(b"~ hello; exit 7\n")
         assert b"EXEC" not in await reading.end()
         assert b"~ hello" in reading.data

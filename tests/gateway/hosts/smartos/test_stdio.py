@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dockerapi.errors import Conflict
 from dockerapi.framing import StreamId
-from gateway.hosts.smartos import stdio
+from gateway.hosts.smartos import attached
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.logtail import LogTail, joined, overlap
@@ -231,10 +231,10 @@ async def test_a_terminal_is_raw_and_has_the_clients_size(lab: Lab, gz: LocalGlo
         await started(lab, gz, zone, streams, group)
         reading = Reading(client, group)
         await reading.until(b"# ")
-        await client.write(b"stty size\n")
+        await client.write(b"until stty size | grep '40 100'; do :; done\n")
         await reading.until(b"40 100\r\n")
         await client.resize(24, 77)
-        await client.write(b"stty size\n")
+        await client.write(b"until stty size | grep '24 77'; do :; done\n")
         await reading.until(b"24 77\r\n")
         assert reading.data.count(b"stty size") == 2  # the echo is the zone's, and only that
         await client.write(b"exit\n")
@@ -295,7 +295,7 @@ async def test_a_start_that_fails_ends_the_streams(lab: Lab, gz: LocalGlobalZone
 async def test_a_client_that_is_far_behind_is_let_go_and_others_are_not(
     lab: Lab, gz: LocalGlobalZone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stdio, "BEHIND_LIMIT", 2_000_000)
+    monkeypatch.setattr(attached, "BEHIND_LIMIT", 2_000_000)
     zone = await made(lab, "sh", "-c", "yes | head -c 5000000")
     async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
         slow, quick = streams.attach(AttachStreams()), streams.attach(AttachStreams())
@@ -342,7 +342,7 @@ async def test_a_terminal_of_another_machine_has_the_clients_size(
         reading = Reading(client, group)
         await reading.until(b"# ")
         await client.resize(24, 77)
-        await client.write(b"stty size\n")
+        await client.write(b"until stty size | grep '24 77'; do :; done\n")
         await reading.until(b"24 77\r\n")
         await client.write(b"exit\n")
         await reading.end()
