@@ -36,7 +36,7 @@ _SEEN_TIMEOUT_S = 15.0
 """So long after vmadm is done its event may come; then the VM is asked for."""
 _ATTACH_TIMEOUT_MS = 60_000
 """So long dockerinit waits for whoever attaches; then it gives up, as cn-agent has it."""
-_INIT_TIMEOUT_S = 2.0
+_INIT_TIMEOUT_S = 5.0
 """So long dockerinit may take to find its command before a start counts as made."""
 _NEVER_RAN = 128
 """Exit code of a zone that could not be started for another reason than its command."""
@@ -69,7 +69,7 @@ class Runs:
     async def start(self, resident: Resident) -> Zone:
         """Running, or already ended.  After a failure it is down and nothing is left but `error`."""
         before = resident.latest
-        resident.starting, resident.connecting = True, None
+        resident.starting, resident.connecting, resident.was_restarting = True, None, False
         try:
             await self._wire(resident)
             await self._boot(resident)
@@ -89,7 +89,7 @@ class Runs:
         uuid, starts, exits = resident.zone.uuid, resident.starts, resident.exits
         is_container = resident.kind is brands.Kind.CONTAINER
         if is_container:
-            await self._gz.remove(starting.init_log(resident.zonepath))
+            await starting.forget_log(self._gz, resident.zonepath)
             await make_known(self._gz, resident.zonepath, resident.zone.metadata.user)
         if resident.streams is not None and resident.streams.has_clients:
             until_ms = time.time_ns() // 1_000_000 + _ATTACH_TIMEOUT_MS
@@ -200,13 +200,13 @@ class Runs:
         self._register.later(self._wire(resident))
 
     def _seen_stopped(self, resident: Resident) -> None:
-        resident.was_restarting = resident.latest.state is ZoneState.RESTARTING
+        resident.was_restarting = resident.zone.state is ZoneState.RESTARTING
         self._streams_ended(resident)
         self._register.later(self._unwire(resident))
 
     def _streams_ended(self, resident: Resident) -> None:
         if resident.streams is not None:
-            resident.streams.ended(restarting=resident.latest.state is ZoneState.RESTARTING)
+            resident.streams.ended(restarting=resident.zone.state is ZoneState.RESTARTING)
 
     async def adopt(self) -> None:
         """After a restart of the gateway: ports of zones that run are served again."""

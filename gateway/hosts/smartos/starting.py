@@ -9,10 +9,13 @@ of dockerinit's own.  So its log is read along until it says one or the other.
 
 from __future__ import annotations
 
+import logging
 import stat
 
-from dockerapi.errors import NotFound
+from dockerapi.errors import APIError, NotFound
 from gateway.hosts.smartos.globalzone import GlobalZone
+
+log = logging.getLogger(__name__)
 
 _EXECUTES = b"SWITCHING TO /dev/zfd"
 """dockerinit's last line before it waits and executes: user, folder and command are found by then."""
@@ -23,6 +26,15 @@ POLL_S = 0.05
 def init_log(zonepath: str) -> str:
     """Where dockerinit writes: inside the zone's root, so nothing else there may be followed blindly."""
     return f"{zonepath}/root/var/log/sdc-dockerinit.log"
+
+
+async def forget_log(gz: GlobalZone, zonepath: str) -> None:
+    """What the last start said must not be taken for what this one says."""
+    try:
+        await gz.remove(init_log(zonepath))
+    except (APIError, OSError) as error:
+        # An image may have a file where the folder should be; dockerinit will have its own words for it.
+        log.info("zone at %s: %s", zonepath, error)
 
 
 async def executes(gz: GlobalZone, zonepath: str) -> bool:
