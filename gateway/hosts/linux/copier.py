@@ -470,7 +470,9 @@ def _differences(below: int, folder: str) -> Iterator[tuple[str, int, str]]:
         inner = []
         if stat.S_ISDIR(found.st_mode):
             inner = list(_differences(below, source))
-            if before is not None and _is_opaque(source):
+            # A folder in the place of a file or a link is opaque as well, and hides nothing.
+            is_over = before is not None and stat.S_ISDIR(before.st_mode)
+            if is_over and _is_opaque(source):
                 inner += _hidden(below, source, path)
         if path not in _OURS and not (path == "/etc" and before is None and not inner):
             if before is None:
