@@ -111,6 +111,27 @@ async def test_the_end_of_input_reaches_the_process_and_its_answer_the_client(
 
 
 @root
+async def test_a_zone_without_a_log_is_attached_to_all_the_same(
+    lab: Lab, gz: LocalGlobalZone
+) -> None:
+    script = "echo out; while read line; do echo got $line; done; sleep 0.5; echo the end"
+    zone = await made(lab, "sh", "-c", script, open_stdin=True, logdriver="none")
+    async with (
+        streams_of(lab, gz, zone, stdin_once=True, logged=False) as streams,
+        asyncio.TaskGroup() as group,
+    ):
+        client = streams.attach(ALL)
+        reading = Reading(client, group)
+        await started(lab, gz, zone, streams, group)
+        await client.write(b"one\n")
+        await reading.until(b"got one\n")
+        await client.close_input()  # ends the connection: what comes before the next one is lost
+        await reading.end()
+    assert reading.data.startswith(b"out\ngot one\n")
+    assert not (lab.zonepath(zone) / "logs/stdio.log").exists()
+
+
+@root
 async def test_input_of_one_is_answered_to_all(lab: Lab, gz: LocalGlobalZone) -> None:
     zone = await made(lab, "sh", "-c", "while read line; do echo got $line; done", open_stdin=True)
     async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
