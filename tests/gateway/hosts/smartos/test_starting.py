@@ -22,12 +22,18 @@ async def gz() -> AsyncIterator[LocalGlobalZone]:
     await gz.close()
 
 
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """dockerinit's, in a folder that is there."""
+    path = Path(starting.init_log(str(tmp_path)))
+    path.parent.mkdir(parents=True)
+    return path
+
+
 async def test_a_start_is_made_when_the_command_is_found(
-    gz: LocalGlobalZone, tmp_path: Path
+    gz: LocalGlobalZone, tmp_path: Path, log: Path
 ) -> None:
-    log = Path(starting.init_log(str(tmp_path)))
     assert not await starting.executes(gz, str(tmp_path))
-    log.parent.mkdir(parents=True)
     log.write_bytes(EARLY)
     assert not await starting.executes(gz, str(tmp_path))
     log.write_bytes(EARLY + LATE)
@@ -37,10 +43,8 @@ async def test_a_start_is_made_when_the_command_is_found(
 
 
 async def test_a_fifo_or_a_link_in_its_place_is_not_read(
-    gz: LocalGlobalZone, tmp_path: Path
+    gz: LocalGlobalZone, tmp_path: Path, log: Path
 ) -> None:
-    log = Path(starting.init_log(str(tmp_path)))
-    log.parent.mkdir(parents=True)
     os.mkfifo(log)
     assert not await starting.executes(gz, str(tmp_path))
     log.unlink()
