@@ -67,7 +67,7 @@ def _processes(root: str, daemon: Daemon) -> list[str]:
         except OSError:
             continue
         mine = daemon.process is not None and parent == daemon.process.pid
-        if "vmadm events" in command:  # one for as long as the server runs
+        if mine and "vmadm events" in command:  # one for as long as the server runs
             found.append(command)
         elif (root in command and "docker-registry" not in command) or mine:
             found.append(f"{entry.name} {command}")

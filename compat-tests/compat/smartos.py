@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
+from compat.imageserver import ImageServer
 from tests.fakes import sshd
 from tests.fakes.globalzone import process
 
@@ -20,6 +22,7 @@ class SmartOS:
     def __init__(self, folder: Path, *, over_ssh: bool, **options: str) -> None:
         self.gz = process.start(folder / "gz", **options)
         self._sshd = sshd.start(folder / "ssh", self.gz.environment) if over_ssh else None
+        self.images = ImageServer()
 
     def flags(self, folder: Path) -> list[str]:
         """The backend, and a config file with what `[smartos]` needs."""
@@ -28,6 +31,7 @@ class SmartOS:
             "nic_tag": "admin",
             "subnet": str(self.gz.subnet),
             "gateway": self.gz.gateway,
+            "image_servers": self.images.url,
         }
         if self._sshd is not None:
             rows |= {
@@ -36,7 +40,9 @@ class SmartOS:
                 "known_hosts": str(self._sshd.known_hosts),
             }
         config = folder / "config.toml"
-        config.write_text("[smartos]\n" + "".join(f'{k} = "{v}"\n' for k, v in rows.items()))
+        values = {key: f'"{text}"' for key, text in rows.items()}
+        values["image_servers"] = f"[{values['image_servers']}]"
+        config.write_text("[smartos]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()))
         return ["--backend", "smartos", "--config", str(config)]
 
     @property
@@ -84,8 +90,33 @@ class SmartOS:
         rows = [line.split() for line in shown.stdout.splitlines()]
         return next(row[1] for row in rows if row[3].split("/")[0] == self.gz.gateway)
 
+    @property
+    def faults_left(self) -> int:
+        """How often those on order will still strike."""
+        path = self.gz.root / "faults.json"
+        orders = json.loads(path.read_text()) if path.exists() else []
+        return sum(order["times"] for order in orders)
+
+    def end_programs(self, program: str, word: str) -> None:
+        """Kill those of this global zone with this argument, whoever started them."""
+        mine = f"ZONEGATE_FAKE_GZ={self.gz.root}".encode()
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (
+                    (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+                )
+                if word.encode() not in words or not any(
+                    text.endswith(f"/{program}".encode()) for text in words
+                ):
+                    continue
+                if mine in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+
     def stop(self) -> None:
         """Zones, mounts and processes are gone."""
+        self.images.stop()
         if self._sshd is not None:
             self._sshd.stop()
         self.gz.stop()

@@ -72,6 +72,8 @@ class Images:
     ) -> AsyncIterator[JSONObject]:
         """Progress messages; what cannot be resolved is an error at once."""
         reference = _pulled(name, tag)
+        if is_uuid(reference.familiar_name):
+            name = reference.familiar_name  # newer CLIs send docker.io/library/UUID
         wanted = parse_platform(platform) if platform else None
         if self._servers is not None and (is_uuid(name) or self._servers.serve(reference)):
             return await self._pull_zone(name, reference, self._servers, wanted)
