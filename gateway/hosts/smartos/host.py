@@ -11,7 +11,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from gateway.hosts.smartos import facts
+from gateway.hosts.smartos import facts, leftovers
 from gateway.hosts.smartos.datasets import ZFSDatasets
 from gateway.hosts.smartos.files import SmartOSFiles
 from gateway.hosts.smartos.gauges import SmartOSGauges
@@ -93,6 +93,7 @@ class SmartOSHost:
         )
         try:
             await zones.open()
+            await leftovers.end(gz, {str(zone.uuid) for zone in zones.list()})
         except BaseException:
             await zones.close()
             await networks.close()

@@ -25,7 +25,8 @@ import asyncssh
 
 from dockerapi.errors import APIError, CommandFailed, Unavailable
 from dockerapi.framing import StreamId
-from gateway.hosts.smartos.sshsession import Session, command_line, is_same
+from gateway.hosts.smartos.leftovers import PS, is_same, processes
+from gateway.hosts.smartos.sshsession import Session, command_line
 from gateway.settings import SmartOSSettings
 
 log = logging.getLogger(__name__)
@@ -275,9 +276,8 @@ class Links:
         orphans, self._orphans = self._orphans, []
         try:
             pids = ",".join(str(session.pid) for session in orphans)
-            listed = await self._read(["/usr/bin/ps", "-o", "pid=", "-o", "args=", "-p", pids])
-            rows = (line.strip().partition(" ") for line in listed.splitlines())
-            shown = {int(pid): arguments for pid, _, arguments in rows}
+            listed = await self._read([PS, "-o", "pid=", "-o", "args=", "-p", pids])
+            shown = processes(listed)
             left = [str(s.pid) for s in orphans if is_same(shown.get(s.pid, ""), s.argv)]
             if left:
                 log.info("ending %d programs of a lost connection", len(left))

@@ -220,18 +220,3 @@ class Session(asyncssh.SSHClientSession[bytes]):
         if self._channel is not None:
             self.aborted = True
             self._channel.abort()
-
-
-def is_same(shown: str, argv: Sequence[str]) -> bool:
-    """Whether ps shows this program: by its arguments, which illumos cuts at 80 characters.
-
-    A script is shown with its interpreter before it, and a program by the path it was found at.
-    """
-    program = Path(argv[0]).name
-    expected = " ".join([program, *argv[1:]])
-    words = shown.split()
-    for number, word in enumerate(words):
-        if word.rpartition("/")[2] == program:
-            found = " ".join([program, *words[number + 1 :]])
-            return " ".join(expected.split()).startswith(found)
-    return False

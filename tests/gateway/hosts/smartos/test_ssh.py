@@ -18,7 +18,7 @@ from dockerapi.framing import StreamId
 from gateway.hosts.command import run
 from gateway.hosts.smartos import sshlink
 from gateway.hosts.smartos.ssh import SSHGlobalZone
-from gateway.hosts.smartos.sshsession import command_line, is_same
+from gateway.hosts.smartos.sshsession import command_line
 from gateway.settings import SmartOSSettings
 from tests.contract.test_global_zone import DEADLINE_S, all_output, gone, read_until
 from tests.fakes import sshd
@@ -363,23 +363,6 @@ def test_any_arguments_pass_the_far_shell(shell: str, arguments: list[str], valu
 def test_a_variable_whose_name_is_none_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="no name of a variable"):
         command_line(["true"], path="", env={"A;reboot": "x"})
-
-
-@pytest.mark.parametrize(
-    ("shown", "argv", "same"),
-    [
-        ("/usr/sbin/zlogin -Q -I 0ab", ["zlogin", "-Q", "-I", "0ab"], True),
-        ("zlogin -Q -I 0ab", ["/usr/sbin/zlogin", "-Q", "-I", "0ab"], True),
-        ("/usr/node/bin/node --abort /usr/sbin/vmadm events -j", ["vmadm", "events", "-j"], True),
-        ("sh -c trap  '' HUP; while", ["sh", "-c", "trap '' HUP; while :; do done"], True),
-        ("zlogin -Q -I 0ac", ["zlogin", "-Q", "-I", "0ab"], False),
-        ("/usr/sbin/zlogin -Q -I 0ab extra", ["zlogin", "-Q", "-I", "0ab"], False),
-        ("less zlogin", ["cat", "file"], False),
-        ("", ["cat"], False),
-    ],
-)
-def test_a_program_is_known_again_by_what_ps_shows(shown: str, argv: list[str], same: bool) -> None:
-    assert is_same(shown, argv) is same
 
 
 async def test_what_a_login_shell_says_is_not_the_programs(server: Sshd) -> None:
