@@ -103,6 +103,21 @@ def test_one_can_attach_and_wait_after_it(server: Daemon, own: CLI) -> None:
     assert own.ok("logs c1") == "got one\ngot end"
 
 
+def test_who_was_attached_at_the_kill_keeps_nobody_out(server: Daemon, own: CLI) -> None:
+    own.ok("run -di --name c1 bb sh -c 'while read x; do echo got $x; [ $x = end ] && exit 9; done'")
+    for word in (b"one", b"end"):
+        with own.popen("attach c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as attached:
+            assert attached.stdin is not None
+            assert attached.stdout is not None
+            attached.stdin.write(word + b"\n")
+            attached.stdin.flush()
+            assert attached.stdout.readline() == b"got " + word + b"\n"
+            if word == b"one":
+                again(server)
+    assert own.ok("wait c1") == "9"
+    assert own.ok("logs c1") == "got one\ngot end"
+
+
 def test_restart_policies_hold(server: Daemon, own: CLI) -> None:
     own.ok("run -d --name c1 --restart always bb sh -c 'sleep 0.4; exit 1'")
     own.ok("run -d --name c2 --restart always bb sleep 1000")
