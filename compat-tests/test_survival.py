@@ -104,7 +104,9 @@ def test_one_can_attach_and_wait_after_it(server: Daemon, own: CLI) -> None:
 
 
 def test_who_was_attached_at_the_kill_keeps_nobody_out(server: Daemon, own: CLI) -> None:
-    own.ok("run -di --name c1 bb sh -c 'while read x; do echo got $x; [ $x = end ] && exit 9; done'")
+    own.ok(
+        "run -di --name c1 bb sh -c 'while read x; do echo got $x; [ $x = end ] && exit 9; done'"
+    )
     for word in (b"one", b"end"):
         with own.popen("attach c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as attached:
             assert attached.stdin is not None
