@@ -37,7 +37,7 @@ def instructions(text: str) -> list[Instruction]:
 def _lines(text: str) -> Iterator[str]:
     """Logical lines; comments and blank lines also go from between continued ones."""
     joined = ""
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):
         trimmed = line if joined else line.lstrip()
         if not trimmed.strip() or trimmed.lstrip().startswith("#"):
             continue

@@ -224,6 +224,17 @@ class Images:
         return [{"Untagged": name}]
 
 
+class Commits:
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def commit(self, ref: str, query: Any, body: Any) -> dict[str, Any]:
+        self.asked.append((ref, query, body))
+        return {"Id": "sha256:1"}
+
+
 class Networks:
     async def list(self, filters: Any) -> list[dict[str, Any]]:
         return [{"Name": "bridge", "Id": "n1", "Scope": "local"}]
@@ -273,6 +284,7 @@ class EngineInMemory:
         self.containers = Containers()
         self.execs = Execs()
         self.images = Images()
+        self.commits = Commits()
         self.networks = Networks()
         self.volumes = Volumes()
         self.system = System()

@@ -6,13 +6,21 @@ It keeps the promises of gateway.zones.host; how a real platform does is the con
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 
-from dockerapi.errors import Conflict, NotFound, NotModified, NotRunning, StartFailure
+from dockerapi.errors import (
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    NotModified,
+    NotRunning,
+    StartFailure,
+)
 from dockerapi.framing import StreamId
 from gateway.zones.host import (
     AttachStreams,
@@ -32,6 +40,7 @@ from gateway.zones.host import (
 )
 from gateway.zones.metadata import decode
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState, ZoneUUID
+from imgsources.datasets import LayerInfo, Readable
 
 BRIDGE = Network("ab" * 32, "bridge", "bridge", 1, subnet="10.9.0.0/24", gateway="10.9.0.1")
 FACTS = HostFacts(
@@ -323,6 +332,19 @@ class Datasets:
     async def exists(self, uuid: str) -> bool:
         return uuid in self.present
 
+    @contextlib.asynccontextmanager
+    async def extend(
+        self, uuid: str, *, origin: str | None, layer: LayerInfo
+    ) -> AsyncIterator[Datasets]:
+        """A layer with the bytes `broken` fails."""
+        yield self
+        self.present.add(uuid)
+
+    async def apply(self, tar: Readable) -> None:
+        while block := await asyncio.to_thread(tar.read, 1 << 16):
+            if block == b"broken":
+                raise InvalidParameter("broken layer")
+
     async def destroy(self, uuid: str) -> None:
         if uuid not in self.present:
             raise Conflict(uuid)
@@ -341,6 +363,8 @@ class Files:
     def __init__(self) -> None:
         self.written: list[tuple[str, bytes]] = []
         self.changed: list[PathChange] = []
+        self.tar = b"tar of changes"
+        self.asked: list[ZoneUUID] = []
 
     async def status(self, uuid: ZoneUUID, path: str) -> PathStatus:
         if path != "/there":
@@ -371,7 +395,8 @@ class Files:
         return _once(b"tar of all")
 
     async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
-        return _once(b"tar of changes")
+        self.asked.append(uuid)
+        return _once(self.tar)
 
 
 async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
