@@ -22,34 +22,54 @@ async def gz() -> AsyncIterator[LocalGlobalZone]:
     await gz.close()
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
+class Log:
     """dockerinit's, in a folder that is there."""
-    path = Path(starting.init_log(str(tmp_path)))
-    path.parent.mkdir(parents=True)
-    return path
+
+    def __init__(self, zonepath: Path) -> None:
+        self.path = Path(starting.init_log(str(zonepath)))
+        self.path.parent.mkdir(parents=True)
+
+    def says(self, text: bytes) -> None:
+        self.path.write_bytes(text)
+
+    def becomes_a_fifo(self) -> None:
+        os.mkfifo(self.path)
+
+    def becomes_a_link_to(self, text: bytes) -> None:
+        outside = self.path.parent / "outside"
+        outside.write_bytes(text)
+        self.path.unlink()
+        self.path.symlink_to(outside)
+
+    @property
+    def is_there(self) -> bool:
+        return self.path.exists()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path)
 
 
 async def test_a_start_is_made_when_the_command_is_found(
-    gz: LocalGlobalZone, tmp_path: Path, log: Path
+    gz: LocalGlobalZone, tmp_path: Path, log: Log
 ) -> None:
-    assert not await starting.executes(gz, str(tmp_path))
-    log.write_bytes(EARLY)
-    assert not await starting.executes(gz, str(tmp_path))
-    log.write_bytes(EARLY + LATE)
-    assert await starting.executes(gz, str(tmp_path))
-    await starting.forget_log(gz, str(tmp_path))
-    assert not log.exists()
+    zonepath = str(tmp_path)
+    assert not await starting.executes(gz, zonepath)
+    log.says(EARLY)
+    assert not await starting.executes(gz, zonepath)
+    log.says(EARLY + LATE)
+    assert await starting.executes(gz, zonepath)
+    await starting.forget_log(gz, zonepath)
+    assert not log.is_there
 
 
 async def test_a_fifo_or_a_link_in_its_place_is_not_read(
-    gz: LocalGlobalZone, tmp_path: Path, log: Path
+    gz: LocalGlobalZone, tmp_path: Path, log: Log
 ) -> None:
-    os.mkfifo(log)
+    log.becomes_a_fifo()
     assert not await starting.executes(gz, str(tmp_path))
-    log.unlink()
-    (tmp_path / "outside").write_bytes(LATE)
-    log.symlink_to(tmp_path / "outside")
+    log.becomes_a_link_to(LATE)
     assert not await starting.executes(gz, str(tmp_path))
 
 
