@@ -337,6 +337,8 @@ def _image(
         uuids: tuple[ImageUUID, ...] = (ImageUUID(str(imgapi["uuid"])),)
     else:
         uuids = chain_uuids([layer.digest for layer in layers])
+    if parent == config.digest:  # the very same image once more
+        parent = None
     return Image(
         id=config.digest,
         config=config,

@@ -38,7 +38,7 @@ def parent(catalog):
 
 
 def child(*diff_ids):
-    return json.dumps({"rootfs": {"diff_ids": [BASE, *diff_ids]}}).encode()
+    return json.dumps({"rootfs": {"diff_ids": [BASE, *diff_ids]}, "container": "c"}).encode()
 
 
 async def test_a_layer_is_hashed_as_it_is_written(tmp_path):
@@ -77,3 +77,10 @@ async def test_the_catalog_remembers_on_what_it_stands(tmp_path):
     assert again.ancestors(again.get(made.id)) == (again.get(base.id),)
     again.remove(base.id)
     assert again.ancestors(again.get(made.id)) == ()
+
+
+def test_no_image_is_its_own_parent(tmp_path):
+    catalog = Catalog(tmp_path / "catalog")
+    base = parent(catalog)
+    again = catalog.put(Commit(base, base.config.raw, None).image, references=[], size=1, now_ns=2)
+    assert (again.id, again.parent, catalog.ancestors(again)) == (base.id, None, ())
