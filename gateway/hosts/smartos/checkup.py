@@ -58,7 +58,7 @@ async def examine(settings: Settings) -> list[Finding]:
         findings.append(Finding(False, error.message, fatal=True))
     finally:
         await gz.close()
-    return [*findings, *surroundings(settings, client="pkgin install docker")]
+    return [*findings, *surroundings(settings, client="pkgin search docker")]
 
 
 async def _open(settings: Settings) -> GlobalZone:

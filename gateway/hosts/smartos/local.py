@@ -36,6 +36,8 @@ PLATFORM_PATH = (
     "/smartdc/bin",
 )
 """Where the platform's programs are.  SMF and sshd give their children less."""
+PROGRAMS_AT_ONCE = 32
+"""Of those that `run` waits for: most are node's, with some 60 MB and a second of a CPU each."""
 
 # Python leaves SIGPIPE and SIGXFSZ ignored; a program must not inherit that.
 _ON_TERMINAL = (
@@ -139,6 +141,7 @@ class LocalGlobalZone:
         inherited = filter(None, os.environ.get("PATH", "").split(":"))
         self._path = ":".join(dict.fromkeys([*inherited, *platform_path(root)]))
         self._spawner = Spawner()
+        self._places = asyncio.Semaphore(PROGRAMS_AT_ONCE)
         self._programs: set[LocalProgram] = set()
 
     @property
@@ -169,13 +172,14 @@ class LocalGlobalZone:
         env: Mapping[str, str] | None = None,
     ) -> bytes:
         """Standard output of a program that must succeed; `env` is added to ours.  CommandFailed."""
-        return await run(
-            self._resolve(argv),
-            timeout_s=timeout_s,
-            stdin=stdin,
-            env=self._environment(env),
-            spawner=self._spawner,
-        )
+        async with self._places:
+            return await run(
+                self._resolve(argv),
+                timeout_s=timeout_s,
+                stdin=stdin,
+                env=self._environment(env),
+                spawner=self._spawner,
+            )
 
     async def spawn(
         self,

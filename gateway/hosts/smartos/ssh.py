@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from dockerapi.errors import CommandFailed, NotSupported
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.globalzone import FileStatus
-from gateway.hosts.smartos.local import platform_path
+from gateway.hosts.smartos.local import PROGRAMS_AT_ONCE, platform_path
 from gateway.settings import SmartOSSettings
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from gateway.hosts.smartos.sshlink import Links
     from gateway.hosts.smartos.sshsession import Session
 
-_PROGRAMS_AT_ONCE = 16
-"""Of those that `run` waits for.  A node program like vmadm takes a second of a CPU there."""
 _MOVE_TIMEOUT_S = 60.0
 _FIRST_TIMEOUT_S = 60.0
 
@@ -80,7 +78,7 @@ class SSHGlobalZone:
         self._path = ":".join(platform_path(settings.root))
         self._links = links
         self._files = files(links, self._move)
-        self._places = asyncio.Semaphore(_PROGRAMS_AT_ONCE)
+        self._places = asyncio.Semaphore(PROGRAMS_AT_ONCE)
 
     @classmethod
     async def open(cls, settings: SmartOSSettings) -> Self:

@@ -67,6 +67,15 @@ def _is_loss(error: Exception) -> bool:
     return isinstance(error, (asyncssh.DisconnectError, ConnectionError))
 
 
+def _not_connected(where: str, error: Exception) -> OSError:
+    """As the system's calls would say it."""
+    forbidden = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+    if isinstance(error, asyncssh.ChannelOpenError) and error.code == forbidden:
+        reason = f"{where}: its sshd forbids forwarding (AllowTcpForwarding)"
+        return PermissionError(errno.EACCES, reason)
+    return ConnectionRefusedError(errno.ECONNREFUSED, f"{where}: {error}")
+
+
 class Link:
     """One connection.  `full`: its sshd has just refused a session; `served`: it took one before."""
 
@@ -329,24 +338,19 @@ class Links:
         self, host: str, port: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection as made from the far side.  OSError with the sshd's reason, Unavailable."""
-        link = self._first() or await self._more()
-        stream = _Stream()
-        try:
-            await link.connection.create_connection(lambda: stream, host, port, encoding=None)
-        except (asyncssh.Error, OSError) as error:
-            if link.lost or _is_loss(error):
+        for _ in range(_TRIES):
+            link = self._first() or await self._more()
+            try:
+                _, stream = await link.connection.create_connection(
+                    _Stream, host, port, encoding=None
+                )
+            except (asyncssh.Error, OSError) as error:
+                if not link.lost and not _is_loss(error):
+                    raise _not_connected(f"{host}:{port} from {self.name}", error) from error
                 self._lost(link)
-                return await self.connect(host, port)
-            where = f"{host}:{port} from {self.name}"
-            if (
-                isinstance(error, asyncssh.ChannelOpenError)
-                and error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
-            ):
-                raise PermissionError(
-                    errno.EACCES, f"{where}: its sshd forbids forwarding (AllowTcpForwarding)"
-                ) from error
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"{where}: {error}") from error
-        return stream.opened(link, self._leave)
+            else:
+                return cast("_Stream", stream).opened(link, self._leave)
+        raise self._unreachable("the connection was lost")
 
     # -- connections
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -132,6 +134,16 @@ async def test_without_asyncssh_the_extra_is_named(
         await SSHGlobalZone.open(told(server))
 
 
+async def test_a_machine_that_says_nothing_is_not_waited_for_long(
+    server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshlink, "CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"ssh://root@127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
+            await SSHGlobalZone.open(told(server, host=url))
+
+
 # -- how many sessions an sshd takes ---------------------------------------------------------------
 
 
@@ -216,6 +228,23 @@ async def test_a_lost_connection_ends_programs_and_the_next_use_connects(
     await program.close()
     await echo(gz)
     await gone(pid)
+
+
+async def test_a_connection_that_stands_still_is_given_up(
+    server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshlink, "KEEPALIVE_S", 0.2)
+    async with await SSHGlobalZone.open(told(server)) as gz:
+        program = await gz.spawn(["cat"], stdin=True)
+        (serving,) = server.sessions()
+        os.kill(serving, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(Unavailable, match="lost the connection"):
+                    await program.wait()
+            await echo(gz)
+        finally:
+            os.kill(serving, signal.SIGKILL)
 
 
 async def test_what_ran_on_a_lost_connection_is_ended_before_anything_new_begins(
