@@ -44,7 +44,8 @@ _ON_TERMINAL = (
     "import os, signal, sys\n"
     "os.login_tty(0)\n"
     "for n in (signal.SIGPIPE, signal.SIGXFSZ): signal.signal(n, signal.SIG_DFL)\n"
-    "os.execv(sys.argv[1], sys.argv[2:])\n"
+    "try: os.execv(sys.argv[1], sys.argv[2:])\n"
+    "except OSError as e: print(sys.argv[2], e.strerror, sep=': '), sys.stdout.flush(), os._exit(127)\n"
 )
 
 
