@@ -256,29 +256,44 @@ def lock_path(root: str, uuid: str) -> str:
 
 @asynccontextmanager
 async def import_lock(
-    gz: GlobalZone, root: str, uuid: str, owner: str, *, timeout_s: float
+    gz: GlobalZone, root: str, uuid: str, owner: str, *, held: set[str], timeout_s: float
 ) -> AsyncIterator[bool]:
     """Hold the lock while the block runs; gives whether somebody else had it first.
 
-    `owner` is written into it.  Unavailable if it is not free within `timeout_s`.
+    `owner` is written into it, `held` are the images whose locks this process has: another one with our
+    name in it was left behind when the machine could not be reached.  Unavailable if it is not free within
+    `timeout_s`.
     """
     path = lock_path(root, uuid)
     had_to_wait = False
+    async with _reserved(held, uuid):
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await _take(gz, path, owner):
+                    had_to_wait = True
+                    await _break_stale(gz, path, owner)
+                    await asyncio.sleep(_LOCK_POLL_S)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"image {uuid} is being imported by another program: {path} has been there for "
+                f"{timeout_s:g} s (remove it if nothing runs)"
+            ) from error
+        try:
+            yield had_to_wait
+        finally:
+            await gz.remove(path)
+
+
+@asynccontextmanager
+async def _reserved(held: set[str], uuid: str) -> AsyncIterator[None]:
+    """Only one of this process tries: the puller sees to it, and this says so if it does not."""
+    if uuid in held:
+        raise Conflict(f"dataset {uuid} is being made")
+    held.add(uuid)
     try:
-        async with asyncio.timeout(timeout_s):
-            while not await _take(gz, path, owner):
-                had_to_wait = True
-                await _break_stale(gz, path)
-                await asyncio.sleep(_LOCK_POLL_S)
-    except TimeoutError as error:
-        raise Unavailable(
-            f"image {uuid} is being imported by another program: {path} has been there for "
-            f"{timeout_s:g} s (remove it if nothing runs)"
-        ) from error
-    try:
-        yield had_to_wait
+        yield
     finally:
-        await gz.remove(path)
+        held.discard(uuid)
 
 
 async def _take(gz: GlobalZone, path: str, owner: str) -> bool:
@@ -291,13 +306,13 @@ async def _take(gz: GlobalZone, path: str, owner: str) -> bool:
     return True
 
 
-async def _break_stale(gz: GlobalZone, path: str) -> None:
-    """Remove a lock whose owner wrote his pid into it and is gone."""
+async def _break_stale(gz: GlobalZone, path: str, owner: str) -> None:
+    """Remove a lock that is ours and not held, or whose owner wrote his pid into it and is gone."""
     try:
         text = (await gz.read(path, size=64)).decode(errors="replace").strip()
     except NotFound:
         return
-    if text.isdigit() and await gz.status(f"/proc/{text}") is None:
+    if text == owner or (text.isdigit() and await gz.status(f"/proc/{text}") is None):
         await gz.remove(path)
 
 

@@ -304,6 +304,23 @@ async def test_a_lock_that_stays_is_named(
     lock.unlink()
 
 
+async def test_the_same_dataset_cannot_be_made_twice_at_once(
+    shared: FakeGZ, store: ZFSDatasets
+) -> None:
+    async with store.extend(UUIDS[0], origin=None, layer=info(0)) as tree:
+        with pytest.raises(Conflict, match="is being made"):
+            await add(store, 0)
+        await tree.apply(io.BytesIO(BASE))
+    assert await store.list() == {UUIDS[0]}
+
+
+async def test_a_lock_that_we_could_not_remove_is_ours_again(
+    shared: FakeGZ, store: ZFSDatasets
+) -> None:
+    Path(imgadm.lock_path(str(shared.root), UUIDS[0])).write_text("zonegate test\n")
+    await add(store, 0)
+
+
 async def test_the_lock_of_a_dead_process_is_broken(shared: FakeGZ, store: ZFSDatasets) -> None:
     Path(imgadm.lock_path(str(shared.root), UUIDS[0])).write_text("4194304\n")
     await add(store, 0)
@@ -342,10 +359,19 @@ async def test_a_pull_that_is_cancelled_leaves_nothing(
     shared.fault(program, match, hang=True, times=1)
     async with asyncio.TaskGroup() as group:
         adding = group.create_task(add(store, 0))
-        await until(lambda: json.loads((shared.root / "faults.json").read_text())[0]["times"] == 0)
+        await until(lambda: has_struck(shared, 0))
         adding.cancel()
     assert names(shared) == []
     await add(store, 0)
+
+
+def has_struck(fake: FakeGZ, number: int) -> bool:
+    """Whether that fault is under way; the file may just be written."""
+    try:
+        orders = json.loads((fake.root / "faults.json").read_text())
+    except ValueError:
+        return False
+    return bool(orders[number]["times"] == 0)
 
 
 async def until(holds: Any) -> None:
@@ -413,7 +439,7 @@ async def test_nothing_is_left_of_a_gateway_that_was_killed(
     environment = shared.environment | {"PYTHONPATH": os.pathsep.join(["", *sys.path])}
     child = await gz.spawn([sys.executable, "-c", KILLED, str(shared.root)], env=environment)
     try:
-        await until(lambda: json.loads((shared.root / "faults.json").read_text())[0]["times"] == 0)
+        await until(lambda: has_struck(shared, 0))
     finally:
         await child.kill(signal.SIGKILL.name)
         await child.close()
@@ -501,13 +527,31 @@ async def test_an_import_that_is_cancelled_leaves_nothing(
         shared.fault("imgadm", "import", hang=True, times=1)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(store.import_image(uuid, source=server.url))
-            await until(
-                lambda: json.loads((shared.root / "faults.json").read_text())[1]["times"] == 0
-            )
+            await until(lambda: has_struck(shared, 1))
             task.cancel()
         assert names(shared) == []
         assert not await store.exists(uuid)
         await store.import_image(uuid, source=server.url)
+
+
+async def test_origins_that_came_along_go_with_their_image(
+    shared: FakeGZ, store: ZFSDatasets
+) -> None:
+    async with FakeImageServer.serve() as server:
+        theirs = server.add("theirs", "1", file=archive(entry("f", b"1")))
+        argv = ("imgadm", "import", "-S", server.url, theirs["uuid"])
+        done = await asyncio.to_thread(shared.run, *argv)  # the server is ours
+        assert done.returncode == 0, done.stderr
+        await store.refresh()
+        ours = server.add("ours", "1", origin=theirs["uuid"], file=archive(entry("g", b"1")))
+        top = server.add("top", "1", origin=ours["uuid"], file=archive(entry("h", b"1")))
+        await store.import_image(top["uuid"], source=server.url)
+        with pytest.raises(Conflict, match="is the origin of"):
+            await store.destroy(ours["uuid"])
+        for image in (top, ours):
+            await store.destroy(image["uuid"])
+        with pytest.raises(Conflict, match="left to imgadm"):
+            await store.destroy(theirs["uuid"])
 
 
 async def test_a_zvol_is_an_image_too(shared: FakeGZ, store: ZFSDatasets) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.volumes import ZFSVolumes, properties, volume_of
 from gateway.zones.host import Volume
-from tests.contract.test_dataset_store import in_global_zone
+from tests.contract.test_dataset_store import REAL_ZPOOL, in_global_zone
 from tests.fakes.globalzone import process
 from tests.fakes.globalzone.process import FakeGZ
 
@@ -138,6 +139,24 @@ async def test_what_is_no_volume_is_refused(
 ) -> None:
     with pytest.raises(kind, match=words):
         await volumes.create(name, labels={}, options=options)
+
+
+@pytest.mark.skipif(
+    not os.environ.get(REAL_ZPOOL), reason=f"{REAL_ZPOOL} names no pool of a real zfs"
+)
+async def test_volumes_on_a_real_zfs(root: Path) -> None:
+    zpool = os.environ[REAL_ZPOOL]
+    async with LocalGlobalZone() as gz:
+        store = await ZFSVolumes.open(gz, zpool=zpool, instance="test")
+        labels = {"a": "\t\n\u20ac%=," * 300, "b": ""}
+        made = await store.create("data", labels=labels, options={"size": "10m"}, owner="zone")
+        await store.copy_up(str(root), "/data", made)
+        assert (Path(made.mountpoint) / "f").read_text() == "content"
+        again = await ZFSVolumes.open(gz, zpool=zpool, instance="test")
+        assert again.list() == [made]
+        await again.keep("data")
+        await again.remove("data")
+        assert (await ZFSVolumes.open(gz, zpool=zpool, instance="test")).list() == []
 
 
 # --- filling it from the image
