@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from dockerapi.errors import APIError, Conflict, Unavailable
 from dockerapi.framing import StreamId
@@ -153,7 +155,7 @@ class ZoneStreams:
                 self._placed = True
             self._failure = None
             self._connected.clear()
-            self._keeper = self._group.create_task(self._keep())
+            self._keeper = self._group.create_task(self._guarded(self._keep()))
         elif self._wants_eof() and not self._eof_flag and self._program is not None:
             # The connection was made for others: now the end of input must be one for the process.
             self._connected.clear()
@@ -169,7 +171,7 @@ class ZoneStreams:
         if not self._clients:
             self._placed = False
         elif self._keeper is None or self._keeper.done():
-            self._keeper = self._group.create_task(self._finish())
+            self._keeper = self._group.create_task(self._guarded(self._finish()))
 
     async def resize(self, height: int, width: int) -> None:
         """At once where there is a connection, else with the next one."""
@@ -229,6 +231,16 @@ class ZoneStreams:
         return self.passes_eof and any(client.takes_input for client in self._clients)
 
     # -- the one connection ----------------------------------------------------------------------
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever is wrong with one zone's streams ends these, and not the gateway."""
+        try:
+            await work
+        except Exception as error:
+            log.exception("zone %s: its streams are lost", self._uuid)
+            self._failure = APIError(f"the streams of zone {self._uuid} are lost: {error}")
+            self._let_go()
+            self._connected.set()
 
     async def _keep(self) -> None:
         """Connect, and connect again, while the zone runs and anybody is attached."""
