@@ -133,12 +133,11 @@ SCENARIOS = [
         "host name, hosts and resolver",
         Step(
             "docker run --rm --hostname box --domainname example.org bb hostname -f",
-            smartos=OnSmartOS(compare="exit stderr"),
+            smartos=OnSmartOS(stdout="box\n"),
         ),
         "docker run --rm --hostname box bb hostname",
         Step(
             "docker run --rm --hostname box --add-host peer:8.1.2.3 bb sh -c 'grep -c box /etc/hosts; grep peer /etc/hosts; grep ^127.0.0.1 /etc/hosts'",
-            smartos=OnSmartOS(stdout="1\n8.1.2.3\tpeer\n127.0.0.1\tlocalhost loghost\n"),
         ),
         Step(
             "docker run --rm --dns 9.9.9.9 --dns-search example.org --dns-option ndots:2 bb sh -c 'grep -v ^# /etc/resolv.conf'",
