@@ -6,6 +6,7 @@ standard library is taken out, and the loop's selector is poll.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import select
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from compat.images import Image, archive, busybox_layer
 
 from tests.fakes.globalzone import process
 
@@ -71,14 +73,41 @@ def _bare(*argv: str, code: str = SERVE) -> list[str]:
     return [sys.executable, "-W", "error", "-c", code, *argv]
 
 
-def _get(path: Path, target: str) -> tuple[int, bytes]:
-    with socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(DEADLINE_S)
-        channel.connect(str(path))
-        channel.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: channel.recv(65536), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+class _API(http.client.HTTPConnection):
+    """One request each, over the unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=DEADLINE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(DEADLINE_S)
+        self.sock.connect(str(self._path))
+
+    def ask(self, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body."""
+        kind = "application/x-tar" if "load" in target else "application/json"
+        headers = {"Content-Type": kind, "Connection": "close"}
+        self.request(method, target, body=body, headers=headers)
+        answer = self.getresponse()
+        try:
+            return answer.status, answer.read()
+        finally:
+            self.close()
+
+
+def _run(api: _API, command: list[str], **more: object) -> tuple[int, bytes]:
+    """A container from create to removal: its exit code and log."""
+    body = {"Image": "bb", "Cmd": command, "HostConfig": {"NetworkMode": "none"}, **more}
+    status, made = api.ask("POST", "/v1.51/containers/create", json.dumps(body).encode())
+    assert status == 201, made
+    target = f"/v1.51/containers/{json.loads(made)['Id']}"
+    assert api.ask("POST", f"{target}/start") == (204, b"")
+    code: int = json.loads(api.ask("POST", f"{target}/wait")[1])["StatusCode"]
+    logs = api.ask("GET", f"{target}/logs?stdout=1&stderr=1")[1]
+    assert api.ask("DELETE", target)[0] == 204
+    return code, logs
 
 
 @contextmanager
@@ -121,11 +150,17 @@ def test_the_smartos_backend_serves_without_extras_and_without_linux(
         record = tmp_path / "modules"
         command = _bare(str(record), "serve", "--config", str(config))
         with _served(short_dir, command, fake.environment):
-            assert _get(short_dir / "api.sock", "/_ping") == (200, b"OK")
-            status, body = _get(short_dir / "api.sock", "/v1.51/info")
-            assert status == 200
-            assert "SmartOS" in json.loads(body)["OperatingSystem"]
-            assert _get(short_dir / "api.sock", "/v1.51/containers/json?all=1")[1].strip() == b"[]"
+            api = _API(short_dir / "api.sock")
+            assert api.ask("GET", "/_ping") == (200, b"OK")
+            info = json.loads(api.ask("GET", "/v1.51/info")[1])
+            assert "SmartOS" in info["OperatingSystem"]
+            image = archive({"bb:latest": Image("bb", [busybox_layer()], {"Cmd": ["sh"]})})
+            assert api.ask("POST", "/v1.51/images/load?quiet=1", image)[0] == 200
+            code, logs = _run(api, ["sh", "-c", "echo without; exit 5"])
+            assert (code, b"without\n" in logs) == (5, True)
+            code, logs = _run(api, ["sh", "-c", "tty; exit 6"], Tty=True)
+            assert (code, logs.startswith(b"/dev/")) == (6, True)
+            assert json.loads(api.ask("GET", "/v1.51/containers/json?all=1")[1]) == []
         modules = record.read_text().split()
         assert "gateway.hosts.smartos.host" in modules
         assert not [name for name in modules if name.startswith("gateway.hosts.linux")]
