@@ -1,6 +1,6 @@
 """An image made here: its parent's layers, at most one more that lies in a file, and a config of its own.
 
-A source like any other: of its layers the parent's are datasets already, the new one is read from the file.
+Of its layers the parent's are datasets already; the new one is applied from the file, nothing is copied.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,12 +21,10 @@ from imgsources.oci import (
     Descriptor,
     Digest,
     Manifest,
-    Platform,
     check_layers,
     parse_config,
     sha256,
 )
-from imgsources.references import Reference
 from imgsources.sources import RemoteImage
 
 _BLOCK = 1 << 20
@@ -97,25 +94,8 @@ class Commit:
         check_layers(manifest, parsed)
         self.image = RemoteImage(None, manifest, parsed, None, parent=parent.id)
 
-    async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
-        """There is only the one."""
-        return self.image
-
-    @asynccontextmanager
-    async def open_blob(
-        self, image: RemoteImage, descriptor: Descriptor, *, offset: int = 0
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The new layer's bytes; NotFound for one of the parent's, which went while this was made."""
+    def blob_path(self, descriptor: Descriptor) -> Path:
+        """The new layer's file; NotFound for one of the parent's, which went while this was made."""
         if self._layer is None or descriptor.digest != self._layer.digest:
             raise NotFound(f"layer {descriptor.digest} of the parent image is not there any more")
-        file = await asyncio.to_thread(self._layer.path.open, "rb")
-        try:
-            file.seek(offset)
-            yield _blocks(file)
-        finally:
-            file.close()
-
-
-async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    while block := await asyncio.to_thread(file.read, _BLOCK):
-        yield block
+        return self._layer.path

@@ -32,7 +32,7 @@ from imgsources.datasets import DatasetStore, LayerInfo, PlatformImages
 from imgsources.layers import BlobTar, fetch, partial_path
 from imgsources.oci import Descriptor, Digest, ImageUUID, Platform
 from imgsources.references import Reference
-from imgsources.sources import ImageSource, RemoteImage
+from imgsources.sources import ImageSource, LocalBlobs, RemoteImage
 
 _PROGRESS_INTERVAL_S = 0.1
 _STALE_PARTIAL_S = 7 * 24 * 3600
@@ -113,7 +113,10 @@ class Puller:
         return self._load(archive)
 
     async def add(
-        self, remote: RemoteImage, source: ImageSource, references: Sequence[Reference]
+        self,
+        remote: RemoteImage,
+        source: ImageSource | LocalBlobs,
+        references: Sequence[Reference],
     ) -> Image:
         """One image with these tags; the layers that are not there are read from `source`."""
         async with self._interest(remote, source, references) as (kept, events):
@@ -157,7 +160,10 @@ class Puller:
 
     @asynccontextmanager
     async def _interest(
-        self, remote: RemoteImage, source: ImageSource | None, tags: Sequence[Reference]
+        self,
+        remote: RemoteImage,
+        source: ImageSource | LocalBlobs | None,
+        tags: Sequence[Reference],
     ) -> AsyncIterator[tuple[RemoteImage, AsyncIterator[PullEvent]]]:
         """Have every dataset of an image by the end of the events; the block records the image.
 
@@ -220,7 +226,7 @@ class Puller:
     def _join(
         self,
         remote: RemoteImage,
-        source: ImageSource | None,
+        source: ImageSource | LocalBlobs | None,
         tags: Sequence[Reference],
         present: frozenset[ImageUUID],
         watch: _Watch,
@@ -251,7 +257,9 @@ class Puller:
                 )
                 below = None if origin is None or origin in present else self._layers[origin]
                 layer = _Layer(uuid, origin, below, info, server=remote.server, after=layer)
-                if source is not None:
+                if isinstance(source, LocalBlobs):
+                    layer.path = source.blob_path(descriptor)
+                elif source is not None:
                     layer.blob = self._blob(remote, source, descriptor, layer)
                 self._layers[uuid] = layer
                 started.append(layer)
@@ -283,7 +291,9 @@ class Puller:
             if layer.after is not None:
                 await _ended(layer.after.task)
             is_there = await self._store.exists(layer.uuid)
-            if not is_there and layer.blob is None:
+            if not is_there and layer.path is not None:
+                await self._make(layer, layer.path)
+            elif not is_there and layer.blob is None:
                 await self._import(layer)
             elif not is_there and layer.blob is not None:
                 path = await self._downloaded(layer, layer.blob)
@@ -489,7 +499,8 @@ class _Layer:
         self.after = after
         """An earlier try that is being cancelled: it must be gone first."""
         self.blob: _Download | None = None
-        """None: the platform imports the dataset from `server`."""
+        self.path: Path | None = None
+        """A file that is there already.  Neither: the platform imports the dataset from `server`."""
         self.server = server
         self.task: asyncio.Task[None] | None = None
         self.is_ending = False

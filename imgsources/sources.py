@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from dockerapi.errors import APIError
 from imgsources.oci import (
@@ -63,4 +64,13 @@ class ImageSource(Protocol):
         self, image: RemoteImage, descriptor: Descriptor, *, offset: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The blob's bytes from `offset` on, unverified."""
+        ...
+
+
+@runtime_checkable
+class LocalBlobs(Protocol):
+    """Blobs that lie in files here: nothing is fetched, and they are verified as they are applied."""
+
+    def blob_path(self, descriptor: Descriptor) -> Path:
+        """NotFound."""
         ...

@@ -53,17 +53,14 @@ async def test_a_tar_without_entries_is_empty(tmp_path, data):
     assert (await write_layer(cut(data, 1000), tmp_path / "layer")).is_empty
 
 
-async def test_the_new_layer_is_read_from_anywhere_and_the_parents_are_not(tmp_path):
+async def test_the_new_layer_is_there_and_the_parents_are_not(tmp_path):
     image = parent(Catalog(tmp_path / "catalog"))
     layer = await write_layer(cut(b"0123456789"), tmp_path / "layer")
     commit = Commit(image, child(layer.digest), layer)
     below, own = commit.image.manifest.layers
-    async with commit.open_blob(commit.image, own, offset=4) as blocks:
-        assert b"".join([block async for block in blocks]) == b"456789"
-    with pytest.raises(NotFound):
-        async with commit.open_blob(commit.image, below):
-            pass
-    assert await commit.resolve(Reference.parse("any"), None) is commit.image
+    assert commit.blob_path(own) == tmp_path / "layer"
+    with pytest.raises(NotFound, match="is not there any more"):
+        commit.blob_path(below)
 
 
 async def test_the_catalog_remembers_on_what_it_stands(tmp_path):
