@@ -135,7 +135,7 @@ def test_differences_are_told_with_escaped_names(zfs: ZFS, image: Path) -> None:
     (image / "a b\\\u20ac").mkdir()
     assert zfs("diff", "-FH", "zones/image@final", "zones/zone").splitlines() == [
         f"M\t/\t{image}/",
-        f"+\t/\t{image}/a\\0040b\\0134\\0342\\0202\\0254",
+        f"+\t/\t{image}/a\\040b\\134\\342\\202\\254",
         f"M\tF\t{image}/file",
         f"-\tF\t{image}/gone",
     ]

@@ -37,6 +37,7 @@ _LOCK_POLL_S = 0.5
 _KEPT_CONFIG = ("Cmd", "Entrypoint", "Env", "WorkingDir")
 _UNKNOWN_DATE = "1970-01-01T00:00:00.000Z"
 _FRACTION = re.compile(r"(\.\d{6})\d+")
+_ENTRY = re.compile(r"(?P<zpool>.+)-(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
 # `imgadm: error (ImageNotFound): no image with uuid ... was found`
 _ERROR = re.compile(r"error \((\w+)\): (.*)", re.DOTALL)
 _DESCRIPTION_LIMIT = 255
@@ -121,11 +122,10 @@ async def known(gz: GlobalZone, root: str, zpool: str) -> frozenset[ImageUUID]:
         names = await gz.names(f"{root.rstrip('/')}/{_DATABASE}")
     except NotFound:
         return frozenset()  # nothing was ever imported
-    start = f"{zpool}-"
+    found = (_ENTRY.fullmatch(name) for name in names)
+    # A pool may be called zones-2.
     return frozenset(
-        ImageUUID(name.removeprefix(start).removesuffix(".json"))
-        for name in names
-        if name.startswith(start) and name.endswith(".json")
+        ImageUUID(match["uuid"]) for match in found if match and match["zpool"] == zpool
     )
 
 

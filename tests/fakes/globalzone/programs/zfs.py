@@ -404,6 +404,6 @@ def _human(size: int) -> str:
 def _escaped(path: str) -> str:
     """As diff prints names: blanks, backslashes and all that is not printable ASCII are octal."""
     return "".join(
-        chr(byte) if 32 < byte < 127 and byte != 92 else f"\\{byte:04o}"
+        chr(byte) if 32 < byte < 127 and byte != 92 else f"\\{byte:03o}"
         for byte in path.encode(errors="surrogateescape")
     )

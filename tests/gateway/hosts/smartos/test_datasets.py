@@ -209,6 +209,19 @@ def _foreign(fake: FakeGZ, uuid: str) -> None:
     path.write_text(json.dumps({"manifest": manifest, "zpool": "zones", "source": "https://x"}))
 
 
+async def test_entries_of_another_pool_are_left_alone(shared: FakeGZ, gz: LocalGlobalZone) -> None:
+    layer = imgadm.layer_manifest(UUIDS[0], None, info(0))
+    folder = shared.root / "var/imgadm/images"
+    for pool in ("zones-2", "other", "zones"):
+        (folder / f"{pool}-{UUIDS[0]}.json").write_bytes(imgadm.entry(layer, zpool=pool))
+    store = await opened(shared, gz)
+    assert await store.list() == frozenset()
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [f"other-{UUIDS[0]}.json", f"zones-2-{UUIDS[0]}.json"]
+    for name in left:
+        (folder / name).unlink()
+
+
 async def test_zones_are_no_images(shared: FakeGZ, store: ZFSDatasets) -> None:
     await add(store, 0)
     shared.run("zfs", "clone", f"zones/{UUIDS[0]}@final", f"zones/{UUIDS[3]}")
@@ -455,7 +468,7 @@ async def test_nothing_is_left_of_a_gateway_that_was_killed(
 async def test_layers_go_over_ssh(shared: FakeGZ, gz: LocalGlobalZone, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
-    async with ssh_zone(shared, tmp_path) as far:
+    async with ssh_zone(shared, tmp_path) as (far, _):
         store = await opened(shared, far, spool=spool)
         await add(store, 0)
         await add(store, 1, archive(entry("etc/"), entry("etc/.wh.a"), entry("etc/c", b"1")))
@@ -470,9 +483,33 @@ async def test_layers_go_over_ssh(shared: FakeGZ, gz: LocalGlobalZone, tmp_path:
             await store.destroy(UUIDS[number])
 
 
+async def test_a_lost_connection_leaves_nothing_that_the_next_pull_trips_over(
+    shared: FakeGZ, gz: LocalGlobalZone, tmp_path: Path
+) -> None:
+    async with ssh_zone(shared, tmp_path) as (far, server):
+        store = await opened(shared, far, spool=tmp_path)
+        shared.fault("chroot-gtar", hang=True, times=1)
+        async with asyncio.TaskGroup() as group:
+            adding = group.create_task(_refused(store))
+            await until(lambda: has_struck(shared, 0))
+            server.drop()
+            assert await adding
+        await add(store, 0)
+        assert await store.used_bytes(UUIDS[0]) == 8
+    await opened(shared, gz)
+
+
+async def _refused(store: ZFSDatasets) -> bool:
+    try:
+        await add(store, 0)
+    except APIError:
+        return True
+    return False
+
+
 @asynccontextmanager
-async def ssh_zone(fake: FakeGZ, folder: Path) -> AsyncIterator[SSHGlobalZone]:
-    """The same machine, seen from elsewhere."""
+async def ssh_zone(fake: FakeGZ, folder: Path) -> AsyncIterator[tuple[SSHGlobalZone, sshd.Sshd]]:
+    """The same machine, seen from elsewhere; and what leads there."""
     server = sshd.start(
         folder / "sshd", {key: fake.environment[key] for key in ("PATH", "ZONEGATE_FAKE_GZ")}
     )
@@ -483,7 +520,7 @@ async def ssh_zone(fake: FakeGZ, folder: Path) -> AsyncIterator[SSHGlobalZone]:
     }
     try:
         async with await SSHGlobalZone.open(SmartOSSettings.model_validate(settings)) as far:
-            yield far
+            yield far, server
     finally:
         server.stop()
 
