@@ -135,7 +135,9 @@ class GlobalZone(Protocol):
         """A file; none is fine."""
         ...
 
-    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(
+        self, host: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection as made from the global zone: straight, or through the SSH connection.  OSError."""
         ...
 
