@@ -426,6 +426,28 @@ def test_a_vmadm_that_hangs_is_over_with_the_gateways_next_start(
     assert cli.ok("run --rm --name c1 bb echo fine") == "fine"
 
 
+def test_a_lost_connection_is_made_again(cli: CLI, machine: SmartOS, daemon: Daemon) -> None:
+    if machine.sshd is None:
+        pytest.skip("there is no connection: this gateway is in the global zone")
+    cli.ok("run --rm bb true")
+    before = snapshot(daemon)
+    cli.ok("run -d --name c1 -p 127.0.0.1:28392:80 bb sh -c 'sleep 1.5; exit 7'")
+    cli.ok("run -d --name c2 bb sleep 1000")
+    for _ in range(3):
+        machine.sshd.drop()
+        assert set(cli.ok("ps --format '{{.Names}}'").split()) <= {"c1", "c2"}
+        until(lambda: cli("exec c2 true").exit == 0)
+    assert cli.ok("wait c1") == "7"
+    with cli.popen("run --name c3 bb echo said", stdout=subprocess.DEVNULL) as begun:
+        machine.sshd.drop()
+        begun.wait(30)
+    assert cli.ok("run --rm bb echo fine") == "fine"
+    cli.ok("stop -t 0 c2")
+    cli("rm -f c1 c2 c3")
+    assert cli.ok("ps -aq") == ""
+    assert settled(lambda: new(before, snapshot(daemon)), 10) == {}
+
+
 @pytest.fixture
 def own(machine: SmartOS, workdir: Path, baseline: Path) -> Iterator[Daemon]:
     """A gateway of the test's own."""

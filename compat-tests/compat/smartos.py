@@ -21,7 +21,7 @@ class SmartOS:
 
     def __init__(self, folder: Path, *, over_ssh: bool, **options: str) -> None:
         self.gz = process.start(folder / "gz", **options)
-        self._sshd = sshd.start(folder / "ssh", self.gz.environment) if over_ssh else None
+        self.sshd = sshd.start(folder / "ssh", self.gz.environment) if over_ssh else None
         self.images = ImageServer()
 
     def flags(self, folder: Path) -> list[str]:
@@ -33,11 +33,11 @@ class SmartOS:
             "gateway": self.gz.gateway,
             "image_servers": self.images.url,
         }
-        if self._sshd is not None:
+        if self.sshd is not None:
             rows |= {
-                "host": self._sshd.url,
-                "identity_file": str(self._sshd.identity_file),
-                "known_hosts": str(self._sshd.known_hosts),
+                "host": self.sshd.url,
+                "identity_file": str(self.sshd.identity_file),
+                "known_hosts": str(self.sshd.known_hosts),
             }
         config = folder / "config.toml"
         values = {key: f'"{text}"' for key, text in rows.items()}
@@ -117,8 +117,8 @@ class SmartOS:
     def stop(self) -> None:
         """Zones, mounts and processes are gone."""
         self.images.stop()
-        if self._sshd is not None:
-            self._sshd.stop()
+        if self.sshd is not None:
+            self.sshd.stop()
         self.gz.stop()
 
 
