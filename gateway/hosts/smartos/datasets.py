@@ -231,7 +231,8 @@ class ZFSDatasets:
         """
         place = self._place
         if uuid not in self._datasets:
-            await self.refresh()  # an administrator may have been faster: then it stays the administrator's
+            # An administrator may have been faster: then it stays the administrator's.
+            await self.refresh()
         before = set(self._datasets)
         if uuid in before:
             return await imgadm.get_image(self._gz, uuid)
