@@ -500,7 +500,7 @@ async def both(
 # The same examples every time: `is_telling` does not know every way in which a layer unpacked alone and then
 # laid over the others differs from one unpacked onto them.
 @settings(
-    max_examples=80,
+    max_examples=40,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
