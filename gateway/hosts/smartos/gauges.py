@@ -1,16 +1,17 @@
 """What zones use: the kernel's own counts (kstat), and their processes by ps.
 
-    zones:N:NAME        CPU time         caps:N:nprocs_zone_N   processes
-    memory_cap:N:NAME   memory           link:0:zN_IFACE        network
+zones:N:NAME        CPU time         caps:N:nprocs_zone_N   processes
+memory_cap:N:NAME   memory           link:0:zN_IFACE        network
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from dockerapi.errors import CommandFailed, NotRunning, NotSupported
+from dockerapi.errors import CommandFailed, InvalidParameter, NotRunning, NotSupported
 from gateway.hosts.pstable import refusal, table
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.zones import SmartOSZones
@@ -22,6 +23,10 @@ _TIMEOUT_S = 30.0
 # kstat(8) cuts names there.
 _NAME_MAX = 30
 _COUNTERS = ("rbytes64", "ipackets64", "ierrors", "", "obytes64", "opackets64", "oerrors", "")
+
+# Options of ps that choose processes: all that there are, and those with a list.
+_OF_ALL = frozenset("aAde")
+_OF_OTHERS = frozenset("gGhpstuUz")
 
 Kstats = Mapping[str, Mapping[str, str]]
 """`module:name` -> statistic -> value."""
@@ -81,15 +86,42 @@ class SmartOSGauges:
             raise NotSupported(
                 f"a {zone.spec.brand} zone is a machine: its processes are not this one's to see"
             )
-        # -e would show every zone's.
-        words = [word for word in (ps_args or "-f").split() if word != "-e"]
-        words = ["-f" if word in ("-ef", "-fe") else word for word in words]
+        words = ps_words(ps_args or "-f")
         try:
             output = await self._gz.run(("ps", *words, "-z", uuid), timeout_s=_TIMEOUT_S)
         except CommandFailed as error:
             raise refusal(error) from error
         found = table(output.decode(errors="replace"), lambda _: True)
         return as_seen_inside(found, zone.pid)
+
+
+def ps_words(ps_args: str) -> list[str]:
+    """Options for ps beside `-z ZONE`.  InvalidParameter for what would show processes of other zones.
+
+    illumos's ps shows what any of its options chooses: with -e, or -u, -z alone would choose nothing.  All of the
+    zone's processes are shown anyway, so those that stand for all are left out.  Words without a dash make it BSD's
+    ps, which knows no zones.
+    """
+    kept: list[str] = []
+    words = iter(ps_args.split())
+    for word in words:
+        if not re.fullmatch(r"-\w.*", word):
+            raise InvalidParameter(
+                f"ps {word}: only options of illumos's own ps are supported on SmartOS"
+            )
+        letters, columns = "", []
+        for place, letter in enumerate(word[1:], 2):
+            if letter in _OF_OTHERS:
+                raise InvalidParameter(
+                    f"ps -{letter} is not supported on SmartOS: it would show processes of other zones"
+                )
+            if letter == "o":
+                columns = ["-o", word[place:] or next(words, "")]
+                break
+            letters += "" if letter in _OF_ALL else letter
+        kept += [f"-{letters}"] if letters else []
+        kept += columns
+    return kept
 
 
 def parse(text: str) -> Kstats:

@@ -18,7 +18,8 @@ async def main(gz: GZ, call: Call) -> int:
     at = words.index("-z")
     uuid = words[at + 1]
     del words[at : at + 2]
-    _check(words)
+    # What any option chooses is shown, whatever -z says.
+    everything = _check(words)
     machine = gz.machines.vms.get(uuid)
     if machine is None:
         raise Failed(f"ps: unknown zone '{uuid}'")
@@ -30,13 +31,16 @@ async def main(gz: GZ, call: Call) -> int:
         raise Failed(str(error)) from error
     zsched = {"PID": "2", "PPID": "1", "UID": "0", "CMD": "zsched", "COMMAND": "zsched"}
     rows = [table.titles, tuple(zsched.get(title, "-") for title in table.titles), *table.rows]
+    if everything:
+        others = {"PID": "7", "PPID": "1", "UID": "0", "CMD": "vminfod", "COMMAND": "vminfod"}
+        rows.append(tuple(others.get(title, "-") for title in table.titles))
     await call.out("".join("  ".join(f"{text:>5}" for text in row) + "\n" for row in rows))
     return 0
 
 
-def _check(words: list[str]) -> None:
-    """BSD options (`ps aux`) are none of this program's."""
-    takes_value = False
+def _check(words: list[str]) -> bool:
+    """Whether every process of the machine is asked for.  BSD options (`ps aux`) are none of this program's."""
+    takes_value = everything = False
     for word in words:
         if takes_value:
             takes_value = False
@@ -45,3 +49,5 @@ def _check(words: list[str]) -> None:
             raise Failed(f"ps: illegal option -- {letter}\n{_USAGE}")
         else:
             takes_value = word.endswith("o")
+            everything |= bool(set(word[1:]) & set("aAde"))
+    return everything
