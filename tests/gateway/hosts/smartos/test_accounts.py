@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dockerapi.errors import InvalidParameter
-from gateway.hosts.smartos.accounts import make_known, with_entries
+from dockerapi.errors import InvalidParameter, StartFailure
+from gateway.hosts.smartos.accounts import check_names, make_known, with_entries
 from gateway.hosts.smartos.local import LocalGlobalZone
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n"
@@ -63,4 +63,24 @@ async def test_a_link_of_the_image_leads_to_no_file_of_the_machine(
     with pytest.raises(InvalidParameter, match="SmartOS would run it as root"):
         await make_known(gz, str(tmp_path / "zone"), "1000")
     assert (outside / "passwd").read_text() == "theirs\n"
+    await gz.close()
+
+
+@pytest.mark.parametrize("user", ["", "root", "web", "web:root", "1000:2000", "web:2000", "0:web"])
+def test_names_that_are_there_and_numbers_are_fine(user: str) -> None:
+    check_names(PASSWD, GROUP, user)
+
+
+@pytest.mark.parametrize("user", ["nobody", "+1000", " 1000", "-5", "0x3e8", "we", "\u0661"])
+async def test_a_name_that_is_not_there_would_be_root_and_is_refused(
+    tmp_path: Path, user: str
+) -> None:
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/passwd").write_bytes(PASSWD)
+    gz = LocalGlobalZone()
+    with pytest.raises(StartFailure, match="no matching entries in passwd file"):
+        await make_known(gz, str(tmp_path), user)
+    with pytest.raises(StartFailure, match="no matching entries in group file"):
+        await make_known(gz, str(tmp_path), f"web:{user}")
+    assert (tmp_path / "root/etc/passwd").read_bytes() == PASSWD
     await gz.close()
