@@ -121,24 +121,30 @@ async def start_failure(gz: GlobalZone, zonepath: str, exit_status: int) -> tupl
     return exit_code, f"{CREATE_PREFIX}{words}: unknown"
 
 
+async def log_path(gz: GlobalZone, zonepath: str) -> str:
+    """Where dockerinit writes, inside the zone's root; "" where the folders on the way are none, or links.
+
+    What is there may be anything that the image or the container has left.
+    """
+    path = f"{zonepath}/root"
+    for name in ("var", "log"):
+        path = f"{path}/{name}"
+        status = await gz.status(path)
+        if status is None or not stat.S_ISDIR(status.mode):
+            return ""
+    return f"{path}/sdc-dockerinit.log"
+
+
 async def _last_line(gz: GlobalZone, zonepath: str) -> str:
     """Of dockerinit's log, "" if there is none.
 
     The path belongs to the image: a link in it would lead to a file of the global zone.
     """
-    path = f"{zonepath}/root"
-    size = 0
-    for name, kind in (
-        ("var", stat.S_IFDIR),
-        ("log", stat.S_IFDIR),
-        ("sdc-dockerinit.log", stat.S_IFREG),
-    ):
-        path = f"{path}/{name}"
-        status = await gz.status(path)
-        if status is None or stat.S_IFMT(status.mode) != kind:
-            return ""
-        size = status.size
-    data = await gz.read(path, offset=max(0, size - _LAST_BYTES), size=_LAST_BYTES)
+    path = await log_path(gz, zonepath)
+    status = await gz.status(path) if path else None
+    if status is None or not stat.S_ISREG(status.mode):
+        return ""
+    data = await gz.read(path, offset=max(0, status.size - _LAST_BYTES), size=_LAST_BYTES)
     lines = data.decode("utf-8", "replace").rstrip("\n").split("\n")
     return lines[-1]
 

@@ -13,6 +13,7 @@ import logging
 import stat
 
 from dockerapi.errors import APIError, NotFound
+from gateway.hosts.smartos.dockerinit import log_path
 from gateway.hosts.smartos.globalzone import GlobalZone
 
 log = logging.getLogger(__name__)
@@ -23,15 +24,11 @@ _LOG_SIZE = 256 << 10
 POLL_S = 0.05
 
 
-def init_log(zonepath: str) -> str:
-    """Where dockerinit writes: inside the zone's root, so nothing else there may be followed blindly."""
-    return f"{zonepath}/root/var/log/sdc-dockerinit.log"
-
-
 async def forget_log(gz: GlobalZone, zonepath: str) -> None:
     """What the last start said must not be taken for what this one says."""
     try:
-        await gz.remove(init_log(zonepath))
+        if path := await log_path(gz, zonepath):
+            await gz.remove(path)
     except (APIError, OSError) as error:
         # An image may have a file where the folder should be; dockerinit will have its own words for it.
         log.info("zone at %s: %s", zonepath, error)
@@ -39,8 +36,8 @@ async def forget_log(gz: GlobalZone, zonepath: str) -> None:
 
 async def executes(gz: GlobalZone, zonepath: str) -> bool:
     """Whether dockerinit has found the command; False too where it has not come so far yet."""
-    path = init_log(zonepath)
-    status = await gz.status(path)
+    path = await log_path(gz, zonepath)
+    status = await gz.status(path) if path else None
     # A container could leave a fifo here, or a link to anything.
     if status is None or not stat.S_ISREG(status.mode):
         return False

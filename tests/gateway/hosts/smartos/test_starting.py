@@ -26,7 +26,7 @@ class Log:
     """dockerinit's, in a folder that is there."""
 
     def __init__(self, zonepath: Path) -> None:
-        self.path = Path(starting.init_log(str(zonepath)))
+        self.path = zonepath / "root/var/log/sdc-dockerinit.log"
         self.path.parent.mkdir(parents=True)
 
     def says(self, text: bytes) -> None:
@@ -79,3 +79,15 @@ async def test_a_file_where_its_folder_should_be_is_no_error(
     (tmp_path / "root").mkdir()
     (tmp_path / "root/var").write_bytes(b"")
     await starting.forget_log(gz, str(tmp_path))
+
+
+async def test_folders_of_the_image_that_are_links_lead_to_no_log_of_another_zone(
+    gz: LocalGlobalZone, tmp_path: Path
+) -> None:
+    other = Log(tmp_path / "other")
+    other.says(LATE)
+    (tmp_path / "zone/root/var").mkdir(parents=True)
+    (tmp_path / "zone/root/var/log").symlink_to(other.path.parent)
+    await starting.forget_log(gz, str(tmp_path / "zone"))
+    assert other.is_there
+    assert not await starting.executes(gz, str(tmp_path / "zone"))
