@@ -161,6 +161,9 @@ async def test_volumes_and_binds_are_part_of_the_zone(bench: Bench, tmp_path: Pa
     assert names(await read(bench, zone, "/fixed/x")) == ["x"]
     with pytest.raises(Forbidden, match="mounted volume is marked read-only"):
         await write(bench, zone, "/fixed", archive(y=b""))
+    with pytest.raises(APIError):
+        await write(bench, zone, "/", archive(fixed__y=b""))
+    assert not exists(f"{tmp_path}/y")
 
 
 async def test_nothing_is_written_into_a_read_only_root(bench: Bench) -> None:
@@ -192,13 +195,40 @@ async def test_the_changes_as_a_layer_have_whiteouts(bench: Bench) -> None:
     assert names(layer) == ["data", "data/.wh.kept", "new", "new/y"]
 
 
+async def test_links_of_a_running_zone_are_its_own_affair(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("the machine's")
+    script = f"mkdir -p /was{tmp_path}; echo mine >/was{tmp_path}/secret; touch /gone"
+    zone = await running(bench, script)
+    blocks = await bench.host.files.layer(zone.uuid)
+    await bench.exec(zone, "sh", "-c", "rm /gone; mv /was /is; ln -s / /was")
+    assert b"the machine's" not in await gathered(blocks)
+
+
+async def test_a_layer_of_many_files_comes_whole(bench: Bench) -> None:
+    script = "mkdir /many; cd /many; i=0; while [ $i -lt 3000 ]; do echo >$(printf %0240d $i); i=$((i+1)); done"
+    zone = await ended(bench, script)
+    assert len(names(await gathered(await bench.host.files.layer(zone.uuid)))) == 3001
+
+
+async def test_names_of_any_bytes_are_told_and_kept(bench: Bench) -> None:
+    zone = await ended(bench, "mkdir '/a b'; echo x >'/a b/1\\2\t3'; echo y >/gr\u00fcn")
+    expected = ["/a b", "/a b/1\\2\t3", "/gr\u00fcn"]
+    assert [change.path for change in await bench.host.files.changes(zone.uuid)] == expected
+    layer = await gathered(await bench.host.files.layer(zone.uuid))
+    assert names(layer) == [path[1:] for path in expected]
+
+
 async def test_an_export_is_the_whole_root_without_volumes(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     bind = Filesystem(source=str(tmp_path), target="/data", options=("rw",))
     zone = await ended(bench, "echo x >/x", filesystems=[bind])
-    found = names(await gathered(await bench.host.files.export(zone.uuid)))
+    exported = await gathered(await bench.host.files.export(zone.uuid))
+    found = names(exported)
     assert {"x", "bin/busybox", "etc/passwd", "data", "data/kept"} <= set(found)
     assert "data/mine" not in found
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        # Users of the machine have no business in there.
+        assert {(member.uname, member.gname) for member in tar} == {("", "")}
 
 
 async def test_a_reader_that_leaves_early_keeps_nothing_busy(bench: Bench) -> None:
@@ -229,6 +259,9 @@ async def test_processes_are_the_zones_own(bench: Bench) -> None:
     assert any("sleep 601" in command for command in commands)
     # zsched is the kernel's own process in every zone of SmartOS.
     assert all(any(word in command for word in ("sleep", "sh", "zsched")) for command in commands)
+    for ps_args in ("-ef", "-efl", "-A", "-e -o pid,args", "-eo pid,args"):
+        found = await bench.host.gauges.processes(zone.uuid, ps_args)
+        assert all(any(word in row[-1] for word in ("sleep", "sh", "zsched")) for row in found.rows)
     await bench.zones.stop(zone.uuid, signal="SIGKILL", timeout_s=1)
     with pytest.raises(NotRunning):
         await bench.host.gauges.processes(zone.uuid, "")

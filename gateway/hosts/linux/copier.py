@@ -176,6 +176,13 @@ def _bind(root: int, mount: dict[str, Any]) -> None:
         _mount(mount["source"], f"/proc/self/fd/{place}", _MS_BIND | _MS_REC)
     finally:
         os.close(place)
+    if mount["readonly"]:
+        # An archive extracted above it must not write into it either.
+        place = open_in_root(root, mount["target"], os.O_PATH)
+        try:
+            _mount("none", f"/proc/self/fd/{place}", _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
+        finally:
+            os.close(place)
 
 
 # --- reading

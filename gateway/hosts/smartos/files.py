@@ -35,7 +35,7 @@ from typing import IO
 
 from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotSupported
 from dockerapi.framing import StreamId
-from gateway.hosts.smartos.filescript import SCRIPT
+from gateway.hosts.smartos.filescript import PACK, SCRIPT
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
 from gateway.hosts.smartos.users import file_owner
 from gateway.hosts.smartos.zlogin import command_argv, native, su_seen
@@ -48,6 +48,8 @@ _TIMEOUT_S = 120.0
 _BLOCK = 1 << 16
 _STDERR_LIMIT = 4096
 _SCRATCH_ROOT = "/a"
+_PLAIN = r"--transform=s,^\./,,rSh"
+"""Names without the `./` that keeps dashes at their beginning from being options."""
 # What vmadm, zoneadmd and dockerinit put into every zone.
 _OURS = frozenset(
     [
@@ -64,7 +66,11 @@ _OURS = frozenset(
 )
 _MOUNTED = re.compile(r"/(native|proc|dev|system|sys)(/|$)")
 _DIFF_KINDS = {"+": ChangeKind.ADDED, "-": ChangeKind.DELETED, "M": ChangeKind.MODIFIED}
-_OCTAL = re.compile(rb"\\0([0-7]{3})")
+# illumos escapes a byte as \\ooo, OpenZFS as \\0ooo.  Backslashes are escaped too: all that there are begin an escape.
+_THREE_DIGITS = re.compile(rb"\\([0-3][0-7]{2})")
+_FOUR_DIGITS = re.compile(rb"\\0([0-3][0-7]{2})")
+# What makes GNU tar end with 1: the archive is whole, and holds what the file was at that moment.
+_CHANGED_MEANWHILE = re.compile(r".*: (file changed as we read it|File removed before we read it)")
 
 
 class SmartOSFiles:
@@ -189,7 +195,7 @@ class SmartOSFiles:
 
     async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
         """As zfs sees them: a renamed file is one that went and one that came."""
-        found = dict(await self._differences(uuid))
+        found = _joined(await self._differences(uuid))
         ours = _of_the_host(found)
         gone = {path for path, kind in found.items() if kind is ChangeKind.DELETED}
         return [
@@ -216,7 +222,17 @@ class SmartOSFiles:
         top = self._top(uuid)
         names = await self._gz.names(top)
         return self._archive(
-            ["gtar", "cf", "-", "--one-file-system", "-C", top, "--", *sorted(names)]
+            [
+                "gtar",
+                "cf",
+                "-",
+                "--numeric-owner",
+                "--one-file-system",
+                "-C",
+                top,
+                "--",
+                *sorted(names),
+            ]
         )
 
     async def layer(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
@@ -224,21 +240,31 @@ class SmartOSFiles:
         changes = await self.changes(uuid)
         kept = [change.path for change in changes if change.kind is not ChangeKind.DELETED]
         gone = [change.path for change in changes if change.kind is ChangeKind.DELETED]
-        whiteouts = _whiteouts(gone, end=not kept)
-        argv = ["gtar", "cf", "-", "--no-recursion", r"--transform=s,^\./,,rSh"]
-        argv += ["--null", "-C", self._top(uuid), "-T", "-"]
-        return self._layer(whiteouts, argv if kept else None, kept)
+        return self._layer(uuid, _whiteouts(gone, end=not kept), kept)
 
     async def _layer(
-        self, whiteouts: bytes, argv: Sequence[str] | None, kept: Iterable[str]
+        self, uuid: ZoneUUID, whiteouts: bytes, kept: Sequence[str]
     ) -> AsyncGenerator[bytes, None]:
+        """The files of a zone that runs are read inside it: it may put links in the place of folders meanwhile."""
         yield whiteouts
-        if argv is None:
+        if not kept:
             return
         names = b"".join(
             f"./{path.lstrip('/')}".encode(errors="surrogateescape") + b"\0" for path in kept
         )
-        async with contextlib.aclosing(self._archive(argv, names)) as blocks:
+        if not self._zones.get(uuid).is_running:
+            async with self._zones.held(uuid) as held:
+                if not held.is_running:
+                    argv = ["bash", "-c", PACK, "zonegate-pack", self._top(uuid), "gtar", _PLAIN]
+                    async with contextlib.aclosing(self._archive(argv, names)) as blocks:
+                        async for block in blocks:
+                            yield block
+                    return
+        async with (
+            self._inside(uuid) as inside,
+            inside.run("pack", "/", _PLAIN, stdin=True) as script,
+            contextlib.aclosing(_fed(script, names)) as blocks,
+        ):
             async for block in blocks:
                 yield block
 
@@ -246,16 +272,23 @@ class SmartOSFiles:
         self, argv: Sequence[str], names: bytes = b""
     ) -> AsyncGenerator[bytes, None]:
         program = await self._gz.spawn(argv, stdin=bool(names))
-        script = _Script(program)
         try:
-            if names:
-                await program.write(names)
-                await program.close_input()
-            async for block in script.rest():
-                yield block
-            await script.succeeded()
+            async with contextlib.aclosing(_fed(_Script(program), names)) as blocks:
+                async for block in blocks:
+                    yield block
         finally:
             await program.close()
+
+
+async def _fed(script: _Script, names: bytes) -> AsyncGenerator[bytes, None]:
+    """What a tar writes of the files whose names it was given; they must be read whole before anything is written."""
+    for start in range(0, len(names), _BLOCK):
+        await script.program.write(names[start : start + _BLOCK])
+    if names:
+        await script.program.close_input()
+    async for block in script.rest():
+        yield block
+    await script.succeeded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,8 +409,14 @@ class _Script:
         """Wait for its end; what it said is raised if that was none."""
         while await self._more():
             self._buffer.clear()
-        if await self.program.wait() != 0:
+        code = await self.program.wait()
+        if code != 0 and not (code == 1 and self._only_changed()):
             raise await self._failure()
+
+    def _only_changed(self) -> bool:
+        """Whether all that its tar said is that files changed while they were read."""
+        lines = self._said.decode(errors="replace").splitlines()
+        return bool(lines) and all(_CHANGED_MEANWHILE.fullmatch(line) for line in lines)
 
     async def _failure(self) -> APIError:
         code = await self.program.wait()
@@ -488,11 +527,16 @@ def _checked(raw: IO[bytes], spool: IO[bytes], owner: tuple[int, int] | None) ->
 
 
 def parse_diff(output: bytes, root: str) -> list[tuple[str, ChangeKind]]:
-    """`zfs diff -H`: kind, path [, new path], by tabs; what is no plain byte is \\0NNN.  Paths of the zone."""
+    """`zfs diff -H`: kind, path [, new path], by tabs; what is no plain byte is octal.  Paths of the zone.
+
+    Rows are in the order of zfs's own numbers: a file in another's place is told as - and as +, in either order.
+    """
     found: list[tuple[str, ChangeKind]] = []
+    has_four = output.count(b"\\") == len(_FOUR_DIGITS.findall(output))
+    escape = _FOUR_DIGITS if has_four else _THREE_DIGITS
 
     def add(raw: bytes, kind: ChangeKind) -> None:
-        plain = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), raw)
+        plain = escape.sub(lambda match: bytes([int(match[1], 8)]), raw)
         path = plain.decode(errors="surrogateescape").removesuffix("/")
         if path.startswith(f"{root}/") and not _MOUNTED.match(path.removeprefix(root)):
             found.append((path.removeprefix(root), kind))
@@ -504,6 +548,14 @@ def parse_diff(output: bytes, root: str) -> list[tuple[str, ChangeKind]]:
             add(paths[1], ChangeKind.ADDED)
         elif paths and kind.decode() in _DIFF_KINDS:
             add(paths[0], _DIFF_KINDS[kind.decode()])
+    return found
+
+
+def _joined(rows: Iterable[tuple[str, ChangeKind]]) -> dict[str, ChangeKind]:
+    """One change a path: what went and came in the same place is modified."""
+    found: dict[str, ChangeKind] = {}
+    for path, kind in rows:
+        found[path] = kind if found.get(path, kind) is kind else ChangeKind.MODIFIED
     return found
 
 

@@ -6,13 +6,30 @@ below that root, so none leads out of it, and none into the global zone, which n
 
     script ROOT BIN OPERATION PATH FOLLOW [MORE...]        BIN holds the platform's gtar, readlink, rm
 
-The answer begins with one word and a NUL: `ok`, `missing`, `notdir`, `loop`.  After ok comes the path found and
+`pack` answers with a tar alone.  Else the answer begins with one word and a NUL: `ok`, `missing`, `notdir`, `loop`.  After ok comes the path found and
 where it leads if it is a link, each with a NUL; then, for `status` and `read`, a tar.
 """
 
 from __future__ import annotations
 
-SCRIPT = r"""
+_PACK = r"""
+# All names first: a tar that waits for its reader reads no more of them, and who writes them is its reader.
+pack() {
+  local root=$1 gtar=$2 name; shift 2
+  local names=()
+  while IFS= read -r -d '' name; do
+    [[ -e $root/$name || -L $root/$name ]] && names+=("$name")
+  done
+  { ((${#names[@]})) && printf '%s\0' "${names[@]}"; } |
+    "$gtar" cf - --numeric-owner --no-recursion "$@" --null -C "$root" -T -
+}
+"""
+PACK = _PACK + 'LC_ALL=C; export LC_ALL; pack "$@"'
+"""ROOT GTAR [OPTIONS...] < names, with a NUL after each: a tar of these files; what has gone meanwhile is left out."""
+
+SCRIPT = (
+    _PACK
+    + r"""
 LC_ALL=C; export LC_ALL; unset CDPATH; set -f
 root=$1 bin=$2 operation=$3 path=$4 follow=$5; shift 5
 answer() { printf '%s\0' "$@"; }
@@ -49,13 +66,13 @@ found() {
 case $operation in
 status)
   found
-  exec "$bin/gtar" cf - --no-recursion -C "$root${here%/*}/" -- "./${here##*/}" ;;
+  exec "$bin/gtar" cf - --numeric-owner --no-recursion -C "$root${here%/*}/" -- "./${here##*/}" ;;
 read)
   found
   if [[ -d $root$here && ! -L $root$here ]]; then
-    exec "$bin/gtar" cf - "$@" -C "$root$here/" .
+    exec "$bin/gtar" cf - --numeric-owner "$@" -C "$root$here/" .
   fi
-  exec "$bin/gtar" cf - -C "$root${here%/*}/" -- "${here##*/}" ;;
+  exec "$bin/gtar" cf - --numeric-owner -C "$root${here%/*}/" -- "${here##*/}" ;;
 look)
   follow=1; found
   # What each entry of an archive will meet: `-` nothing, `d`, `f`, or `l` if its folder is reached by a link.
@@ -73,8 +90,11 @@ clear)
   while IFS= read -r -d '' name; do
     resolve "$here/$name" 0 && [[ -n $real ]] && "$bin/rm" -rf -- "$root$real"
   done ;;
+pack)
+  pack "$root/" "$bin/gtar" "$@" ;;
 write)
   follow=1; found
   exec "$bin/gtar" xpf - --numeric-owner -C "$root$here/" ;;
 esac
 """
+)

@@ -1,6 +1,6 @@
 """`zlogin -S`: a command in the scratch zone of a stopped zone, whose root is /a there.
 
-A program of its own: scratch.py ROOT COMMAND [SOURCE TARGET]...: file systems of the zone in pairs.  Its root is a picture of this computer's programs, whose tar is
+A program of its own: scratch.py ROOT COMMAND [SOURCE TARGET OPTIONS]...: file systems of the zone.  Its root is a picture of this computer's programs, whose tar is
 called gtar as well, with the zone's root at /a.
 """
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _SHOWN = ("usr", "bin", "lib", "lib64", "sbin", "dev", "proc")
 
 
@@ -40,10 +40,13 @@ def main(root: str, command: str, *filesystems: str) -> None:
             mount(str(source), f"{top}/{name}", None, _MS_BIND | _MS_REC)
     (Path(top) / "a").mkdir()
     mount(root, f"{top}/a", None, _MS_BIND | _MS_REC)
-    for source, target in zip(filesystems[::2], filesystems[1::2], strict=True):
+    rows = zip(filesystems[::3], filesystems[1::3], filesystems[2::3], strict=True)
+    for source, target, options in rows:
         point = Path(f"{top}/a{target}")
         point.mkdir(parents=True, exist_ok=True)
         mount(source, str(point), None, _MS_BIND | _MS_REC)
+        if "ro" in options.split(","):
+            mount("none", str(point), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
     extra = Path(top) / "extra"
     extra.mkdir()
     (extra / "gtar").symlink_to("tar")

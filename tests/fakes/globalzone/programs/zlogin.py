@@ -165,6 +165,7 @@ async def _scratch(gz: GZ, call: Call, machine: Machine, words: Sequence[str]) -
             "/etc/"
         ):  # files, which the scratch zone does without
             argv += [str(gz.path(filesystem["source"])), filesystem["target"]]
+            argv += [",".join(filesystem.get("options", []))]
     child = await default_spawner().spawn(argv, fds=dict(enumerate(call.fds)))
     try:
         return await child.wait()
