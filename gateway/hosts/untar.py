@@ -268,6 +268,8 @@ class Writer:
             found = os.stat(target, dir_fd=source, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 raise BadArchive(f"{entry.name!r}: hard link to the directory {entry.link!r}")
+            if self._overlay and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+                raise FileNotFoundError  # a whiteout: the link would be one itself
             if _is(directory, name, found):
                 return
             self._make(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
@@ -120,7 +121,6 @@ class _Pair:
         destination = self._destination(path)
         if destination is None or destination == path:
             return
-        above, _, name = path.rpartition(b"/")
         try:
             source = self._layer.open(path, _DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
@@ -129,22 +129,30 @@ class _Pair:
             raise
         try:
             target = self._made(destination)
-            if target is None:
-                return
-            try:
-                _merge(source, target)
-                with suppress(OSError):
-                    os.setxattr(target, _OPAQUE, os.getxattr(source, _OPAQUE))
-            finally:
-                os.close(target)
+            if target is not None:
+                self._move(path, source, target)
+                self._moved.append((path, destination))
         finally:
             os.close(source)
+
+    def _move(self, path: bytes, source: int, target: int) -> None:
+        """All of `source`, which is at `path`, into `target`.
+
+        It loses its name first: a link may lead to a directory above itself, and what is in there may
+        then have the name that stood here.
+        """
+        above, _, name = path.rpartition(b"/")
         parent = self._layer.open(above)
+        nameless = b".zonegate-moved-" + secrets.token_hex(8).encode()
         try:
-            os.rmdir(name, dir_fd=parent)
+            os.rename(name, nameless, src_dir_fd=parent, dst_dir_fd=parent)
+            _merge(source, target)
+            with suppress(OSError):
+                os.setxattr(target, _OPAQUE, os.getxattr(source, _OPAQUE))
+            os.rmdir(nameless, dir_fd=parent)
         finally:
             os.close(parent)
-        self._moved.append((path, destination))
+            os.close(target)
 
     def _destination(self, path: bytes) -> bytes | None:
         """The directory that a lower symlink leads to, from the root; None if it leads to none."""

@@ -421,6 +421,11 @@ HOSTILE: dict[str, tuple[bytes, str | None, Callable[[Path], None] | None]] = {
         None,
     ),
     "symlink loop": (archive(symlink("l", "l"), entry("l/x", b"x")), "symbolic links", None),
+    "hard link to what the layer took away": (
+        archive(entry(".wh.gone"), hard_link("h", "gone")),
+        "not in this layer",
+        None,
+    ),
     "hard link out": (archive(hard_link("h", "../outside/secret")), "leads out", None),
     "hard link to an absolute path": (archive(hard_link("h", "/etc/passwd")), "not in this", None),
     "hard link through a symlink": (

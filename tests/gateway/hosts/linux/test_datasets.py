@@ -137,6 +137,13 @@ async def test_files_below_a_symlink_of_a_lower_layer_go_where_it_leads(
     assert stat.S_IMODE((root / "run").stat().st_mode) == 0o711
 
 
+async def test_a_lower_link_may_lead_to_a_folder_above_itself(store: OverlayDatasets) -> None:
+    root = await mounted(store, "z", {"a": "/", "b/x": b"1"}, {"a/a": b"2", "a/b/y": b"3"})
+    assert (root / "a").read_bytes() == b"2"
+    assert names(root / "b") == ["x", "y"]
+    assert names(root) == ["a", "b"]
+
+
 async def test_a_zone_without_an_image_has_an_empty_root(store: OverlayDatasets) -> None:
     root = await mounted(store, "z")
     assert names(root) == []
