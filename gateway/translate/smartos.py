@@ -184,6 +184,17 @@ def check(body: ContainerCreate, zone: Brand) -> list[str]:
     ]
 
 
+def stop_signal_warnings(shown: Mapping[str, object], zone: Brand) -> list[str]:
+    """Of a container's config, the image's merged in."""
+    name = str(shown.get("StopSignal") or "")
+    is_lacking = name in ("SIGSTKFLT", "SIGUNUSED") or name.startswith("SIGRT")
+    if zone.kind is not Kind.CONTAINER or not is_lacking:
+        return []
+    return [
+        f"StopSignal {name} is discarded for {zone.words} on SmartOS: vmadm sends no such signal, it is stopped by SIGTERM"
+    ]
+
+
 def _check_storage(host: HostConfig, zone: Brand) -> None:
     for name in host.storage_opt or {}:
         if name != "size":

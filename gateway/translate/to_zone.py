@@ -84,7 +84,9 @@ def plan(
     _published(body, shown, mode)
     mounts.mount_points(body, shown["Volumes"] or {}, ())
     mounts.tmpfs(body)
-    lacking = smartos.check(body, brand) if around.platform == "smartos" else ()
+    lacking: list[str] = []
+    if around.platform == "smartos":
+        lacking = [*smartos.check(body, brand), *smartos.stop_signal_warnings(shown, brand)]
     return Plan(
         body=body,
         image=image,

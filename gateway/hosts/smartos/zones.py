@@ -64,6 +64,7 @@ class Datasets(Protocol):
     """What zones ask of the images."""
 
     async def exists(self, uuid: ImageUUID) -> bool: ...
+    async def refresh(self) -> None: ...
 
 
 class Volumes(Protocol):
@@ -162,7 +163,7 @@ class SmartOSZones:
             tags = {**spec.tags, **self._networks.tags(spec.nics)}
             spec = spec.model_copy(update={"tags": tags})
             await asyncio.to_thread(register.notes.creating, uuid)
-            await vmadm.create(self._gz, spec)
+            await self._make(spec)
             vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
             await self._fill_volumes(spec, vm)
             zone = observed.first(vm, observed.Note())
@@ -173,6 +174,14 @@ class SmartOSZones:
                 raise APIError(f"vmadm made another zone than was asked for: {error}") from error
             raise
         return register.add(zone, vm).zone
+
+    async def _make(self, spec: ZoneSpec) -> None:
+        try:
+            await vmadm.create(self._gz, spec)
+        except NotFound:
+            # An administrator may have deleted the image: then we should not offer it any more.
+            await self._datasets.refresh()
+            raise
 
     async def _check_sources(self, spec: ZoneSpec) -> None:
         """Binds are folders and files of the global zone: vmadm does not look whether they are there."""
@@ -451,8 +460,13 @@ def _check_joins(runtime: Runtime) -> None:
 
 
 def _stop_signal(resident: Resident, name: str | None) -> str:
-    own = resident.zone.metadata.runtime.stop_signal
-    return vmadm.signal_name(name or own or "SIGTERM")
+    """Its own one may be a signal that illumos lacks: its creation was told that SIGTERM stops it then."""
+    if name:
+        return vmadm.signal_name(name)
+    try:
+        return vmadm.signal_name(resident.zone.metadata.runtime.stop_signal or "SIGTERM")
+    except InvalidParameter:
+        return "SIGTERM"
 
 
 def _words(resident: Resident) -> str:

@@ -273,6 +273,7 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
     ("busybox", {HOST: {"LogConfig": {"Config": {"max-file": "3"}}}}, "max-file"),
     ("busybox", {HOST: {"LogConfig": {"Config": {"max-size": "10k"}}}}, "max-size"),
     ("busybox", {"Healthcheck": {"Test": ["CMD", "true"]}}, "Health checks"),
+    ("busybox", {"StopSignal": "SIGRTMIN+3"}, "StopSignal SIGRTMIN+3"),
     ("base", {"StopSignal": "SIGINT"}, "StopSignal"),
     ("base", {"StopTimeout": 3}, "StopTimeout"),
     ("base", {HOST: {"LogConfig": {"Config": {"max-size": "10m"}}}}, "LogConfig"),

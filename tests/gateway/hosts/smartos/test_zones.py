@@ -533,3 +533,17 @@ async def test_a_full_zone_has_no_streams_and_no_signals_of_docker(bench: Bench)
     await bench.zones.start(zone.uuid)
     await bench.zones.kill(zone.uuid, "SIGKILL")
     await bench.seen(ZoneChange.STOPPED, zone, times=2)
+
+
+async def test_a_stop_signal_that_illumos_lacks_leaves_a_zone_that_can_be_stopped(
+    bench: Bench,
+) -> None:
+    zone = await bench.start(*SLEEP, runtime={"stop_signal": "SIGRTMIN+3"})
+    with pytest.raises(InvalidParameter, match=r"SIGRTMIN\+3"):
+        await bench.zones.kill(zone.uuid, "SIGRTMIN+3")
+    await bench.zones.kill(zone.uuid, "SIGCONT")
+    stopped = await bench.zones.stop(zone.uuid, signal=None, timeout_s=5)
+    assert exit_code(stopped) == 7
+    await bench.zones.start(zone.uuid)
+    await bench.zones.kill(zone.uuid, "SIGKILL")
+    await bench.seen(ZoneChange.STOPPED, stopped)
