@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from compat.clients import API, CLI, Answer
@@ -22,6 +23,7 @@ from compat.smartos import SmartOS
 from dockerapi.app import ROUTES
 from dockerapi.routes.base import Route
 
+ZERO_UUID = "00000000-0000-0000-0000-000000000000"
 SLEEP = {"docker:cmd": '["sleep", "1000"]', "docker:entrypoint": "[]", "docker:env": "[]"}
 
 
@@ -53,7 +55,38 @@ def vms(machine: SmartOS) -> set[str]:
     return set(vmadm(machine, "lookup").split())
 
 
+def test_what_is_left_behind_is_seen(machine: SmartOS, daemon: Daemon) -> None:
+    """The look that other tests rely on."""
+    before = snapshot(daemon)
+    payload = {"brand": "lx", "kernel_version": "4.3.0", "image_uuid": layer_uuid(machine)}
+    vmadm(machine, "create", stdin={**payload, "docker": True, "autoboot": False})
+    assert machine.gz.run("nictagadm", "add", "-l", "left0").returncode == 0
+    (uuid,) = new(before, snapshot(daemon))["SmartOS: VMs"]
+    rule = f"FROM any TO vm {uuid} ALLOW tcp PORT 80"
+    assert machine.gz.run("fwadm", "add", "-e", "-O", ZERO_UUID, rule).returncode == 0
+    kinds = {"VMs", "datasets", "nic tags", "firewall rules", "files"}
+    assert {f"SmartOS: {kind}" for kind in kinds} <= set(new(before, snapshot(daemon)))
+    for rule_id in (
+        row["uuid"] for row in json.loads(machine.gz.run("fwadm", "list", "-j").stdout)
+    ):
+        shown = machine.gz.run("fwadm", "get", rule_id).stdout
+        if uuid in shown:
+            machine.gz.run("fwadm", "delete", rule_id)
+    vmadm(machine, "delete", uuid)
+    machine.gz.run("nictagadm", "delete", "left0")
+    # The first rule and the first nic tag of a machine make files that stay.
+    assert set(new(before, snapshot(daemon))) <= {"SmartOS: files"}
+
+
 # zones that are not ours ---------------------------------------------------------------------------
+
+
+def layer_uuid(machine: SmartOS) -> str:
+    """Of any layer that is there."""
+    listed = json.loads(machine.gz.run("imgadm", "list", "-j").stdout)
+    return str(
+        next(row["manifest"]["uuid"] for row in listed if row["manifest"].get("type") == "docker")
+    )
 
 
 def by_hand(machine: SmartOS, image: str, **more: Any) -> str:
@@ -79,10 +112,7 @@ def by_hand(machine: SmartOS, image: str, **more: Any) -> str:
 @pytest.fixture
 def theirs(machine: SmartOS, daemon: Daemon) -> Iterator[dict[str, str]]:
     """{uuid: alias} of an admin's container, and of one that another gateway made."""
-    listed = json.loads(machine.gz.run("imgadm", "list", "-j").stdout)
-    image = next(
-        row["manifest"]["uuid"] for row in listed if row["manifest"].get("type") == "docker"
-    )
+    image = layer_uuid(machine)
     address = {
         "nic_tag": "admin",
         "ip": str(machine.gz.subnet[200]),
@@ -229,6 +259,23 @@ def test_images_of_others_stay(api: API, machine: SmartOS, cli: CLI) -> None:
         assert machine.gz.run("imgadm", "get", uuid).returncode == 0
     finally:
         machine.gz.run("imgadm", "delete", uuid)
+
+
+def test_pruning_everything_takes_nothing_of_others(
+    cli: CLI, machine: SmartOS, theirs: dict[str, str], own: Daemon
+) -> None:
+    objects = {uuid: vmadm(machine, "get", uuid) for uuid in theirs}
+    cli.ok("run --name hers -v hold:/held bb sh -c 'echo kept > /held/file'")
+    pruner = API(own.socket, "/v1.51")
+    CLI(own.url, own.root / "config").ok("run --name mine -v mine:/x bb true")
+    everything = quote(json.dumps({"dangling": ["false"]}))
+    for path in ("containers", f"images/prune?filters={everything}", "networks", "volumes"):
+        asked = path if "?" in path else f"{path}/prune"
+        assert pruner("POST", f"/{asked}").status in (200, 501), path
+    assert {uuid: vmadm(machine, "get", uuid) for uuid in theirs} == objects
+    assert cli.ok("ps -a --format '{{.Names}}'") == "hers"
+    assert cli.ok("run --rm -v hold:/held bb cat /held/file") == "kept"
+    assert cli.ok("run --rm --entrypoint cat rich /srv/data/seed") == "seeded"
 
 
 # every kind of zone --------------------------------------------------------------------------------
