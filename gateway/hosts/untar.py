@@ -263,13 +263,14 @@ class Writer:
         if not parts:
             raise BadArchive(f"{entry.name!r}: hard link to the root")
         target = parts.pop()
+        missing = f"{entry.name!r}: hard link to {entry.link!r}, which is not in this layer"
         try:
             source = self._lookup(b"/".join(parts))
             found = os.stat(target, dir_fd=source, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 raise BadArchive(f"{entry.name!r}: hard link to the directory {entry.link!r}")
             if self._overlay and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
-                raise FileNotFoundError  # a whiteout: the link would be one itself
+                raise BadArchive(missing)  # a whiteout: the link would be one itself
             if _is(directory, name, found):
                 return
             self._make(
@@ -280,8 +281,7 @@ class Writer:
                 ),
             )
         except (FileNotFoundError, NotADirectoryError) as error:
-            message = f"{entry.name!r}: hard link to {entry.link!r}, which is not in this layer"
-            raise BadArchive(message) from error
+            raise BadArchive(missing) from error
 
     def _root_itself(self, entry: Entry) -> None:
         if entry.kind != 0x35:

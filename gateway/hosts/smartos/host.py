@@ -71,8 +71,10 @@ class SmartOSHost:
     ) -> SmartOSHost:
         known = await facts.ask(gz, settings)
         zpool = settings.smartos.zpool
+        spool = settings.data_root / "tmp"
+        spool.mkdir(parents=True, exist_ok=True)
         datasets = await ZFSDatasets.open(
-            gz, zpool=zpool, root=settings.smartos.root, instance=settings.name
+            gz, zpool=zpool, root=settings.smartos.root, instance=settings.name, spool=spool
         )
         volumes = await ZFSVolumes.open(gz, zpool=zpool, instance=settings.name)
         networks = await SmartOSNetworks.open(gz, settings)
@@ -98,8 +100,6 @@ class SmartOSHost:
             await zones.close()
             await networks.close()
             raise
-        spool = settings.data_root / "tmp"
-        spool.mkdir(parents=True, exist_ok=True)
         return cls(
             gz,
             known,
