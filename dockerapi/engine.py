@@ -18,6 +18,7 @@ from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.models.execs import ExecCreate, ExecStart
 from dockerapi.models.system import AuthConfig
+from dockerapi.models.volumes import VolumeCreate
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ class Containers(Protocol):
         ...
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None: ...
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{ContainersDeleted, SpaceReclaimed}."""
+        ...
+
     async def resize(self, ref: str, height: int, width: int) -> None: ...
 
     async def wait(self, ref: str, condition: str) -> Awaitable[JSONObject]:
@@ -218,6 +223,9 @@ class Images(Protocol):
     async def history(self, name: str) -> Sequence[JSONObject]: ...
     async def tag(self, name: str, *, repo: str, tag: str) -> None: ...
     async def remove(self, name: str, *, force: bool, noprune: bool) -> Sequence[JSONObject]: ...
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{ImagesDeleted, SpaceReclaimed}."""
+        ...
 
     async def search(
         self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None
@@ -242,10 +250,15 @@ class Networks(Protocol):
 
 
 class Volumes(Protocol):
-    """What `docker volume` does, as far as it is built."""
+    """What `docker volume` does."""
 
     async def list(self, filters: Filters) -> JSONObject: ...
     async def inspect(self, name: str) -> JSONObject: ...
+    async def create(self, body: VolumeCreate) -> JSONObject: ...
+    async def remove(self, name: str, *, force: bool) -> None: ...
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{VolumesDeleted, SpaceReclaimed}."""
+        ...
 
 
 class System(Protocol):

@@ -230,6 +230,11 @@ async def attach(call: Call) -> web.StreamResponse:
     )
 
 
+async def prune(call: Call) -> web.StreamResponse:
+    """POST /containers/prune."""
+    return json_answer(await call.finish(call.engine.containers.prune(call.filters())))
+
+
 ROUTES = (
     Route("GET", "/containers/json", list_),
     Route("POST", "/containers/create", create),
@@ -248,7 +253,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait),
     Route("DELETE", "/containers/{id}", remove),
     Route("GET", "/containers/{id}/attach/ws", not_built("attaching by websocket")),
-    Route("POST", "/containers/prune", not_built("pruning containers"), Version(1, 25)),
+    Route("POST", "/containers/prune", prune, Version(1, 25)),
     Route("GET", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
     Route("POST", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
     Route(

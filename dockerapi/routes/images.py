@@ -115,6 +115,11 @@ async def remove(call: Call) -> web.StreamResponse:
     return json_answer(list(gone))
 
 
+async def prune(call: Call) -> web.StreamResponse:
+    """POST /images/prune."""
+    return json_answer(await call.finish(call.engine.images.prune(call.filters())))
+
+
 async def search(call: Call) -> web.StreamResponse:
     """GET /images/search.  Garbage for credentials is none, as in dockerd."""
     limit = call.integer("limit") or 0
@@ -139,7 +144,7 @@ ROUTES = (
     Route("DELETE", "/images/{name}", remove),
     Route("POST", "/images/{name}/push", not_built("push")),
     Route("GET", "/images/search", search),
-    Route("POST", "/images/prune", not_built("pruning images"), Version(1, 25)),
+    Route("POST", "/images/prune", prune, Version(1, 25)),
     Route("GET", "/images/get", not_built("saving images")),
     Route("GET", "/images/{name}/get", not_built("saving images")),
     Route("GET", "/images/{name}/attestations", not_built("listing attestations")),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from dockerapi.routes.base import Call, Route, json_answer, not_built
+from dockerapi.filters import Filters
+from dockerapi.models.volumes import VolumeCreate
+from dockerapi.routes.base import Call, Route, empty, json_answer
 from dockerapi.routes.swarm import not_a_manager
 from dockerapi.versions import Version
+
+V1_42 = Version(1, 42)
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -19,12 +23,34 @@ async def inspect(call: Call) -> web.StreamResponse:
     return json_answer(await call.engine.volumes.inspect(call.name))
 
 
+async def create(call: Call) -> web.StreamResponse:
+    """POST /volumes/create."""
+    body = await call.body(VolumeCreate, required=True)
+    if body.cluster_volume_spec is not None and call.since(V1_42):
+        await not_a_manager(call)
+    return json_answer(await call.finish(call.engine.volumes.create(body)), 201)
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """DELETE /volumes/{name}."""
+    await call.finish(call.engine.volumes.remove(call.name, force=call.boolean("force")))
+    return empty(204)
+
+
+async def prune(call: Call) -> web.StreamResponse:
+    """POST /volumes/prune; before 1.42 named volumes went as well."""
+    filters = call.filters()
+    if not call.since(V1_42):
+        filters = Filters({**{key: filters.get(key) for key in filters}, "all": ["true"]})
+    return json_answer(await call.finish(call.engine.volumes.prune(filters)))
+
+
 ROUTES = (
     Route("GET", "/volumes", list_),
     Route("GET", "/volumes/{name}", inspect),
-    Route("POST", "/volumes/create", not_built("creating volumes")),
-    Route("DELETE", "/volumes/{name}", not_built("removing volumes")),
-    Route("POST", "/volumes/prune", not_built("pruning volumes"), Version(1, 25)),
+    Route("POST", "/volumes/create", create),
+    Route("DELETE", "/volumes/{name}", remove),
+    Route("POST", "/volumes/prune", prune, Version(1, 25)),
     # Only cluster volumes can be updated.
-    Route("PUT", "/volumes/{name}", not_a_manager, Version(1, 42)),
+    Route("PUT", "/volumes/{name}", not_a_manager, V1_42),
 )

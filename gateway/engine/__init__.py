@@ -96,7 +96,7 @@ class Gateway:
             servers=servers,
         )
         self.networks = Networks(host.networks, self._roster)
-        self.volumes = Volumes(host.volumes, self._roster)
+        self.volumes = Volumes(host.volumes, self._roster, self._bus)
         self.system = System(
             host,
             catalog,

@@ -23,6 +23,7 @@ from dockerapi.errors import (
     NotRunning,
     NotSupported,
 )
+from dockerapi.filters import Filters
 from dockerapi.framing import Stdio, StreamId
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate
@@ -32,6 +33,7 @@ from gateway.engine.creation import Creation
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone, log_details, networking
 from gateway.translate import update as changing
@@ -75,6 +77,7 @@ class Containers:
         self._creation = Creation(host, roster, bus)
         self._rows = listing.Rows()
         self._removing: set[str] = set()
+        self._pruning = OneAtATime()
 
     async def create(
         self, body: ContainerCreate, *, name: str | None, platform: str | None
@@ -339,6 +342,34 @@ class Containers:
         if not volumes:
             await self._keep_anonymous(zone)
         await self._delete(zone, volumes=volumes)
+
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{ContainersDeleted, SpaceReclaimed}: all that do not run; their volumes stay."""
+        filters.accept("label", "label!", "until")
+        tests = PruneTests(filters, time.time_ns())
+        deleted: list[str] = []
+        reclaimed = 0
+        with self._pruning.prune():
+            for zone in self._roster.all():
+                if not tests.hold(from_zone.labels(zone), zone.created_ns):
+                    continue
+                try:
+                    size = await self._pruned(zone)
+                except (NotFound, Conflict):
+                    continue  # started, or removed by somebody else meanwhile
+                if size is not None:
+                    deleted.append(zone.metadata.id)
+                    reclaimed += size
+            self._bus.emit("container", "prune", "", {"reclaimed": str(reclaimed)})
+        return {"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+
+    async def _pruned(self, zone: Zone) -> int | None:
+        """Bytes of what has been removed; None if it runs."""
+        if _is_up(self._zones.get(zone.uuid)):
+            return None
+        size = await self._zones.root_size(zone.uuid)
+        await self.remove(zone.metadata.id, force=False, volumes=False, link=False)
+        return size
 
     async def discard(self, zone: Zone) -> None:
         """Remove for --rm: with its anonymous volumes; nothing happens if somebody else removes it."""

@@ -47,10 +47,11 @@ class Creation:
         made: list[Volume] = []
         uuid = ZoneUUID(identity.uuid)
         try:
-            points = await self._with_volumes(points, uuid, made)
-            nics = self._lease(uuid, found)
-            spec = zone_spec(found, nics=nics, points=points, joined=joined)
-            zone = await self._host.zones.create(spec)
+            with self._roster.holding([point.name for point in points if point.name]):
+                points = await self._with_volumes(points, uuid, made)
+                nics = self._lease(uuid, found)
+                spec = zone_spec(found, nics=nics, points=points, joined=joined)
+                zone = await self._host.zones.create(spec)
         except BaseException:
             self._host.networks.release(uuid)
             await self._remove_volumes(made)

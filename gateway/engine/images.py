@@ -14,13 +14,14 @@ from pathlib import Path
 
 import aiofiles
 
-from dockerapi.errors import APIError, InvalidParameter, NoSuchImage, NotSupported
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NoSuchImage, NotSupported
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine import deletion, image_shapes
 from gateway.engine.events import Bus
 from gateway.engine.progress import message
+from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
 from imgsources.archives import open_archive
 from imgsources.catalog import Catalog, Image
@@ -65,6 +66,7 @@ class Images:
         self._bus = bus
         self._spool = spool
         self._storage_driver = storage_driver
+        self._pruning = OneAtATime()
         self._servers = servers
 
     async def pull(
@@ -306,6 +308,50 @@ class Images:
             if is_needed or self._catalog.children(image.id):
                 return
             await self._delete(image, records)
+
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{ImagesDeleted, SpaceReclaimed}: those without a tag; with dangling=false all that no container uses."""
+        filters.accept("dangling", "label", "label!", "until")
+        with_names = filters.boolean("dangling") is False
+        tests = PruneTests(filters, time.time_ns())
+        records: Records = []
+        reclaimed = 0
+        with self._pruning.prune():
+            for image in self._catalog.images():
+                labels = image.config.config.get("Labels")
+                if tests.hold(labels, image_shapes.created_ns(image)):
+                    sizes = await self._layer_sizes(image)
+                    gone = await self._pruned(image, with_names=with_names)
+                    records += gone
+                    reclaimed += sum(sizes.get(str(row.get("Deleted")), 0) for row in gone)
+            self._bus.emit("image", "prune", "", {"reclaimed": str(reclaimed)})
+        return {"ImagesDeleted": records or None, "SpaceReclaimed": reclaimed}
+
+    async def _pruned(self, image: Image, *, with_names: bool) -> Records:
+        """What went of an image; nothing if it has to stay."""
+        try:
+            image = self._catalog.get(image.id)
+        except NoSuchImage:
+            return []  # it went with a child
+        has_children = bool(self._catalog.children(image.id))
+        names = [str(name) for name in deletion.names(image)]
+        if (image.references and not with_names) or (has_children and not names):
+            return []
+        gone: Records = []
+        for name in names or [image.id]:
+            try:
+                gone += await self.remove(name, force=False, noprune=False)
+            except (Conflict, NoSuchImage):
+                continue  # in use, or gone with the name before it
+        return gone
+
+    async def _layer_sizes(self, image: Image) -> dict[str, int]:
+        """Bytes by chain id: the image's own layers and thereby its parents'."""
+        chain = image_shapes.chain_ids(image.config.diff_ids)
+        return {
+            chain_id: await self._datasets.used_bytes(uuid)
+            for chain_id, uuid in zip(chain, image.uuids, strict=False)
+        }
 
     def _users(self, image: Image) -> tuple[Ids, Ids]:
         """Ids of the containers made of it: running, and not."""

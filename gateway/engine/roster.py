@@ -6,6 +6,7 @@ The zones are the host's; this only keeps the ways to find them.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dockerapi.errors import InvalidParameter, NameInUse, NoSuchContainer, NotFound
@@ -21,6 +22,7 @@ class Roster:
         self._zones = zones
         self._names: dict[str, str] = {}
         self._ids: dict[str, ZoneUUID] = {}
+        self._held: Counter[str] = Counter()
         for zone in zones.list():
             self.add(zone)
 
@@ -55,6 +57,20 @@ class Roster:
             if self._names.get(name) == docker_id:
                 del self._names[name]
             raise
+
+    @property
+    def held(self) -> set[str]:
+        """Names of volumes that a container is being made with, which no zone shows yet."""
+        return set(self._held)
+
+    @contextlib.contextmanager
+    def holding(self, volumes: Sequence[str]) -> Iterator[None]:
+        """Inside, these volumes are in use."""
+        self._held.update(volumes)
+        try:
+            yield
+        finally:
+            self._held -= Counter(volumes)
 
     def free(self, name: str, docker_id: str) -> None:
         """Give up a name that `docker_id` had."""

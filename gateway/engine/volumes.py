@@ -1,26 +1,35 @@
-"""What `docker volume` shows.  Containers make volumes; the command does not yet."""
+"""What `docker volume` does, over the host's volumes of the driver `local`."""
 
 from __future__ import annotations
 
 import logging
+import time
 
-from dockerapi.errors import APIError
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
+from dockerapi.models.volumes import VolumeCreate
+from gateway.engine.events import Bus
+from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone
+from gateway.translate.mounts import ANONYMOUS_LABEL
 from gateway.translate.status import go_time
 from gateway.zones.host import Volume, VolumeHost
 
 log = logging.getLogger(__name__)
 
+_LOCAL = {"driver": "local"}
+
 
 class Volumes:
     """The host's volumes."""
 
-    def __init__(self, volumes: VolumeHost, roster: Roster) -> None:
+    def __init__(self, volumes: VolumeHost, roster: Roster, bus: Bus) -> None:
         self._volumes = volumes
         self._roster = roster
+        self._bus = bus
+        self._pruning = OneAtATime()
 
     async def list(self, filters: Filters) -> JSONObject:
         """{Volumes, Warnings}."""
@@ -39,6 +48,82 @@ class Volumes:
         """NotFound(`get X: no such volume`)."""
         return _shown(self._volumes.get(name))
 
+    async def create(self, body: VolumeCreate) -> JSONObject:
+        """The volume; one that is there already stays as it is."""
+        if body.driver not in ("", "local"):
+            raise NotFound(
+                f"create {body.name}: error looking up volume plugin {body.driver}: "
+                f'plugin "{body.driver}" not found'
+            )
+        known = {volume.name for volume in self._volumes.list()}
+        try:
+            volume = await self._volumes.create(
+                body.name, labels=body.labels or {}, options=body.driver_opts or {}
+            )
+        except InvalidParameter as error:
+            if error.message.startswith("create "):
+                raise
+            raise InvalidParameter(f"create {body.name}: {error.message}") from error
+        if volume.owner:
+            # A container's anonymous volume, which somebody now means to keep.
+            await self._volumes.keep(volume.name)
+        if volume.name not in known:
+            self._bus.emit("volume", "create", volume.name, _LOCAL)
+        return _shown(volume)
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """Conflict while a container has it; NotFound unless `force`."""
+        try:
+            self._volumes.get(name)
+        except NotFound:
+            if force:
+                return
+            raise
+        self._check_unused(name)
+        await self._volumes.remove(name)
+        self._bus.emit("volume", "destroy", name, _LOCAL)
+
+    def _check_unused(self, name: str) -> None:
+        users = [
+            zone.metadata.id
+            for zone in self._roster.all()
+            if any(point.name == name for point in from_zone.mount_points(zone))
+        ]
+        if users or name in self._roster.held:
+            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{VolumesDeleted, SpaceReclaimed}: anonymous ones that no container has; with the filter `all` named ones too."""
+        filters.accept("all", "label", "label!")
+        takes_named = filters.boolean("all") or False
+        tests = PruneTests(filters, time.time_ns())
+        deleted: list[str] = []
+        reclaimed = 0
+        with self._pruning.prune():
+            for volume in self._volumes.list():
+                is_meant = takes_named or ANONYMOUS_LABEL in volume.labels
+                if not is_meant or not tests.hold(volume.labels, volume.created_ns):
+                    continue
+                # Looked at anew each time: removing takes a while.
+                if volume.name in self._used() or self._is_in_the_making(volume):
+                    continue
+                try:
+                    size = await self._volumes.used_bytes(volume.name)
+                    await self._volumes.remove(volume.name)
+                except (APIError, OSError) as error:
+                    log.warning("volume %s is not pruned: %s", volume.name, error)
+                    continue
+                reclaimed += size
+                deleted.append(volume.name)
+            self._bus.emit("volume", "prune", "", {"reclaimed": str(reclaimed)})
+        return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _is_in_the_making(self, volume: Volume) -> bool:
+        """Made for a container that is not there yet."""
+        return bool(volume.owner) and not any(
+            zone.uuid == volume.owner for zone in self._roster.all()
+        )
+
     async def sweep(self) -> None:
         """Remove anonymous volumes whose container is not there: its creation or removal was cut off."""
         used = self._used()
@@ -56,7 +141,11 @@ class Volumes:
                 log.warning("volume %s is left behind: %s", name, error)
 
     def _used(self) -> set[str]:
-        return {point.name for zone in self._roster.all() for point in from_zone.mount_points(zone)}
+        """Names that a container has, or that one is being made with."""
+        found = {
+            point.name for zone in self._roster.all() for point in from_zone.mount_points(zone)
+        }
+        return found | self._roster.held
 
 
 def _shown(volume: Volume) -> JSONObject:

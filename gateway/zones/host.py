@@ -487,6 +487,10 @@ class VolumeHost(Protocol):
         """NotFound if there is none.  Whether it is in use is the engine's to know."""
         ...
 
+    async def used_bytes(self, name: str) -> int:
+        """What would be free if it were removed; NotFound."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dockerapi.errors import NotFound, NotSupported
+from gateway.hosts import trees
 from gateway.hosts.linux.rooted import open_in_root
 from gateway.hosts.volumerules import ANONYMOUS_LABEL, check_name, check_options
 from gateway.zones.host import Volume
@@ -93,6 +94,10 @@ class LinuxVolumes:
             await asyncio.to_thread(_unmake, self._folder / name)
             del self._volumes[name]
 
+    async def used_bytes(self, name: str) -> int:
+        """Sizes of its files, those with several names once; NotFound."""
+        return await asyncio.to_thread(_used, Path(self.get(name).mountpoint))
+
     async def copy_up(self, rootfs: Path, target: str, volume: Volume) -> None:
         """Fill an empty volume with what the image has at `target`."""
         await asyncio.to_thread(copy_up, rootfs, target, Path(volume.mountpoint))
@@ -146,7 +151,28 @@ def _unmake(folder: Path) -> None:
     with suppress(FileNotFoundError):
         (folder / _RECORD).unlink()  # from here on it does not exist
     with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        trees.remove(str(folder))
+
+
+def _used(folder: Path) -> int:
+    """What cannot be read, or changes meanwhile, is left out."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    left = [str(folder)]
+    while left:
+        try:
+            entries = list(os.scandir(left.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            with suppress(OSError):
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    left.append(entry.path)
+                elif (found.st_dev, found.st_ino) not in seen:
+                    seen.add((found.st_dev, found.st_ino))
+                    total += found.st_size
+    return total
 
 
 # --- filling a volume from the image -----------------------------------------------------------------
