@@ -172,3 +172,26 @@ def test_a_stop_leaves_containers_running_and_the_next_start_finds_them(
     assert Path(f"/proc/{pid}").exists()
     server.start()
     assert own.ok("inspect -f '{{.State.Running}} {{.State.Pid}}' c1") == f"true {pid}"
+
+
+@pytest.mark.linux_only("there is no freezer")
+def test_a_container_that_was_being_committed_runs_on(server: Daemon, own: CLI) -> None:
+    own.ok(
+        "run -d --name c1 bb sh -c 'dd if=/dev/zero of=/big bs=1000000 count=600; echo done; sleep 1000'"
+    )
+    settled_s = time.monotonic() + 30
+    while "done" not in own("logs c1").stdout:
+        assert time.monotonic() < settled_s
+    before = own.ok("images -a -q")
+    client = own.popen("commit c1 made:half", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while own.ok("inspect -f '{{.State.Status}}' c1") != "paused":
+        assert time.monotonic() < settled_s + 10
+    again(server)
+    client.wait(20)
+    while own.ok("inspect -f '{{.State.Status}}' c1") != "running":
+        assert time.monotonic() < settled_s + 20
+    assert own.ok("exec c1 echo alive") == "alive"
+    assert own.ok("images -a -q") == before
+    assert not [path for path in Path(server.root).rglob("commit-*") if path.is_file()]
+    assert not list(Path(server.root).rglob("*.partial"))
+    own.ok("rm -f c1")

@@ -113,6 +113,7 @@ class Gateway:
         changes = self._host.zones.events()
         self._supervisor.sweep(self._host.zones.list())
         await self.volumes.sweep()
+        await self.commits.recover()
         async for event in changes:
             if event.change is ZoneChange.DELETED:
                 self.containers.vanished(event.zone)

@@ -7,6 +7,7 @@ The container runs on as soon as its changes are in the file.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from dockerapi.engine import CommitQuery
-from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound, NotSupported
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
@@ -26,13 +27,15 @@ from gateway.engine.system import VERSION
 from gateway.translate import commit, from_zone
 from gateway.translate.status import go_time
 from gateway.zones.host import Host, Zone
-from gateway.zones.spec import ZoneState
+from gateway.zones.spec import ZoneState, ZoneUUID
 from imgsources.catalog import Catalog, Image
 from imgsources.commits import Commit, LayerFile, write_layer
 from imgsources.puller import Puller
 from imgsources.references import Reference
 
 log = logging.getLogger(__name__)
+
+_PAUSED = "paused-"
 
 
 class Commits:
@@ -118,9 +121,12 @@ class Commits:
     async def _paused(self, zone: Zone) -> bool:
         if zone.state is not ZoneState.RUNNING:
             return False
+        marker = self._marker(zone)
+        await asyncio.to_thread(marker.touch)
         try:
             paused = await self._host.zones.pause(zone.uuid)
         except APIError as error:
+            marker.unlink(missing_ok=True)
             # No freezer, or it has just ended: dockerd commits all the same.
             log.info("container %s is committed as it runs: %s", zone.metadata.id, error)
             return False
@@ -135,8 +141,28 @@ class Commits:
             # Somebody else did, or it was killed meanwhile.
             log.warning("container %s after its commit: %s", zone.metadata.id, error)
             return
+        finally:
+            self._marker(zone).unlink(missing_ok=True)
         self._lifecycle.note(resumed)
         self._lifecycle.emit(resumed, "unpause")
+
+    def _marker(self, zone: Zone) -> Path:
+        """There while the container is paused for us: a pause outlives a gateway that is killed."""
+        return self._spool / f"{_PAUSED}{zone.uuid}"
+
+    async def recover(self) -> None:
+        """Let those run on that an earlier gateway was killed over."""
+        for marker in await asyncio.to_thread(lambda: list(self._spool.glob(f"{_PAUSED}*"))):
+            uuid = ZoneUUID(marker.name.removeprefix(_PAUSED))
+            try:
+                zone = self._host.zones.get(uuid)
+            except NotFound:
+                marker.unlink(missing_ok=True)
+                continue
+            if zone.state is ZoneState.PAUSED:
+                await self._resume(zone)
+            else:
+                marker.unlink(missing_ok=True)
 
     def _tell(self, zone: Zone, image: Image, reference: Reference | None, comment: str) -> None:
         name = "" if reference is None else str(reference)

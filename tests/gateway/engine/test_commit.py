@@ -192,7 +192,9 @@ async def test_parents_without_a_name_stay_for_their_children_and_go_with_them(
     child = await changed(bench, "next", b"two", repo="child")
     await bench.gateway.containers.remove("next", force=True, volumes=False, link=False)
     for force in (False, True):
-        with pytest.raises(Conflict, match=r"cannot be forced.* - image has dependent child images"):
+        with pytest.raises(
+            Conflict, match=r"cannot be forced.* - image has dependent child images"
+        ):
             await removed(bench, parent, force=force)
     assert await removed(bench, "parent") == ["Untagged"]
     assert parent not in await listed(bench)
@@ -218,3 +220,15 @@ async def test_parents_stay_if_they_are_not_to_be_pruned_or_are_used(bench: Benc
     await removed(bench, child, noprune=True)
     assert bench.catalog.get(parent)
     assert await removed(bench, parent) == ["Deleted", "Deleted"]
+
+
+async def test_a_pause_that_a_killed_gateway_left_is_ended(bench: Bench, tmp_path: Path) -> None:
+    ours, theirs = await bench.started("ours"), await bench.started("theirs")
+    for name in ("ours", "theirs"):
+        await bench.gateway.containers.pause(name)
+    for uuid in (bench.uuid(ours), "00000000-0000-0000-0000-000000000000"):
+        (tmp_path / "tmp" / f"paused-{uuid}").touch()
+    await bench.gateway.commits.recover()
+    assert bench.host.zones.get(bench.uuid(ours)).state is ZoneState.RUNNING
+    assert bench.host.zones.get(bench.uuid(theirs)).state is ZoneState.PAUSED
+    assert list((tmp_path / "tmp").iterdir()) == []
