@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import stat
 import tarfile
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotRunning
+from gateway.hosts.command import run
 from gateway.zones.host import ChangeKind, Zone, ZoneChange
 from gateway.zones.spec import Filesystem
 from tests.contract.conftest import Bench, exists
@@ -37,6 +39,12 @@ def archive(**files: bytes) -> bytes:
             info.size, info.uid, info.gid = len(content), 7, 8
             tar.addfile(info, io.BytesIO(content))
     return output.getvalue()
+
+
+async def holes() -> bytes:
+    """A file with a hole, as GNU tar archives it."""
+    script = "cd $(mktemp -d) && truncate -s 1M holes && printf end >>holes && tar cSf - --format=gnu holes; rm -r $PWD"
+    return await run(["/bin/sh", "-c", script], timeout_s=30)
 
 
 async def sent(data: bytes) -> AsyncIterator[bytes]:
@@ -125,6 +133,28 @@ async def test_a_running_zone_sees_what_is_written_into_it(bench: Bench) -> None
     assert (await bench.exec(zone, "cat", "/work/sub/new"))[1] == b"fresh\n"
     _, out, _ = await bench.exec(zone, "stat", "-c", "%u:%g", "/work/sub/new")
     assert out == b"7:8\n"
+
+
+async def test_archives_come_compressed_and_with_holes(bench: Bench) -> None:
+    zone = await bench.create("true")
+    await write(bench, zone, "/", gzip.compress(archive(one=b"1")))
+    twice = archive(two=b"2" * 2000)
+    # Two members one after another are one file; Linux refuses it.
+    parts = (twice[:700], twice[700:]) if bench.is_smartos else (twice,)
+    await write(bench, zone, "/", b"".join(map(gzip.compress, parts)))
+    await write(bench, zone, "/", lzma.compress(archive(three=b"3")))
+    for path, content in (("/one", b"1"), ("/two", b"2" * 2000), ("/three", b"3")):
+        with tarfile.open(fileobj=io.BytesIO(await read(bench, zone, path))) as tar:
+            file = tar.extractfile(path[1:])
+            assert file is not None
+            assert file.read() == content
+    with pytest.raises(APIError):
+        await write(bench, zone, "/", gzip.compress(twice)[:-20])
+    await write(bench, zone, "/", await holes())
+    with tarfile.open(fileobj=io.BytesIO(await read(bench, zone, "/holes"))) as tar:
+        file = tar.extractfile("holes")
+        assert file is not None
+        assert file.read() == bytes(1 << 20) + b"end"
 
 
 async def test_files_can_get_the_zones_own_user(bench: Bench) -> None:

@@ -9,7 +9,6 @@ export   the platform's gtar over the zone's root, from the global zone: it foll
 from __future__ import annotations
 
 import asyncio
-import bz2
 import contextlib
 import io
 import lzma
@@ -24,7 +23,6 @@ from collections import defaultdict
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Callable,
     Iterable,
     Mapping,
     Sequence,
@@ -123,7 +121,7 @@ class SmartOSFiles:
         if copy_uid_gid:
             owner = await file_owner(self._gz, self._zones.zonepath(uuid), zone.metadata.user)
         with tempfile.TemporaryFile(dir=self._spool) as spool:
-            entries = await _spooled(tar, spool, owner)
+            entries = await _spooled(tar, self._spool, spool, owner)
             async with self._inside(uuid) as inside:
                 await self._make_way(inside, zone, path, entries, keep=no_overwrite_dir_non_dir)
                 if not entries:
@@ -475,27 +473,13 @@ def _refuse_read_only(zone: Zone, real: str) -> None:
 
 
 async def _spooled(
-    blocks: AsyncIterator[bytes], spool: IO[bytes], owner: tuple[int, int] | None
+    blocks: AsyncIterator[bytes], folder: Path, spool: IO[bytes], owner: tuple[int, int] | None
 ) -> list[_Entry]:
-    """An upload, inflated, as a plain tar from the beginning of `spool`; what it holds."""
-    with tempfile.TemporaryFile(dir=None) as raw:
-        inflate: Callable[[bytes], bytes] | None = None
+    """An upload, inflated, as a plain tar from the beginning of `spool`, a file of `folder`; what it holds."""
+    with tempfile.TemporaryFile(dir=folder) as raw:
         async for block in blocks:
-            if inflate is None and block:
-                inflate = _inflater(block)
-            if inflate is not None:
-                raw.write(inflate(block))
+            await asyncio.to_thread(raw.write, block)
         return await asyncio.to_thread(_checked, raw, spool, owner)
-
-
-def _inflater(start: bytes) -> Callable[[bytes], bytes]:
-    if start.startswith(b"\x1f\x8b"):
-        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress
-    if start.startswith(b"BZh"):
-        return bz2.BZ2Decompressor().decompress
-    if start.startswith(b"\xfd7zXZ"):
-        return lzma.LZMADecompressor().decompress
-    return bytes
 
 
 def _checked(raw: IO[bytes], spool: IO[bytes], owner: tuple[int, int] | None) -> list[_Entry]:
@@ -506,7 +490,7 @@ def _checked(raw: IO[bytes], spool: IO[bytes], owner: tuple[int, int] | None) ->
     raw.seek(0)
     try:
         with (
-            tarfile.open(fileobj=raw, mode="r:") as source,
+            tarfile.open(fileobj=raw, mode="r:*") as source,
             tarfile.open(fileobj=spool, mode="w:", format=tarfile.GNU_FORMAT) as target,
         ):
             for member in source:
@@ -518,9 +502,11 @@ def _checked(raw: IO[bytes], spool: IO[bytes], owner: tuple[int, int] | None) ->
                 member.name = name
                 if owner is not None:
                     member.uid, member.gid = owner
+                if member.isreg():
+                    member.type = tarfile.REGTYPE  # one with holes is read, and written, without
                 entries.append(_Entry(name, member.isdir()))
                 target.addfile(member, source.extractfile(member) if member.isreg() else None)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise APIError(f"Error processing tar file: {error}") from error
     spool.seek(0)
     return entries
