@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from shlex import quote
 
+import docker
 import pytest
 from compat.answers import Recording
 from compat.clients import API, CLI
+from compat.daemons import Daemon
 from compat.scenarios import Scenario, Step, check, quiet, scenario
 
 DAEMON = "Error response from daemon: "
@@ -203,6 +206,20 @@ def test_the_body_is_the_new_config_and_the_container_fills_it_up(cli: CLI, api:
     assert config["Labels"] == {"l": "1", "m": "2"}
     assert (config["User"], config["Cmd"]) == ("alice", ["sh"])
     cli.ok(f"docker rmi {made['Id']}")
+
+
+def test_the_sdk_commits(daemon: Daemon) -> None:
+    with contextlib.closing(docker.DockerClient(base_url=daemon.url)) as client:
+        container = client.containers.create("bb", "sh", name="cmt")
+        image = container.commit(
+            "made", "sdk", message="why", author="me", changes=["ENV A=1", "CMD echo $A"], conf={}
+        )
+        assert image.tags == ["made:sdk"]
+        assert (image.attrs["Author"], image.attrs["Comment"]) == ("me", "why")
+        assert client.containers.run("made:sdk", remove=True) == b"1\n"
+        assert container.commit().tags == []
+        client.images.remove("made:sdk")
+        client.images.prune()
 
 
 @pytest.mark.linux_only("there is no freezer")

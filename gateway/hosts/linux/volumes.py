@@ -118,7 +118,8 @@ def _load(folder: Path) -> list[Volume]:
             body = json.loads((entry / _RECORD).read_text())
         except FileNotFoundError:
             # Half made, or half deleted, when we were killed.
-            shutil.rmtree(entry, ignore_errors=True)
+            with suppress(OSError):
+                trees.remove(str(entry))
             continue
         volumes.append(Volume(name=entry.name, mountpoint=str(entry / _DATA), **body))
     return sorted(volumes, key=lambda volume: volume.created_ns)

@@ -161,3 +161,26 @@ def test_copy_up_does_not_follow_a_link_out_of_the_root(rootfs, folder, tmp_path
     (rootfs / "srv/file").touch()
     copy_up(rootfs, "/inner", folder)
     assert (folder / "file").exists()
+
+
+async def test_what_a_volume_takes_is_counted_and_any_tree_in_it_goes(tmp_path: Path) -> None:
+    volumes = LinuxVolumes(tmp_path)
+    volume = await volumes.create("data", labels={}, options={})
+    folder = Path(volume.mountpoint)
+    (folder / "file").write_bytes(b"12345")
+    (folder / "again").hardlink_to(folder / "file")
+    (folder / "link").symlink_to("/etc/passwd")
+    assert await volumes.used_bytes("data") == 5 + len("/etc/passwd")
+    # Deeper than Python's stack and than any path.
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=place)
+        below = os.open("deep", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+    assert await volumes.used_bytes("data") >= 5
+    await volumes.remove("data")
+    assert not folder.parent.exists()
+    with pytest.raises(NotFound):
+        await volumes.used_bytes("data")
