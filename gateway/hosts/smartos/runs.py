@@ -243,6 +243,8 @@ class Runs:
             # A full zone is no process: there is its shutdown, and there is the halt.
             await vmadm.halt(self._gz, uuid)
         await self.until_down(resident)
+        # Whoever stops it may want its ports at once.
+        await self._unwire(resident)
         return True
 
     async def _signal_and_wait(self, resident: Resident, signal: str, timeout_s: float) -> None:
