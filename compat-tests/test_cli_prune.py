@@ -55,6 +55,21 @@ SCENARIOS = [
         "docker ps -a --format '{{.Names}}' --filter name=p",
     ),
     scenario(
+        "everything is pruned",
+        "docker network prune -f",
+        "docker system prune -f --filter label=nolabel",
+        quiet("docker create --name p1 bb"),
+        quiet("docker commit p1"),
+        Step(
+            "docker system prune -f",
+            smartos=OnSmartOS(
+                stdout="re:Deleted Containers:\nID64\n\nDeleted Images:\ndeleted: sha256:ID64\n\n"
+                "Total reclaimed space: (SIZE|\\d+B)\n"
+            ),
+        ),
+        "docker ps -a -q --filter name=p1",
+    ),
+    scenario(
         "images are pruned",
         quiet("docker run --name pmade bb sh -c 'echo 1234567 >/file'"),
         quiet("docker commit -c 'LABEL x=y' pmade"),

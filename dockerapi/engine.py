@@ -247,6 +247,9 @@ class Networks(Protocol):
 
     async def list(self, filters: Filters) -> Sequence[JSONObject]: ...
     async def inspect(self, ref: str) -> JSONObject: ...
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{NetworksDeleted}."""
+        ...
 
 
 class Volumes(Protocol):

@@ -25,6 +25,11 @@ async def inspect(call: Call) -> web.StreamResponse:
     return json_answer(network)
 
 
+async def prune(call: Call) -> web.StreamResponse:
+    """POST /networks/prune."""
+    return json_answer(await call.finish(call.engine.networks.prune(call.filters())))
+
+
 ROUTES = (
     Route("GET", "/networks", list_),
     Route("GET", "/networks/", list_),
@@ -33,5 +38,5 @@ ROUTES = (
     Route("POST", "/networks/create", not_built("creating networks")),
     Route("POST", "/networks/{id}/connect", not_built("connecting networks")),
     Route("POST", "/networks/{id}/disconnect", not_built("disconnecting networks")),
-    Route("POST", "/networks/prune", not_built("pruning networks"), Version(1, 25)),
+    Route("POST", "/networks/prune", prune, Version(1, 25)),
 )

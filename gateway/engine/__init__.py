@@ -95,7 +95,7 @@ class Gateway:
             storage_driver=host.facts.storage_driver,
             servers=servers,
         )
-        self.networks = Networks(host.networks, self._roster)
+        self.networks = Networks(host.networks, self._roster, self._bus)
         self.volumes = Volumes(host.volumes, self._roster, self._bus)
         self.system = System(
             host,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Sequence
 
 from dockerapi.errors import InvalidParameter
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
+from gateway.engine.events import Bus
+from gateway.engine.pruning import PruneTests
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone
 from gateway.translate.facts import dashed
@@ -22,9 +25,10 @@ _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 class Networks:
     """The host's networks with the containers on them."""
 
-    def __init__(self, networks: NetworkHost, roster: Roster) -> None:
+    def __init__(self, networks: NetworkHost, roster: Roster, bus: Bus) -> None:
         self._networks = networks
         self._roster = roster
+        self._bus = bus
 
     async def list(self, filters: Filters) -> Sequence[JSONObject]:
         """Without the containers, as dockerd's list."""
@@ -41,6 +45,13 @@ class Networks:
         network = self._networks.get(ref)
         members = {zone.metadata.id: _member(zone, network) for zone in self._members(network)}
         return _shown(network) | {"Containers": members}
+
+    async def prune(self, filters: Filters) -> JSONObject:
+        """{NetworksDeleted}: none, because only those that clients made may go, and they cannot make any yet."""
+        filters.accept("label", "label!", "until")
+        PruneTests(filters, time.time_ns())
+        self._bus.emit("network", "prune", "", {"reclaimed": "0"})
+        return {"NetworksDeleted": None}
 
     def _members(self, network: Network) -> Sequence[Zone]:
         return [

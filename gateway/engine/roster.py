@@ -97,8 +97,10 @@ class Roster:
 
     def _uuid(self, ref: str) -> ZoneUUID:
         name = ref.removeprefix("/")
+        if not ref:
+            raise InvalidParameter('invalid name or ID supplied: ""')
         if not name:
-            raise InvalidParameter("No container name or ID supplied")
+            raise NoSuchContainer(ref)
         if name in self._ids:
             return self._ids[name]
         if (docker_id := self._names.get(name)) in self._ids:
