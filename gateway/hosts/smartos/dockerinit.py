@@ -154,23 +154,29 @@ async def hold_start(gz: GlobalZone, zonepath: str, until_ms: int) -> None:
     await _change_metadata(gz, zonepath, str(until_ms))
 
 
-async def let_start(gz: GlobalZone, zonepath: str) -> None:
-    """The zone's command need not wait (any more)."""
-    await _change_metadata(gz, zonepath, None)
+async def let_start(gz: GlobalZone, zonepath: str, held: str = "") -> str:
+    """The zone's command need not wait (any more).  Until when it would have waited, "" if it did not.
+
+    With `held` only that wait is ended, and no later start's.
+    """
+    return await _change_metadata(gz, zonepath, None, held)
 
 
-async def _change_metadata(gz: GlobalZone, zonepath: str, value: str | None) -> None:
+async def _change_metadata(gz: GlobalZone, zonepath: str, value: str | None, only: str = "") -> str:
+    """The value before."""
     path = f"{zonepath}/config/metadata.json"
     try:
         document = json.loads(await gz.read(path))
     except NotFound:
         document = {}
     internal = document.setdefault("internal_metadata", {})
-    if internal.get(_WAIT_KEY) == value:
-        return
+    before = str(internal.get(_WAIT_KEY) or "")
+    if before == (value or "") or (only and before != only):
+        return ""
     if value is None:
         del internal[_WAIT_KEY]
     else:
         document.setdefault("customer_metadata", {})
         internal[_WAIT_KEY] = value
     await gz.write(path, json.dumps(document).encode())
+    return before

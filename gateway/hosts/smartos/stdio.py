@@ -36,6 +36,7 @@ _BOOT_S = 120.0
 # zlogin tells nobody that it is connected, only (by its end) that it is not.
 _CONFIRM_S = 0.15
 _LOG_POLL_S = 0.15
+_HELD_AGAIN_S = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _BUSY_TRIES = 3
 # At the end of input zoneadmd takes one more read of it, whatever there is: give it time to take what may be on its
@@ -144,9 +145,23 @@ class ZoneStreams:
         if self._clients and is_up:
             await self._connected.wait()
         failure, self._failure = self._failure, None
-        await let_start(self._gz, self._zonepath)
+        if held := await let_start(self._gz, self._zonepath):
+            self._group.create_task(self._let_start_for_good(held))
         if failure is not None:
             raise failure
+
+    async def _let_start_for_good(self, held: str) -> None:
+        """dockerinit notes that it waits by the metadata agent, which reads and writes the whole file: a write that
+        was begun before ours brings the wait back.  Its lock is fcntl's, which no file transfer can take."""
+        for delay_s in _HELD_AGAIN_S:
+            await self._pause(delay_s)
+            if self._ended.is_set():
+                return
+            try:
+                if await let_start(self._gz, self._zonepath, held):
+                    log.info("zone %s: its wait for an attach had come back", self._uuid)
+            except (APIError, OSError, ValueError) as error:
+                log.warning("zone %s may wait for an attach: %s", self._uuid, error)
 
     async def _open(self) -> None:
         if self._keeper is None or self._keeper.done():

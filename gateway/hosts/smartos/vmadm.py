@@ -156,6 +156,9 @@ def error(failed: CommandFailed, uuid: str) -> APIError:
 _VOLATILE = frozenset(("docker:restartcount", "docker:restartdelay", "docker:wait_for_attach"))
 """Keys that vmadmd and an attach write into a zone while it lives."""
 
+_VOLATILE_OF_CUSTOMER = "__dockerinit_waiting_for_attach"
+"""dockerinit's own note, while it waits."""
+
 
 # -- VM objects ------------------------------------------------------------------------------------
 
@@ -203,6 +206,9 @@ def spec(vm: VM) -> ZoneSpec:
     ]
     metadata = values.get("internal_metadata") or {}
     values["internal_metadata"] = {k: v for k, v in metadata.items() if k not in _VOLATILE}
+    if _VOLATILE_OF_CUSTOMER in values.get("customer_metadata", ()):
+        noted = values["customer_metadata"]
+        values["customer_metadata"] = {k: v for k, v in noted.items() if k != _VOLATILE_OF_CUSTOMER}
     while True:
         try:
             # By way of JSON: only there a strict model takes lists for tuples.

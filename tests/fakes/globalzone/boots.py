@@ -38,6 +38,7 @@ log = logging.getLogger("fake-gz")
 DEAD_INIT = 4294967295
 """pid of a zone whose init has ended and that is not down yet: (pid_t)-1."""
 _WAIT_FOR_ATTACH = "docker:wait_for_attach"
+_WAITING = "__dockerinit_waiting_for_attach"
 _CLOSE_S = 5.0
 _POLL_S = 0.05  # dockerinit looks every 200 ms
 _MODES = {
@@ -196,6 +197,9 @@ class Boots:
         if flag is None:
             return None
         self._announce(machine, os.getpid())
+        await self._tell_agent(machine, str(flag))
+        machine.refresh()
+        flag = machine.vm["internal_metadata"].get(_WAIT_FOR_ATTACH)
         while flag is not None:
             if machine.ending.done():
                 return machine.ending.result()
@@ -206,7 +210,19 @@ class Boots:
             await asyncio.wait([machine.ending], timeout=_POLL_S)
             machine.refresh()
             flag = machine.vm["internal_metadata"].get(_WAIT_FOR_ATTACH)
+        await self._tell_agent(machine, None)
         return None
+
+    async def _tell_agent(self, machine: Machine, waits: str | None) -> None:
+        """By the metadata agent, which reads metadata.json, takes its time (option `agent_s`), and writes all of it."""
+        machine.refresh()
+        noted = {k: v for k, v in machine.vm["customer_metadata"].items() if k != _WAITING}
+        if waits is not None:
+            noted[_WAITING] = waits
+        read = dict(machine.vm["internal_metadata"])
+        await asyncio.wait([machine.ending], timeout=float(self._gz.options.get("agent_s", 0.01)))
+        machine.set(customer_metadata=noted, internal_metadata=read)
+        machine.write_metadata()
 
     # --- on the Linux host
 

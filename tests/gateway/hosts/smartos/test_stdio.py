@@ -22,10 +22,12 @@ from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.logtail import LogTail, joined, overlap
 from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
 from gateway.zones.host import AttachStreams, Zone
+from tests.fakes.globalzone import process
 from tests.fakes.globalzone.zoneadmd import KEEPS_LAST_WORDS, StdioLog
 from tests.fakes.sshd import Sshd
 from tests.gateway.hosts.smartos.streamslab import (
     DEADLINE_S,
+    IMAGE,
     Lab,
     Reading,
     everything,
@@ -78,6 +80,31 @@ async def test_nothing_of_a_short_command_is_lost(lab: Lab, gz: LocalGlobalZone)
         output = await everything(client)
     assert output[OUT] == b"out\n" + b"".join(b"%d\n" % n for n in range(1, 20001))
     assert output[ERR] == b"err\n"
+
+
+@root
+async def test_a_wait_that_the_metadata_agent_brings_back_is_ended(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes what dockerinit notes, with all that it had read before we were attached."""
+    folder = tmp_path_factory.mktemp("gz")
+    fake = await asyncio.to_thread(lambda: process.start(folder, agent_s="0.6"))
+    own = Lab(fake)
+    for name in ("PATH", "ZONEGATE_FAKE_GZ"):
+        monkeypatch.setenv(name, fake.environment[name])
+    try:
+        await asyncio.to_thread(own.image, IMAGE)
+        zone = await made(own, "echo", "hello")
+        async with (
+            LocalGlobalZone(own.root) as gz,
+            streams_of(own, gz, zone) as streams,
+            asyncio.TaskGroup() as group,
+        ):
+            client = streams.attach(AttachStreams())
+            await started(own, gz, zone, streams, group)
+            assert (await everything(client))[OUT] == b"hello\n"
+    finally:
+        await asyncio.to_thread(fake.stop)
 
 
 @root

@@ -89,6 +89,15 @@ def test_a_property_that_no_payload_may_have_does_not_hide_a_zone() -> None:
     assert (found.cpu_shares, found.vcpus, found.alias) == (None, None, "web")
 
 
+def test_what_is_noted_while_a_zone_waits_for_an_attach_is_no_change_of_it() -> None:
+    vm = _as_vm(_spec()) | {"customer_metadata": {"a": "b"}}
+    waiting = vm | {
+        "customer_metadata": {"a": "b", "__dockerinit_waiting_for_attach": "12345"},
+        "internal_metadata": {**vm["internal_metadata"], "docker:wait_for_attach": "12345"},
+    }
+    assert vmadm.spec(waiting) == vmadm.spec(vm)
+
+
 def test_an_unknown_brand_is_no_zone_of_ours() -> None:
     with pytest.raises(ValueError, match="brand"):
         vmadm.spec(_as_vm(_spec()) | {"brand": "builder"})
