@@ -19,15 +19,19 @@ What went wrong is {"error": kind, "message"}, kind one of not_found, invalid, f
 
 from __future__ import annotations
 
+import bz2  # noqa: F401  # tarfile's, which imports these four when it meets them: too late, see `_seal`
 import ctypes
 import errno
+import gzip  # noqa: F401
 import json
+import lzma  # noqa: F401
 import os
 import posixpath
 import shutil
 import stat
 import sys
 import tarfile
+import zlib  # noqa: F401
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +43,8 @@ from gateway.hosts.linux.users import identify
 _CLONE_NEWNS = 0x00020000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _BLOCK = 1 << 20
+# A running zone may put a fifo, or a link, where a file was a moment ago.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 _OPAQUE = "trusted.overlay.opaque"
 # What the host itself puts into every root, as dockerd's init layer does.
@@ -118,9 +124,21 @@ def _enter(plan: dict[str, Any]) -> None:
     root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for mount in plan["mounts"]:
         _bind(root, mount)
+    _seal()
     os.fchdir(root)
     os.chroot(".")
     os.chdir("/")
+
+
+def _seal() -> None:
+    """From here on nothing may be loaded: it would come out of the image, and run as the machine's root.
+
+    No module of Python's, and no library of the name service: tarfile would ask for the names of owners, and
+    what answers that is named by /etc/nsswitch.conf (CVE-2019-14271 was this, in dockerd).
+    """
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined]
 
 
 def _own_namespace() -> None:
@@ -292,7 +310,7 @@ def _add(tar: tarfile.TarFile, path: str, name: str) -> None:
     if info.isreg():
         _add_capability(info, path)
         try:
-            with Path(path).open("rb") as file:
+            with os.fdopen(os.open(path, _FILE), "rb") as file:
                 tar.addfile(info, _Exactly(file, info.size))  # type: ignore[arg-type]
         except FileNotFoundError:
             return
@@ -335,6 +353,7 @@ def _write(plan: dict[str, Any], out: BinaryIO) -> None:
     owner = _owner(plan["user"]) if plan["user"] is not None else None
     try:
         with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=_BLOCK) as tar:
+            tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
             _extract(tar, folder, owner, keep_kind=plan["no_overwrite_dir_non_dir"])
     except tarfile.ReadError as error:
         if "empty file" not in str(error):
