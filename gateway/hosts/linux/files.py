@@ -212,10 +212,8 @@ async def _running(plan: Plan, *, with_input: bool = False) -> AsyncGenerator[_W
     """A copier, gone when the block is left."""
     tar_read, tar_write = os.pipe2(os.O_CLOEXEC) if with_input else (-1, -1)
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
-    for descriptor in (tar_write, out_write):
-        with suppress(
-            OSError
-        ):  # -1; and more than the default needs no privilege up to pipe-max-size
+    for descriptor in (out_write, *([tar_write] if with_input else [])):
+        with suppress(OSError):  # more than the default needs no privilege up to pipe-max-size
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1 << 20)
     try:
         child = await default_spawner().spawn(copier.command(plan), fds={0: tar_read, 1: out_write})
