@@ -115,8 +115,12 @@ class Bundle:
         return sock
 
     def resize(self, height: int, width: int) -> None:
-        """Tell conmon the terminal's size."""
-        self._control(f"1 {height} {width}\n")
+        """Tell conmon the terminal's size.  One whose process has just ended has none."""
+        try:
+            self._control(f"1 {height} {width}\n")
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.ENOENT):
+                raise
 
     def reopen_log(self) -> None:
         """Have conmon open its log file anew, after a rename."""
