@@ -19,19 +19,19 @@ What went wrong is {"error": kind, "message"}, kind one of not_found, invalid, f
 
 from __future__ import annotations
 
-import bz2  # noqa: F401  # tarfile's, which imports these four when it meets them: too late, see `_seal`
+import bz2
 import ctypes
 import errno
-import gzip  # noqa: F401
+import gzip
 import json
-import lzma  # noqa: F401
+import lzma
 import os
 import posixpath
 import shutil
 import stat
 import sys
 import tarfile
-import zlib  # noqa: F401
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,15 +98,19 @@ def main(plan_text: str) -> int:
     except _Refused as error:
         _tell(out, {"error": error.kind, "message": str(error)})
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            return 1  # nobody reads any more
+        if error.errno == errno.EPIPE or _told:
+            return 1  # nobody reads any more; or what is out already is broken off, not ended
         _tell(out, {"error": "server", "message": f"{error.strerror}: {error.filename or ''}"})
     return 0
+
+
+_told: list[bool] = []
 
 
 def _tell(out: BinaryIO, result: dict[str, Any]) -> None:
     out.write(json.dumps(result).encode() + b"\n")
     out.flush()
+    _told.append(True)
 
 
 # --- the way in
@@ -281,8 +285,8 @@ def _below(folder: str) -> Iterator[str]:
     base = folder.removesuffix("/.")
     try:
         names = sorted(entry.name for entry in os.scandir(folder))
-    except OSError:
-        return
+    except (FileNotFoundError, NotADirectoryError):
+        return  # removed meanwhile
     for name in names:
         path = f"{base}/{name}" if base != "/" else f"/{name}"
         yield path
@@ -352,15 +356,27 @@ def _write(plan: dict[str, Any], out: BinaryIO) -> None:
     _refuse_read_only(plan, folder)
     owner = _owner(plan["user"]) if plan["user"] is not None else None
     try:
-        with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=_BLOCK) as tar:
+        with tarfile.open(fileobj=_inflated(), mode="r|", bufsize=_BLOCK) as tar:
             tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
             _extract(tar, folder, owner, keep_kind=plan["no_overwrite_dir_non_dir"])
-    except tarfile.ReadError as error:
+    except (tarfile.ReadError, zlib.error, lzma.LZMAError, EOFError) as error:
         if "empty file" not in str(error):
             raise _Refused("server", f"Error processing tar file: {error}") from error
     while sys.stdin.buffer.read(_BLOCK):
         pass  # what the archive has after its end
     _tell(out, {})
+
+
+def _inflated() -> Any:
+    """Standard input without its compression; of several members one after the other, too."""
+    start = sys.stdin.buffer.peek(6)  # type: ignore[union-attr]
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=sys.stdin.buffer)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(sys.stdin.buffer)
+    if start.startswith(b"\xfd7zXZ\0"):
+        return lzma.LZMAFile(sys.stdin.buffer)
+    return sys.stdin.buffer
 
 
 def _refuse_read_only(plan: dict[str, Any], folder: str) -> None:

@@ -28,13 +28,14 @@ def apply(cgroups: Cgroups, path: str, limits: Resources) -> None:
         writes = [write for write in writes if not _written(cgroups, path, write)]
         if not writes:
             return
-    controller, file, text = writes[0]
-    try:
-        _write(_file(cgroups, path, controller, file), text)
-    except OSError as error:
-        raise APIError(
-            f"Cannot update container: failed to write {text!r} to {file}: {(error.strerror or '').lower()}"
-        ) from error
+    for controller, file, text in writes:
+        try:
+            _write(_file(cgroups, path, controller, file), text)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise APIError(
+                f"Cannot update container: failed to write {text!r} to {file}: {reason}"
+            ) from error
 
 
 def _written(cgroups: Cgroups, path: str, write: Write) -> bool:
