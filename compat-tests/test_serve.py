@@ -80,7 +80,7 @@ def traces(folder: Path) -> list[str]:
         ("-H fd://", "no sockets found via socket activation"),
         ("-H tcp://127.0.0.1:{port}", "cannot listen on tcp://127.0.0.1:{port}: Address already"),
         ("-H tcp://0.0.0.0:0 --tls --tlscert /x --tlskey /x", "cannot read /x: No such file"),
-        ("--backend smartos", "sysinfo: not found in /"),
+        ("--backend smartos", "this is no SmartOS machine: sysinfo is not there"),
     ],
 )
 def test_a_start_that_fails_says_why_on_one_line_and_leaves_nothing(

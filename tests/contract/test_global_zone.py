@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -303,6 +304,39 @@ async def test_a_file_is_read_in_whole_and_in_part(gz: GlobalZone, tmp_path: Pat
     assert await gz.read(str(path), offset=3, size=4) == b"3456"
     assert await gz.read(str(path), offset=8, size=10) == b"89"
     assert await gz.read(str(path), offset=20) == b""
+
+
+async def test_a_regular_file_is_read_and_nothing_else(gz: GlobalZone, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert await gz.read(str(path), regular_only=True) == b"0123456789"
+    assert await gz.read(str(path), offset=3, size=4, regular_only=True) == b"3456"
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(path)
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    async with asyncio.timeout(DEADLINE_S):
+        for name in ("fifo", "link", "folder", "socket", "missing"):
+            with pytest.raises(NotFound):
+                await gz.read(str(tmp_path / name), regular_only=True)
+    assert await gz.read(str(tmp_path / "link")) == b"0123456789"
+
+
+async def test_a_lock_is_one_tasks_at_a_time(gz: GlobalZone, tmp_path: Path) -> None:
+    inside = 0
+
+    async def once() -> None:
+        nonlocal inside
+        async with gz.locked(str(tmp_path / "lockfile")):
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0)
+            inside -= 1
+
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(once())
 
 
 async def test_what_is_not_there_is_not_found(gz: GlobalZone, tmp_path: Path) -> None:

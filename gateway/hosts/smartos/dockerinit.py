@@ -8,6 +8,7 @@ beginning at every boot; dockerexec on standard error, up to `EXEC`.  The last l
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import stat
 
@@ -144,7 +145,11 @@ async def _last_line(gz: GlobalZone, zonepath: str) -> str:
     status = await gz.status(path) if path else None
     if status is None or not stat.S_ISREG(status.mode):
         return ""
-    data = await gz.read(path, offset=max(0, status.size - _LAST_BYTES), size=_LAST_BYTES)
+    offset = max(0, status.size - _LAST_BYTES)
+    try:
+        data = await gz.read(path, offset=offset, size=_LAST_BYTES, regular_only=True)
+    except NotFound:
+        return ""
     lines = data.decode("utf-8", "replace").rstrip("\n").split("\n")
     return lines[-1]
 
@@ -163,7 +168,18 @@ async def let_start(gz: GlobalZone, zonepath: str, held: str = "") -> str:
 
 
 async def _change_metadata(gz: GlobalZone, zonepath: str, value: str | None, only: str = "") -> str:
-    """The value before."""
+    """The value before.
+
+    Under the lock that vmadm and the metadata agent take for that file.  Over SSH there is no way to take it: a
+    change of theirs in the very moment is lost, or ours is.
+    """
+    machine, uuid = posixpath.split(zonepath)
+    root = posixpath.dirname(machine).rstrip("/")
+    async with gz.locked(f"{root}/var/run/vm.{uuid}.config.lockfile"):
+        return await _put_wait(gz, zonepath, value, only)
+
+
+async def _put_wait(gz: GlobalZone, zonepath: str, value: str | None, only: str) -> str:
     path = f"{zonepath}/config/metadata.json"
     try:
         document = json.loads(await gz.read(path))

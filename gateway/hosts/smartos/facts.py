@@ -18,6 +18,7 @@ from gateway.zones.host import HostFacts
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 60.0
+_NO_PROGRAM = 127
 _KERNEL_VERSION = "4.10"
 """What Linux an lx zone shows where the settings name none."""
 
@@ -40,6 +41,9 @@ async def ask(gz: GlobalZone, settings: Settings) -> HostFacts:
     try:
         sysinfo = json.loads(await gz.run(("sysinfo",), timeout_s=_TIMEOUT_S))
     except (CommandFailed, ValueError) as error:
+        if isinstance(error, CommandFailed) and error.exit_status == _NO_PROGRAM:
+            who = "this" if gz.is_local else gz.name
+            raise APIError(f"{who} is no SmartOS machine: sysinfo is not there") from error
         raise APIError(f"{gz.name} is no global zone of SmartOS: {error}") from error
     return facts(sysinfo, settings, resolvers=await _resolvers(gz, settings))
 

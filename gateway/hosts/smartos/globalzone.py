@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -107,8 +108,14 @@ class GlobalZone(Protocol):
         """
         ...
 
-    async def read(self, path: str, *, offset: int = 0, size: int = -1) -> bytes:
-        """Bytes of a file from `offset` on, at most `size`.  NotFound."""
+    async def read(
+        self, path: str, *, offset: int = 0, size: int = -1, regular_only: bool = False
+    ) -> bytes:
+        """Bytes of a file from `offset` on, at most `size`.  NotFound.
+
+        `regular_only` is for files that a running zone can change: a link, a fifo or a device in the place of the
+        file is NotFound and blocks nothing.  Folders on the way are the caller's to look at.
+        """
         ...
 
     async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
@@ -133,6 +140,13 @@ class GlobalZone(Protocol):
 
     async def remove(self, path: str) -> None:
         """A file; none is fine."""
+        ...
+
+    def locked(self, path: str) -> AbstractAsyncContextManager[None]:
+        """Hold the lock of a lock file, which is made if it is not there, against programs of that machine.
+
+        Unavailable if somebody else holds it for long.  Over SSH only this process is kept out: SFTP has no locks.
+        """
         ...
 
     async def connect(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -17,11 +18,20 @@ import stat
 import struct
 import sys
 import termios
+import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
-from dockerapi.errors import APIError, CommandFailed, Conflict, Forbidden, NotFound
+from dockerapi.errors import (
+    APIError,
+    CommandFailed,
+    Conflict,
+    Forbidden,
+    NotFound,
+    Unavailable,
+)
 from dockerapi.framing import StreamId
 from gateway.hosts.command import Child, Spawner, run
 from gateway.hosts.inlet import Inlet, Outlet, pipe, widen
@@ -38,6 +48,9 @@ PLATFORM_PATH = (
 """Where the platform's programs are.  SMF and sshd give their children less."""
 PROGRAMS_AT_ONCE = 32
 """Of those that `run` waits for: most are node's, with some 60 MB and a second of a CPU each."""
+
+_LOCK_TIMEOUT_S = 30.0
+_LOCK_POLL_S = 0.02
 
 # Python leaves SIGPIPE and SIGXFSZ ignored; a program must not inherit that.
 _ON_TERMINAL = (
@@ -135,6 +148,17 @@ class LocalProgram:
         await self._child.wait()
 
 
+class Turns:
+    """Tasks of this process, one at a time for a path."""
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def of(self, path: str) -> asyncio.Lock:
+        """The lock of a path, as long as somebody has it or waits for it."""
+        return self._locks.setdefault(path, asyncio.Lock())
+
+
 class LocalGlobalZone:
     """See `globalzone.GlobalZone`.  `root`: below it the platform's programs are looked for, too."""
 
@@ -144,6 +168,7 @@ class LocalGlobalZone:
         self._spawner = Spawner()
         self._places = asyncio.Semaphore(PROGRAMS_AT_ONCE)
         self._programs: set[LocalProgram] = set()
+        self._turns = Turns()
 
     @property
     def name(self) -> str:
@@ -220,9 +245,11 @@ class LocalGlobalZone:
         self._programs = {other for other in self._programs if not other.ended} | {program}
         return program
 
-    async def read(self, path: str, *, offset: int = 0, size: int = -1) -> bytes:
-        """Bytes of a file.  NotFound."""
-        return await asyncio.to_thread(_read, path, offset, size)
+    async def read(
+        self, path: str, *, offset: int = 0, size: int = -1, regular_only: bool = False
+    ) -> bytes:
+        """Bytes of a file.  NotFound; with `regular_only` also for what is there and no file."""
+        return await asyncio.to_thread(_read, path, offset, size, regular_only)
 
     async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Written aside, then renamed."""
@@ -250,6 +277,20 @@ class LocalGlobalZone:
         """A file; none is fine."""
         with worded(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             await asyncio.to_thread(os.unlink, path)
+
+    @contextlib.asynccontextmanager
+    async def locked(self, path: str) -> AsyncIterator[None]:
+        """By fcntl(2), which keeps other processes out; other tasks of this one wait for their turn."""
+        async with self._turns.of(path):
+            deadline = time.monotonic() + _LOCK_TIMEOUT_S
+            while (descriptor := _try_lock(path)) is None:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{path}: another program holds this lock")
+                await asyncio.sleep(_LOCK_POLL_S)
+            try:
+                yield
+            finally:
+                os.close(descriptor)
 
     async def connect(
         self, host: str, port: int
@@ -299,10 +340,46 @@ def worded(path: str) -> Iterator[None]:
         raise APIError(f"{path}: {error.strerror or error}") from error
 
 
-def _read(path: str, offset: int, size: int) -> bytes:
-    with worded(path), Path(path).open("rb") as file:
+def _read(path: str, offset: int, size: int, regular_only: bool) -> bytes:
+    with worded(path), _opened(path, regular_only) as file:
         file.seek(offset)
         return file.read(size)
+
+
+def _opened(path: str, regular_only: bool) -> IO[bytes]:
+    if not regular_only:
+        return Path(path).open("rb")
+    # A fifo does not wait for its writer with O_NONBLOCK; a file does not mind it.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP):  # a link, a socket
+            raise NotFound(f"{path}: no regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotFound(f"{path}: no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _try_lock(path: str) -> int | None:
+    """A descriptor that holds the lock until it is closed; None if somebody else has it."""
+    with worded(path):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had it before may have taken the file away: then this is nobody's lock any more.
+            if os.path.samestat(os.fstat(descriptor), Path(path).stat()):
+                return descriptor
+        except (BlockingIOError, PermissionError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
 
 def _write(path: str, data: bytes, mode: int) -> None:

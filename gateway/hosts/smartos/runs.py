@@ -90,7 +90,8 @@ class Runs:
         is_container = resident.kind is brands.Kind.CONTAINER
         if is_container:
             await starting.forget_log(self._gz, resident.zonepath)
-            await make_known(self._gz, resident.zonepath, resident.zone.metadata.user)
+            zone = resident.zone
+            await make_known(self._gz, resident.zonepath, zone.metadata.user, zone.spec.filesystems)
         if resident.streams is not None and resident.streams.has_clients:
             until_ms = time.time_ns() // 1_000_000 + _ATTACH_TIMEOUT_MS
             await hold_start(self._gz, resident.zonepath, until_ms)

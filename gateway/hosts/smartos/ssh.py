@@ -7,6 +7,7 @@ is opened and not before, so that everything else runs without it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from dockerapi.errors import CommandFailed, NotSupported
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.globalzone import FileStatus
-from gateway.hosts.smartos.local import PROGRAMS_AT_ONCE, platform_path
+from gateway.hosts.smartos.local import PROGRAMS_AT_ONCE, Turns, platform_path
 from gateway.settings import SmartOSSettings
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class SSHGlobalZone:
         self._links = links
         self._files = files(links, self._move)
         self._places = asyncio.Semaphore(PROGRAMS_AT_ONCE)
+        self._turns = Turns()
 
     @classmethod
     async def open(cls, settings: SmartOSSettings) -> Self:
@@ -187,9 +189,11 @@ class SSHGlobalZone:
     async def _move(self, source: str, target: str) -> None:
         await self.run(["mv", "-f", source, target], timeout_s=_MOVE_TIMEOUT_S)
 
-    async def read(self, path: str, *, offset: int = 0, size: int = -1) -> bytes:
-        """Bytes of a file.  NotFound."""
-        return await self._files.read(path, offset, size)
+    async def read(
+        self, path: str, *, offset: int = 0, size: int = -1, regular_only: bool = False
+    ) -> bytes:
+        """Bytes of a file.  NotFound; `regular_only` as far as SFTP allows, see sshfiles.py."""
+        return await self._files.read(path, offset, size, regular_only=regular_only)
 
     async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Written aside, then renamed."""
@@ -214,6 +218,12 @@ class SSHGlobalZone:
     async def remove(self, path: str) -> None:
         """A file; none is fine."""
         await self._files.remove(path)
+
+    @contextlib.asynccontextmanager
+    async def locked(self, path: str) -> AsyncIterator[None]:
+        """Tasks of this process alone: SFTP has no locks, and the platform no program that is known to take one."""
+        async with self._turns.of(path):
+            yield
 
     async def connect(
         self, host: str, port: int

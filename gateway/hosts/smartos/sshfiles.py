@@ -1,4 +1,4 @@
-"""Files on the far side of an SSH connection, by SFTP on one channel that is opened when it is first used.
+"""Files on the far side of an SSH connection, by SFTP on channels that are opened when they are first used.
 
 Every act here can be done twice, so a connection that turns out to be lost is tried once more on a new one.
 Needs asyncssh.
@@ -23,6 +23,7 @@ from gateway.hosts.smartos.sshlink import Link, Links
 
 _BLOCK = 4 << 20
 _REMOVE_TIMEOUT_S = 5.0
+_REGULAR_TIMEOUT_S = 20.0
 _LOST = (
     asyncssh.SFTPConnectionLost,
     asyncssh.SFTPNoConnection,
@@ -39,14 +40,16 @@ class Files:
     def __init__(self, links: Links, rename: Callable[[str, str], Awaitable[None]]) -> None:
         self._links = links
         self._rename = rename
-        self._opened: tuple[Link, asyncssh.SFTPClient] | None = None
+        self._opened: dict[bool, tuple[Link, asyncssh.SFTPClient]] = {}
+        """True: of files whose opening may block."""
         self._lock = asyncio.Lock()
 
-    async def _client(self) -> asyncssh.SFTPClient:
+    async def _client(self, *, wary: bool) -> asyncssh.SFTPClient:
         async with self._lock:
-            if self._opened is None or self._opened[0].lost:
-                self._opened = await self._links.channel(self._open)
-            return self._opened[1]
+            opened = self._opened.get(wary)
+            if opened is None or opened[0].lost:
+                opened = self._opened[wary] = await self._links.channel(self._open)
+            return opened[1]
 
     async def _open(self, link: Link) -> tuple[Link, asyncssh.SFTPClient]:
         link.others += 1
@@ -57,14 +60,18 @@ class Files:
             raise
 
     async def _do(
-        self, path: str, act: Callable[[asyncssh.SFTPClient], Awaitable[_Result]]
+        self,
+        path: str,
+        act: Callable[[asyncssh.SFTPClient], Awaitable[_Result]],
+        *,
+        wary: bool = False,
     ) -> _Result:
         try:
             try:
-                return await act(await self._client())
+                return await act(await self._client(wary=wary))
             except _LOST:
-                self._opened = None
-                return await act(await self._client())
+                self._opened.pop(wary, None)
+                return await act(await self._client(wary=wary))
         except _LOST as error:
             raise Unavailable(f"lost the connection to {self._links.name} at {path}") from error
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath) as error:
@@ -74,15 +81,38 @@ class Files:
         except asyncssh.SFTPError as error:
             raise APIError(f"{path}: {error.reason}") from error
 
-    async def read(self, path: str, offset: int, size: int) -> bytes:
-        """Bytes of a file.  NotFound."""
+    async def read(self, path: str, offset: int, size: int, *, regular_only: bool = False) -> bytes:
+        """Bytes of a file.  NotFound.
+
+        SFTP opens whatever there is: `regular_only` looks before, at what was opened, and after, so a link that
+        comes and goes meanwhile can still be followed.  A fifo that comes meanwhile blocks the far side's program
+        until somebody writes to it: such files have a channel of their own, which is given up for a new one after
+        `_REGULAR_TIMEOUT_S`; Unavailable is raised then.
+        """
 
         async def act(client: asyncssh.SFTPClient) -> bytes:
-            async with client.open(path, "rb") as file:
-                rest = max(0, ((await file.stat()).size or 0) - offset)
+            if regular_only:
+                _check_regular(await client.lstat(path), path)
+            file = await client.open(path, "rb")
+            try:
+                found = await file.stat()
+                if regular_only:
+                    _check_regular(found, path)
+                    _check_regular(await client.lstat(path), path)
+                rest = max(0, (found.size or 0) - offset)
                 return await file.read(rest if size < 0 else size, offset)
+            finally:
+                await file.close()
 
-        return await self._do(path, act)
+        if not regular_only:
+            return await self._do(path, act)
+        try:
+            async with asyncio.timeout(_REGULAR_TIMEOUT_S):
+                return await self._do(path, act, wary=True)
+        except TimeoutError as error:
+            if stuck := self._opened.pop(True, None):
+                stuck[1].exit()
+            raise Unavailable(f"{path}: cannot be read") from error
 
     async def write(self, path: str, data: bytes, mode: int) -> None:
         """Written aside, then renamed."""
@@ -172,6 +202,11 @@ class Files:
 
         with contextlib.suppress(NotFound):
             await self._do(path, act)
+
+
+def _check_regular(found: asyncssh.SFTPAttrs, path: str) -> None:
+    if not stat.S_ISREG(found.permissions or 0):
+        raise NotFound(f"{path}: no regular file")
 
 
 @contextlib.asynccontextmanager

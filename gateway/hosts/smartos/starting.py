@@ -42,6 +42,6 @@ async def executes(gz: GlobalZone, zonepath: str) -> bool:
     if status is None or not stat.S_ISREG(status.mode):
         return False
     try:
-        return _EXECUTES in await gz.read(path, size=_LOG_SIZE)
+        return _EXECUTES in await gz.read(path, size=_LOG_SIZE, regular_only=True)
     except NotFound:
         return False

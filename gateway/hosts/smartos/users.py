@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.errors import InvalidParameter, NotFound, NotSupported
 from gateway.hosts.smartos.globalzone import GlobalZone
 
 _FILE_LIMIT = 4 << 20
@@ -86,12 +86,10 @@ def _entries(content: bytes) -> Iterator[list[str]]:
 async def _read(gz: GlobalZone, zonepath: str, name: str) -> bytes:
     """A file of /etc; nothing if there is a link on the way, which would lead to the global zone's."""
     folder = await gz.status(f"{zonepath}/root/etc")
-    file = await gz.status(f"{zonepath}/root/etc/{name}")
-    if (
-        folder is None
-        or not stat.S_ISDIR(folder.mode)
-        or file is None
-        or not stat.S_ISREG(file.mode)
-    ):
+    if folder is None or not stat.S_ISDIR(folder.mode):
         return b""
-    return await gz.read(f"{zonepath}/root/etc/{name}", size=_FILE_LIMIT)
+    try:
+        path = f"{zonepath}/root/etc/{name}"
+        return await gz.read(path, size=_FILE_LIMIT, regular_only=True)
+    except NotFound:
+        return b""

@@ -165,7 +165,12 @@ class Boots:
             return self._give_up(
                 machine, Fatal(Code.PARSE_JSON, f"failed to parse JSON(docker:*): {error}")
             )
-        found = await asyncio.to_thread(dockerinit.check, machine.root, metadata)
+        found = await asyncio.to_thread(
+            dockerinit.check,
+            machine.root,
+            metadata,
+            by_name=self._gz.options.get("accounts") == "name",
+        )
         if isinstance(found, Fatal):
             return self._give_up(machine, found)
         zfd = Zfd(tty=metadata.tty)

@@ -62,9 +62,12 @@ class Ready:
     user: str
 
 
-def check(root: Path, metadata: DockerMetadata) -> Ready | Fatal:
-    """User, working directory, command: whatever is wrong first."""
-    user = _user(root, metadata.user)
+def check(root: Path, metadata: DockerMetadata, *, by_name: bool = False) -> Ready | Fatal:
+    """User, working directory, command: whatever is wrong first.
+
+    Public sources disagree about numbers of users and groups: looked up as such, or (`by_name`) as names.
+    """
+    user = (_user_by_name if by_name else _user)(root, metadata.user)
     if isinstance(user, Fatal):
         return user
     workdir = metadata.workdir or "/"
@@ -108,6 +111,37 @@ def _user(root: Path, wanted: str) -> str | Fatal:
         return ""
     identify(wanted, (), passwd, group)
     return wanted
+
+
+def _user_by_name(root: Path, wanted: str) -> str | Fatal:
+    """The reading where a number that is not 0 needs an entry of that name, and is left out without."""
+    if not wanted:
+        return ""
+    name, _, group_name = wanted.partition(":")
+    found = _id_by_name(root, "/etc/passwd", name)
+    if found is None:
+        return "" if _strtoll(name) else Fatal(Code.UID_NAN, f"UID is not a number: {name}")
+    uid, gid = found[2], found[3]
+    if group_name:
+        entry = _id_by_name(root, "/etc/group", group_name)
+        if entry is None and not _strtoll(group_name):
+            return Fatal(Code.GID_NAN, f"GID is not a number: {group_name}")
+        gid = entry[2] if entry else "0"
+    return f"{uid}:{gid}"
+
+
+def _id_by_name(root: Path, path: str, name: str) -> list[str] | None:
+    content = (read_in_root(root, path, _LIMIT) or b"").decode("utf-8", "surrogateescape")
+    lines = [line.split(":") for line in content.splitlines()]
+    # Of 0 both readings find the entry of the number.
+    is_zero = name.isdigit() and int(name) == 0
+    return next(
+        (e for e in lines if len(e) > 3 and (e[2] == "0" if is_zero else e[0] == name)), None
+    )
+
+
+def _strtoll(text: str) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 def _command(root: Path, command: str, workdir: str, env: Sequence[str]) -> Fatal | None:

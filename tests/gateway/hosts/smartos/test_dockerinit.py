@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from gateway.hosts.smartos.dockerinit import CREATE_PREFIX, fatal, message, start_failure
+from gateway.hosts.smartos.dockerinit import (
+    CREATE_PREFIX,
+    fatal,
+    hold_start,
+    message,
+    start_failure,
+)
 from gateway.hosts.smartos.local import LocalGlobalZone
+from tests.contract.test_global_zone import read_until
 
+HOLD = """
+import fcntl, os, pathlib, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+pathlib.Path(sys.argv[2]).write_text('{"customer_metadata": {"theirs": "1"}}')
+os.unlink(sys.argv[1])
+"""
 STAMP = "2026-01-01T00:00:00.000Z "
 
 
@@ -52,6 +71,36 @@ async def test_a_failed_start_has_dockerds_code_and_words(
         assert failed == (shown, words)
     else:
         assert failed == (shown, f"{CREATE_PREFIX}{words}: unknown")
+
+
+async def test_a_wait_is_noted_under_vmadms_lock(gz: LocalGlobalZone, tmp_path: Path) -> None:
+    zonepath = tmp_path / "zones/1f1b6d3e"
+    (zonepath / "config").mkdir(parents=True)
+    (tmp_path / "var/run").mkdir(parents=True)
+    metadata = zonepath / "config/metadata.json"
+    metadata.write_text("{}")
+    holder = await gz.spawn(
+        [
+            sys.executable,
+            "-c",
+            HOLD,
+            f"{tmp_path}/var/run/vm.1f1b6d3e.config.lockfile",
+            str(metadata),
+        ],
+        stdin=True,
+    )
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        await read_until(holder, b"held\n")
+        work = group.create_task(hold_start(gz, str(zonepath), 12345))
+        await asyncio.wait([work], timeout=0.2)
+        assert not work.done()
+        await holder.close_input()  # it writes, and takes the file away as it lets go
+        await work
+    await holder.close()
+    assert json.loads(metadata.read_text()) == {
+        "customer_metadata": {"theirs": "1"},
+        "internal_metadata": {"docker:wait_for_attach": "12345"},
+    }
 
 
 async def test_an_abort_is_signal_6(gz: LocalGlobalZone, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def test_a_machine_that_is_no_smartos_is_named(
     settings = Settings(
         backend="smartos", data_root=short_dir, smartos=SmartOSSettings(root=str(short_dir))
     )
-    assert "local is no global zone of SmartOS: sysinfo" in await _refused(settings)
+    assert "this is no SmartOS machine: sysinfo is not there" in await _refused(settings)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dockerapi.errors import InvalidParameter, NotSupported, Unavailable
 from dockerapi.framing import StreamId
 from gateway.hosts.command import run
-from gateway.hosts.smartos import sshlink
+from gateway.hosts.smartos import sshfiles, sshlink
 from gateway.hosts.smartos.ssh import SSHGlobalZone
 from gateway.hosts.smartos.sshsession import command_line
 from gateway.settings import SmartOSSettings
@@ -407,3 +407,26 @@ def test_a_command_line_is_one_word_to_the_far_shell() -> None:
     words = shlex.split(command_line(["a", "b c"], path="/x", env={}))
     assert words[:3] == ["exec", "/bin/sh", "-c"]
     assert words[4:] == ["sh", "a", "b c"]
+
+
+async def test_a_fifo_that_takes_a_files_place_blocks_nobody(
+    gz: SSHGlobalZone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshfiles, "_check_regular", lambda found, path: None)  # it was a file then
+    monkeypatch.setattr(sshfiles, "_REGULAR_TIMEOUT_S", 1.0)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_bytes(b"text")
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+        stuck = group.create_task(_unavailable(gz, str(tmp_path / "fifo")))
+        for _ in range(5):
+            assert await gz.read(str(tmp_path / "file")) == b"text"
+        await stuck
+        assert await gz.read(str(tmp_path / "file"), regular_only=True) == b"text"
+    # Its writer has come: the far side's program goes on to its end.
+    writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+    os.close(writer)
+
+
+async def _unavailable(gz: SSHGlobalZone, path: str) -> None:
+    with pytest.raises(Unavailable, match="cannot be read"):
+        await gz.read(path, regular_only=True)

@@ -508,6 +508,16 @@ async def test_a_number_that_the_image_does_not_know_is_not_root(bench: Bench) -
     assert (code, out) == (0, b"1234\n4321\n")
 
 
+async def test_a_number_is_not_root_where_a_mount_hides_its_entry(
+    bench: Bench, tmp_path: Path
+) -> None:
+    over = [Filesystem(source=str(tmp_path), target="/etc")]
+    zone = await bench.create("id", "-u", user="1234", filesystems=over)
+    with pytest.raises(InvalidParameter, match="mounted over the container's /etc/passwd"):
+        await bench.zones.start(zone.uuid)
+    assert not bench.zones.get(zone.uuid).is_running
+
+
 async def test_the_root_has_a_size(bench: Bench) -> None:
     zone = await bench.create("true")
     assert await bench.zones.root_size(zone.uuid) >= 0
