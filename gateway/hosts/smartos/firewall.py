@@ -3,7 +3,11 @@
 A zone with `firewall_enabled` lets nobody in until a rule says so.  Two kinds of rules are ours:
 
     FROM tag "zonegate:network:ID" TO tag "zonegate:network:ID" ALLOW tcp PORT all     members of a network
-    FROM any TO vm UUID ALLOW tcp (PORT 80 AND PORT 443)                               published ports
+    FROM any TO vm UUID ALLOW tcp (PORT 80 AND PORT 443)                               ports published everywhere
+    FROM (ip A OR ip B) TO vm UUID ALLOW tcp PORT 80                                   ports published at one address
+
+Who published at 127.0.0.1, or at another address of the gateway, asked for that address alone: nobody but the
+gateway's proxy gets to the zone, from the addresses that its connections come from.
 
 One rule has one protocol, so a network has three.  fwadm turns tags into the addresses of the zones that carry
 them and follows the tags as they change; a list of zones would end at 24 targets.  A rule's uuid comes from its
@@ -13,12 +17,13 @@ text: adding it twice is adding it once, and what an earlier life of the gateway
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import uuid as uuids
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from typing import TypeVar
 
 from dockerapi.errors import CommandFailed
 from gateway.hosts.smartos.globalzone import GlobalZone
@@ -26,10 +31,11 @@ from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _TIMEOUT_S = 120.0
-_MAX_PORTS = 8
-"""fwadm refuses a rule with more."""
+_MAX_PORTS, _MAX_TARGETS = 8, 24
+"""fwadm refuses a rule with more; targets are those of one side."""
 _OWNER = "00000000-0000-0000-0000-000000000000"
 """What vmadm gives a zone without an owner.  With it a rule touches no other owner's zones."""
 _NAMESPACE = uuids.UUID("8c3b6d0c-3f5e-5d0e-9d7a-6a1f0f7a9b52")
@@ -71,17 +77,50 @@ def network_rules(instance: str, network_uuid: str) -> tuple[Rule, ...]:
     )
 
 
-def port_rules(instance: str, zone: ZoneUUID, ports: Sequence[PublishedPort]) -> tuple[Rule, ...]:
-    """Everybody reaches a zone's published ports: by the gateway's proxy, or at the zone's own address."""
+def is_everywhere(port: PublishedPort) -> bool:
+    """Whether it is published at every address of the gateway, not at a particular one."""
+    return not port.host_ip or ip_address(port.host_ip).is_unspecified
+
+
+def port_rules(
+    instance: str,
+    zone: ZoneUUID,
+    ports: Sequence[PublishedPort],
+    relays: Iterable[IPv4Address],
+) -> tuple[Rule, ...]:
+    """Published everywhere: everybody reaches it, at the zone's own address as well.  Else only the `relays`.
+
+    `relays`: where connections of the gateway's proxy come from.
+    """
     rules: list[Rule] = []
     for protocol in ("tcp", "udp"):
-        numbers = sorted({port.zone_port for port in ports if port.protocol == protocol})
-        for start in range(0, len(numbers), _MAX_PORTS):
-            some = [f"PORT {number}" for number in numbers[start : start + _MAX_PORTS]]
-            listed = some[0] if len(some) == 1 else f"({' AND '.join(some)})"
-            text = f"FROM any TO vm {zone} ALLOW {protocol} {listed}"
-            rules.append(rule(instance, text, f"zonegate: ports of {zone}"))
+        some = [port for port in ports if port.protocol == protocol]
+        everybodys = {port.zone_port for port in some if is_everywhere(port)}
+        relayed = {port.zone_port for port in some} - everybodys
+        sides = [("any", everybodys), *((side, relayed) for side in _sides(relays))]
+        for side, numbers in sides:
+            for listed in _listed(numbers):
+                text = f"FROM {side} TO vm {zone} ALLOW {protocol} {listed}"
+                rules.append(rule(instance, text, f"zonegate: ports of {zone}"))
     return tuple(rules)
+
+
+def _sides(addresses: Iterable[IPv4Address]) -> Iterator[str]:
+    """As sources of a rule, in fwadm's order."""
+    for some in _parts(sorted({f"ip {address}" for address in addresses}), _MAX_TARGETS):
+        yield some[0] if len(some) == 1 else f"({' OR '.join(some)})"
+
+
+def _listed(numbers: Iterable[int]) -> Iterator[str]:
+    """As ports of a rule."""
+    for some in _parts(sorted(numbers), _MAX_PORTS):
+        words = [f"PORT {number}" for number in some]
+        yield words[0] if len(words) == 1 else f"({' AND '.join(words)})"
+
+
+def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(whole), size):
+        yield whole[start : start + size]
 
 
 def payload(instance: str, rules: Iterable[Rule]) -> bytes:
@@ -116,7 +155,9 @@ class Firewall:
     def __init__(self, gz: GlobalZone, instance: str) -> None:
         self._gz = gz
         self._instance = instance
-        self._there: set[str] = set()
+        self._there: dict[str, str] = {}
+        """Texts of the rules, by uuid."""
+        self._is_sure = True
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
@@ -127,50 +168,71 @@ class Firewall:
     async def ensure(self, rules: Sequence[Rule]) -> None:
         """They hold on return.  CommandFailed with fwadm's words."""
         async with self._lock:
-            missing = [one for one in rules if one.uuid not in self._there]
+            there = await self._known()
+            missing = [one for one in rules if one.uuid not in there]
             if missing:
-                try:
-                    await self._run("add", stdin=payload(self._instance, missing))
-                except CommandFailed:
-                    # It may have added some, and be killed for taking too long.
-                    with contextlib.suppress(CommandFailed):
-                        self._there = await self._list()
-                    raise
-                self._there.update(one.uuid for one in missing)
+                # It may add some and fail, or be killed for taking too long.
+                self._is_sure = False
+                await self._run("add", stdin=payload(self._instance, missing))
+                there.update((one.uuid, one.text) for one in missing)
+                self._is_sure = True
 
     async def remove(self, rules: Iterable[Rule]) -> None:
         """They are gone on return; those that were not there do not matter."""
-        await self._remove({one.uuid for one in rules})
+        uuids = {one.uuid for one in rules}
+        async with self._lock:
+            await self._remove(uuids & (await self._known()).keys())
+
+    async def remove_of(self, zone: ZoneUUID) -> None:
+        """Nobody gets in by rules of ours that name the zone, whichever addresses they were made for."""
+        async with self._lock:
+            await self._remove(_naming(zone, await self._known()))
 
     async def retain(self, rules: Iterable[Rule]) -> None:
         """All other rules of this instance go: of zones and networks that are no more."""
-        stale = self._there - {one.uuid for one in rules}
-        if stale:
-            log.info("%d firewall rules of zones that are gone or stopped are removed", len(stale))
-            await self._remove(stale)
-
-    async def _remove(self, found: set[str]) -> None:
+        wanted = {one.uuid for one in rules}
         async with self._lock:
-            gone = found & self._there
-            if not gone:
-                return
-            try:
-                await self._run("delete", *sorted(gone))
-            except CommandFailed:
-                # One that somebody else deleted fails them all.
-                left = gone & await self._list()
-                if left == gone:
-                    raise
-                if left:
-                    await self._run("delete", *sorted(left))
-            self._there -= gone
+            stale = (await self._known()).keys() - wanted
+            if stale:
+                log.info("%d firewall rules that nobody needs any more are removed", len(stale))
+                await self._remove(stale)
 
-    async def _list(self) -> set[str]:
-        text = await self._run("list", "-j", "-o", "uuid,created_by")
+    async def _remove(self, gone: set[str]) -> None:
+        if not gone:
+            return
+        there, self._is_sure = self._there, False
+        try:
+            await self._run("delete", *sorted(gone))
+        except CommandFailed:
+            # One that somebody else deleted fails them all.
+            left = gone & (await self._list()).keys()
+            if left == gone:
+                raise
+            if left:
+                await self._run("delete", *sorted(left))
+        self._there = {uuid: text for uuid, text in there.items() if uuid not in gone}
+        self._is_sure = True
+
+    async def _known(self) -> dict[str, str]:
+        """Asked again after something went wrong."""
+        if not self._is_sure:
+            self._there = await self._list()
+            self._is_sure = True
+        return self._there
+
+    async def _list(self) -> dict[str, str]:
+        text = await self._run("list", "-j", "-o", "uuid,created_by,rule")
         creator = _creator(self._instance)
         return {
-            one["uuid"] for one in json.loads(text or b"[]") if one.get("created_by") == creator
+            one["uuid"]: one.get("rule", "")
+            for one in json.loads(text or b"[]")
+            if one.get("created_by") == creator
         }
 
     async def _run(self, *arguments: str, stdin: bytes = b"") -> bytes:
         return await self._gz.run(["fwadm", *arguments], timeout_s=_TIMEOUT_S, stdin=stdin)
+
+
+def _naming(zone: ZoneUUID, rules: Mapping[str, str]) -> set[str]:
+    """UUIDs of rules, given by their texts, to one zone."""
+    return {uuid for uuid, text in rules.items() if f" TO vm {zone} " in text}

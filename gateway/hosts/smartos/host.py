@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from gateway.hosts.smartos import facts, leftovers
@@ -77,29 +78,28 @@ class SmartOSHost:
             gz, zpool=zpool, root=settings.smartos.root, instance=settings.name, spool=spool
         )
         volumes = await ZFSVolumes.open(gz, zpool=zpool, instance=settings.name)
-        networks = await SmartOSNetworks.open(gz, settings)
-        notes = await asyncio.to_thread(Notes, settings.data_root / "zones")
         root = settings.smartos.root
-        register = Register(gz, name=settings.name, notes=notes, group=group, root=root)
-        register.foreign = lambda vm: networks.learn_foreign(vm["uuid"], vm.get("nics") or ())
-        register.foreign_gone = networks.forget_foreign
-        zones = SmartOSZones(
-            gz,
-            register,
-            datasets=datasets,
-            networks=networks,
-            volumes=volumes,
-            group=group,
-            zpool=zpool,
-            root=root,
-        )
-        try:
+        async with AsyncExitStack() as opened:
+            networks = await SmartOSNetworks.open(gz, settings)
+            opened.push_async_callback(networks.close)
+            notes = await asyncio.to_thread(Notes, settings.data_root / "zones")
+            register = Register(gz, name=settings.name, notes=notes, group=group, root=root)
+            register.foreign = lambda vm: networks.learn_foreign(vm["uuid"], vm.get("nics") or ())
+            register.foreign_gone = networks.forget_foreign
+            zones = SmartOSZones(
+                gz,
+                register,
+                datasets=datasets,
+                networks=networks,
+                volumes=volumes,
+                group=group,
+                zpool=zpool,
+                root=root,
+            )
+            opened.push_async_callback(zones.close)
             await zones.open()
             await leftovers.end(gz, {str(zone.uuid) for zone in zones.list()})
-        except BaseException:
-            await zones.close()
-            await networks.close()
-            raise
+            opened.pop_all()
         return cls(
             gz,
             known,

@@ -104,6 +104,7 @@ class SmartOSNetworks:
             self._firewall,
             PublishedPorts(folder / "ports.json"),
             self._closed_off,
+            self._own_addresses,
         )
         self._foreign: dict[str, tuple[IPv4Address, ...]] = {}
         self._own: tuple[IPv4Interface, ...] = ()
@@ -119,10 +120,14 @@ class SmartOSNetworks:
         """
         check(settings.smartos)
         self = cls(gz, settings)
-        self._lay_out()
-        await self._look_around()
-        self._problems += await self._stubs.sweep()
-        self._show()
+        try:
+            self._lay_out()
+            await self._look_around()
+            self._problems += await self._stubs.sweep()
+            self._show()
+        except BaseException:
+            await self.close()
+            raise
         for problem in self._problems:
             log.warning("%s", problem)
         return self
@@ -162,6 +167,11 @@ class SmartOSNetworks:
         found = (await self._egress.addresses()).values()
         self._own = tuple(one for one in found if not one.ip.is_loopback)
         self._reserve_others()
+
+    async def _own_addresses(self) -> Sequence[IPv4Interface]:
+        """As they are now: they may come by DHCP, and with new networks."""
+        await self._reserve_own()
+        return self._own
 
     async def _find_tag(self) -> None:
         tag = self._settings.nic_tag.partition("/")[0]

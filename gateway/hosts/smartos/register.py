@@ -76,6 +76,7 @@ class Register:
         self.foreign: Callable[[VM], None] = lambda _: None
         self.vanished: Callable[[Resident], None] = lambda _: None
         self.foreign_gone: Callable[[str], None] = lambda _: None
+        self.resynced: Callable[[], None] = lambda: None
         self.half_made: Callable[[ZoneUUID], None] = lambda _: None
 
     # -- what is known -----------------------------------------------------------------------------
@@ -200,6 +201,7 @@ class Register:
             self._vanished(uuid)
         for vm in sorted(vms, key=lambda vm: str(vm.get("create_timestamp") or "")):
             self.observe(vm, now_ns)
+        self.resynced()
 
     # -- observing ---------------------------------------------------------------------------------
 

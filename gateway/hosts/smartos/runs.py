@@ -60,9 +60,12 @@ class Runs:
         self._gz = gz
         self._register = register
         self._networks = networks
+        self._left: dict[ZoneUUID, Resident] = {}
+        """Zones that are down, whose rules or ports may still be there."""
         register.started = self._seen_started
         register.stopped = self._seen_stopped
         register.vanished = lambda resident: register.later(self.let_go(resident))
+        register.resynced = self._unwire_left
 
     # -- start -------------------------------------------------------------------------------------
 
@@ -164,8 +167,9 @@ class Runs:
     async def _wire(self, resident: Resident) -> None:
         """Rules and published ports, before it runs: a port that is taken must not let anything run."""
         async with resident.wiring:
-            if resident.is_wired:
+            if resident.is_wired or resident.zone.uuid in self._left:
                 await self._networks.disconnect(resident.zone.uuid)
+            self._left.pop(resident.zone.uuid, None)
             resident.is_wired = True
             ports = await self._networks.connect(resident.latest)
             if ports:
@@ -174,11 +178,18 @@ class Runs:
 
     async def _unwire(self, resident: Resident) -> None:
         async with resident.wiring:
-            if resident.is_wired and (
+            uuid = resident.zone.uuid
+            if (resident.is_wired or uuid in self._left) and (
                 resident.vanished or not (resident.starting or resident.is_up)
             ):
-                resident.is_wired = False
-                await self._networks.disconnect(resident.zone.uuid)
+                resident.is_wired, self._left[uuid] = False, resident
+                await self._networks.disconnect(uuid)
+                del self._left[uuid]
+
+    def _unwire_left(self) -> None:
+        """Again, when the machine is heard of: what was lost with a connection is not to wait for the next start."""
+        for resident in self._left.values():
+            self._register.later(self._unwire(resident))
 
     async def let_go(self, resident: Resident) -> None:
         """The zone is gone: whoever is attached, its rules, ports and addresses go too."""

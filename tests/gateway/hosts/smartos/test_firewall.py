@@ -28,24 +28,59 @@ from tests.fakes.globalzone.programs import fwadm
 
 NETWORK = "11111111-2222-3333-4444-555555555555"
 ZONE = ZoneUUID("99999999-8888-7777-6666-555555555555")
+RELAY = IPv4Address("10.0.0.2")
 
 
 def tcp(*numbers: int) -> list[PublishedPort]:
     return [PublishedPort(zone_port=number, host_port=number) for number in numbers]
 
 
-def test_published_ports_are_let_in_from_everywhere() -> None:
+@pytest.mark.parametrize("host_ip", ["", "0.0.0.0", "::"])
+def test_ports_published_everywhere_are_let_in_from_everywhere(host_ip: str) -> None:
     ports = [*tcp(443, 80, 80), PublishedPort(protocol="udp", zone_port=53, host_port=53)]
-    assert [rule.text for rule in port_rules("zonegate", ZONE, ports)] == [
+    ports = [port.model_copy(update={"host_ip": host_ip}) for port in ports]
+    assert [rule.text for rule in port_rules("zonegate", ZONE, ports, [RELAY])] == [
         f"FROM any TO vm {ZONE} ALLOW tcp (PORT 80 AND PORT 443)",
         f"FROM any TO vm {ZONE} ALLOW udp PORT 53",
     ]
-    assert port_rules("zonegate", ZONE, []) == ()
+    assert port_rules("zonegate", ZONE, [], [RELAY]) == ()
+
+
+@pytest.mark.parametrize("host_ip", ["127.0.0.1", "::1", "192.0.2.7"])
+def test_a_port_published_at_one_address_lets_in_the_proxy_alone(host_ip: str) -> None:
+    ports = [PublishedPort(zone_port=80, host_ip=host_ip, host_port=8080)]
+    (rule,) = port_rules("z", ZONE, ports, [IPv4Address("10.0.0.3"), RELAY])
+    assert rule.text == f"FROM (ip 10.0.0.2 OR ip 10.0.0.3) TO vm {ZONE} ALLOW tcp PORT 80"
+    (single,) = port_rules("z", ZONE, ports, [RELAY])
+    assert single.text == f"FROM ip 10.0.0.2 TO vm {ZONE} ALLOW tcp PORT 80"
+    for text in (rule.text, single.text):
+        parsed = fwrules.parse(text)
+        assert parsed.text() == text
+        assert parsed.lets_in({"uuid": ZONE}, RELAY, "tcp", 80, [])
+        assert not parsed.lets_in({"uuid": ZONE}, IPv4Address("192.0.2.1"), "tcp", 80, [])
+    assert port_rules("z", ZONE, ports, []) == (), "nobody, if the proxy is nowhere"
+
+
+def test_a_port_published_at_one_address_and_everywhere_is_open() -> None:
+    ports = [*tcp(80), PublishedPort(zone_port=80, host_ip="127.0.0.1", host_port=8080)]
+    (rule,) = port_rules("z", ZONE, ports, [RELAY])
+    assert rule.text == f"FROM any TO vm {ZONE} ALLOW tcp PORT 80"
+
+
+@given(
+    st.sets(st.ip_addresses(v=4), min_size=1, max_size=60), st.sets(st.integers(1, 99), max_size=20)
+)
+def test_any_number_of_relays_is_let_in(relays: set[IPv4Address], numbers: set[int]) -> None:
+    ports = [PublishedPort(zone_port=n, host_ip="127.0.0.1", host_port=n) for n in numbers]
+    rules = [fwrules.parse(rule.text) for rule in port_rules("z", ZONE, ports, relays)]
+    for relay in relays:
+        for number in numbers:
+            assert any(r.lets_in({"uuid": ZONE}, relay, "tcp", number, []) for r in rules)
 
 
 @given(st.sets(st.integers(1, 65535), max_size=40))
 def test_any_number_of_ports_is_let_in_and_no_other(numbers: set[int]) -> None:
-    rules = [fwrules.parse(rule.text) for rule in port_rules("z", ZONE, tcp(*numbers))]
+    rules = [fwrules.parse(rule.text) for rule in port_rules("z", ZONE, tcp(*numbers), [])]
     vm = {"uuid": ZONE}
 
     def passes(port: int) -> bool:
@@ -56,13 +91,13 @@ def test_any_number_of_ports_is_let_in_and_no_other(numbers: set[int]) -> None:
 
 
 def test_a_rule_has_the_same_uuid_in_every_life_and_another_in_every_instance() -> None:
-    assert port_rules("a", ZONE, tcp(80)) == port_rules("a", ZONE, tcp(80))
-    uuids = {port_rules(name, ZONE, tcp(port))[0].uuid for name in "ab" for port in (80, 81)}
+    assert port_rules("a", ZONE, tcp(80), []) == port_rules("a", ZONE, tcp(80), [])
+    uuids = {port_rules(name, ZONE, tcp(port), [])[0].uuid for name in "ab" for port in (80, 81)}
     assert len(uuids) == 4
 
 
 def test_rules_are_in_fwadms_normal_form_so_that_what_it_lists_is_what_was_said() -> None:
-    for rule in (*network_rules("a", NETWORK), *port_rules("a", ZONE, tcp(80, 443))):
+    for rule in (*network_rules("a", NETWORK), *port_rules("a", ZONE, tcp(80, 443), [])):
         assert fwrules.parse(rule.text).text() == rule.text
         assert len(rule.description) < 255
 

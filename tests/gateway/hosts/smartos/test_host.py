@@ -12,6 +12,7 @@ import pytest
 from dockerapi.errors import APIError
 from gateway.hosts.smartos import events, facts
 from gateway.hosts.smartos.host import SmartOSHost
+from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.settings import Settings, SmartOSSettings
 from tests.contract.conftest import global_zone, smartos_settings  # noqa: F401 (fixtures)
 from tests.fakes.globalzone.process import FakeGZ
@@ -109,6 +110,29 @@ async def test_a_closed_host_leaves_no_process_of_its_own(
         host = await SmartOSHost.open(smartos_settings, group)
         assert len(_children()) == 1
         await host.close()
+    assert not _children()
+
+
+@pytest.mark.root
+async def test_a_host_that_cannot_keep_notes_lets_go_of_its_networks(
+    smartos_settings: Settings,  # noqa: F811
+    machine: FakeGZ,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[SmartOSNetworks] = []
+    close = SmartOSNetworks.close
+
+    async def seen(self: SmartOSNetworks) -> None:
+        await close(self)
+        closed.append(self)
+
+    monkeypatch.setattr(SmartOSNetworks, "close", seen)
+    smartos_settings.data_root.mkdir(parents=True, exist_ok=True)
+    (smartos_settings.data_root / "zones").write_text("no folder")
+    async with asyncio.TaskGroup() as group:
+        with pytest.raises(FileExistsError):
+            await SmartOSHost.open(smartos_settings, group)
+    assert len(closed) == 1
     assert not _children()
 
 

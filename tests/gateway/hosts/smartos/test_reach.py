@@ -9,6 +9,7 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from dockerapi.errors import APIError, CommandFailed, NotSupported
 from gateway.hosts.smartos import firewall
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.network import SmartOSNetworks
+from gateway.hosts.smartos.reach import relays
 from gateway.settings import AddressPool, Settings
 from gateway.zones.host import NetworkRequest, Zone
 from gateway.zones.metadata import DockerMetadata, PublishedPort, Runtime, encode
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState
+from tests.fakes.globalzone import fwrules
 from tests.fakes.globalzone.process import FakeGZ, start
 from tests.fakes.globalzone.programs import fwadm
 
@@ -137,6 +140,18 @@ def rules(fake: FakeGZ, zone: Zone) -> list[str]:
     return [r["rule"] for r in fwadm.load(fake.root).values() if zone.uuid in r["rule"]]
 
 
+def sources(fake: FakeGZ, zone: Zone) -> set[str]:
+    """Who is let in by rules of the zone's own."""
+    return {target.value for rule in rules(fake, zone) for target in fwrules.parse(rule).sources}
+
+
+def by_hand(fake: FakeGZ, settings: Settings, zone: Zone, text: str) -> None:
+    """A rule of ours from another life of the gateway."""
+    rule = firewall.rule(settings.name, text, f"zonegate: ports of {zone.uuid}")
+    done = fake.run("fwadm", "add", stdin=firewall.payload(settings.name, [rule]).decode())
+    assert done.returncode == 0, done.stderr
+
+
 async def fetch(port: int, host: str = "127.0.0.1") -> bytes:
     """/name by HTTP; again while the server is not yet there."""
     async with asyncio.timeout(DEADLINE_S):
@@ -154,6 +169,7 @@ async def fetch(port: int, host: str = "127.0.0.1") -> bytes:
 
 
 HTTP = PublishedPort(zone_port=80)
+LOOPBACK = PublishedPort(zone_port=80, host_ip="127.0.0.1")
 
 
 async def test_a_server_in_a_zone_is_reached_by_its_published_port(
@@ -173,6 +189,53 @@ async def test_a_server_in_a_zone_is_reached_by_its_published_port(
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", taken[0].host_port)
     delete(fake, zone)
+
+
+async def test_a_port_published_on_loopback_opens_the_zone_to_the_proxy_alone(
+    networks: SmartOSNetworks, fake: FakeGZ
+) -> None:
+    zone = make_zone(fake, networks, LOOPBACK)
+    (taken,) = await networks.connect(zone)
+    zone = running(fake, zone)
+    assert await fetch(taken.host_port) == b"there\n"
+    assert sources(fake, zone) == {str(fake.subnet.network_address + 1)}
+    await networks.disconnect(zone.uuid)
+    assert rules(fake, zone) == []
+    delete(fake, zone)
+
+
+async def test_rules_go_although_the_addresses_they_were_made_for_are_others_now(
+    networks: SmartOSNetworks, fake: FakeGZ, gz: LocalGlobalZone, settings: Settings
+) -> None:
+    first, second = make_zone(fake, networks, LOOPBACK), make_zone(fake, networks, LOOPBACK)
+    for zone in (first, second):
+        by_hand(fake, settings, zone, f"FROM ip 192.0.2.9 TO vm {zone.uuid} ALLOW tcp PORT 80")
+    again = await SmartOSNetworks.open(gz, settings)
+    await again.connect(first)
+    first = running(fake, first)
+    await again.disconnect(first.uuid)
+    assert rules(fake, first) == []
+    await again.connect(first)
+    by_hand(fake, settings, first, f"FROM ip 192.0.2.9 TO vm {first.uuid} ALLOW tcp PORT 80")
+    await again.close()
+    last = await SmartOSNetworks.open(gz, settings)
+    await last.adopt([first, second])
+    assert sources(fake, first) == {str(fake.subnet.network_address + 1)}
+    assert rules(fake, second) == []
+    await last.disconnect(first.uuid)
+    await last.close()
+    delete(fake, first, second)
+
+
+def test_connections_come_from_the_global_zones_addresses_on_the_network() -> None:
+    subnet = IPv4Network("10.1.0.0/24")
+    near, far = IPv4Interface("10.1.0.2/24"), IPv4Interface("192.0.2.2/24")
+    loopback = IPv4Interface("127.0.0.1/8")
+    assert relays(subnet, None, [loopback, near, far]) == (near.ip,)
+    assert relays(subnet, None, [loopback, far]) == (far.ip,), "by a router: from any of its own"
+    assert relays(subnet, far.ip, [loopback, near, far]) == (near.ip, far.ip)
+    assert relays(subnet, IPv4Address("10.1.0.9"), []) == (IPv4Address("10.1.0.9"),)
+    assert relays(subnet, None, [loopback]) == ()
 
 
 async def test_ports_and_rules_are_the_same_after_a_restart_of_the_gateway(
@@ -301,9 +364,10 @@ async def test_over_ssh_a_zone_on_a_network_of_this_machines_is_reached_straight
     async with Remote() as remote:
         remote.calls = []
         networks = await SmartOSNetworks.open(remote, settings)
-        udp = PublishedPort(protocol="udp", zone_port=53)
+        udp = PublishedPort(protocol="udp", zone_port=53, host_ip="127.0.0.1")
         zone = make_zone(fake, networks, HTTP, udp)
         taken = await networks.connect(zone)
+        assert sources(fake, zone) == {"any", str(fake.subnet.network_address + 1)}
         zone = running(fake, zone)
         assert await fetch(taken[0].host_port) == b"there\n"
         assert remote.calls == []
@@ -320,8 +384,9 @@ async def test_over_ssh_a_zone_on_an_etherstub_is_reached_by_the_connection(
         remote.calls = []
         networks = await SmartOSNetworks.open(remote, settings)
         await networks.create("web")
-        zone = make_zone(fake, networks, HTTP, on=("web",))
+        zone = make_zone(fake, networks, LOOPBACK, on=("web",))
         (first, *_) = await networks.connect(zone)
+        assert sources(fake, zone) == {networks.get("web").gateway}
         reader, writer = await asyncio.open_connection("127.0.0.1", first.host_port)
         async with asyncio.timeout(DEADLINE_S):
             assert await reader.read() == b""

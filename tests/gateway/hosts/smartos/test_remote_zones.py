@@ -6,21 +6,26 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dockerapi.errors import APIError, CommandFailed, Unavailable
 from gateway.settings import Settings
-from gateway.zones.host import ZoneChange
+from gateway.zones.host import NetworkRequest, Zone, ZoneChange
+from gateway.zones.metadata import PublishedPort
+from gateway.zones.spec import ZoneUUID
 from tests.contract.conftest import (  # noqa: F401 (fixture)
     DEADLINE_S,
     Bench,
     global_zone,
     kept,
     opened,
+    zone_spec,
 )
 from tests.fakes import sshd
 from tests.fakes.globalzone.process import FakeGZ
+from tests.fakes.globalzone.programs import fwadm
 from tests.fakes.sshd import Sshd
 
 pytest.importorskip("asyncssh")
@@ -64,6 +69,17 @@ async def bench(remote_settings: Settings) -> AsyncIterator[Bench]:
         yield bench
 
 
+def rules_of(machine: FakeGZ, zone: Zone) -> list[str]:
+    """Firewall rules that name a zone."""
+    return [one["rule"] for one in fwadm.load(machine.root).values() if zone.uuid in one["rule"]]
+
+
+def orders(machine: FakeGZ) -> list[dict[str, Any]]:
+    """Faults on order."""
+    found: list[dict[str, Any]] = json.loads((machine.root / "faults.json").read_text())
+    return found
+
+
 async def test_a_zone_lives_its_life_over_ssh(bench: Bench) -> None:
     assert await bench.run("sh", "-c", "echo out; echo err >&2; exit 3") == (3, b"out\n", b"err\n")
     zone = await bench.start(*SLEEP)
@@ -85,6 +101,36 @@ async def test_a_lost_connection_loses_no_state(
     assert stopped.zone.exit_status == 7
     assert bench.zones.get(stays.uuid).is_running
     assert (await bench.exec(stays, "echo", "hello"))[1] == b"hello\n"
+
+
+async def test_rules_that_could_not_be_removed_go_when_the_machine_is_heard_of_again(
+    bench: Bench,
+    remote_settings: Settings,
+    server: Sshd,
+    global_zone: FakeGZ,  # noqa: F811
+) -> None:
+    port = PublishedPort(zone_port=80, host_ip="127.0.0.1")
+    spec = zone_spec(
+        *SLEEP,
+        instance=remote_settings.name,
+        kernel_version="4.10",
+        runtime={"published_ports": [port]},
+    )
+    nic = bench.host.networks.lease(ZoneUUID(spec.uuid), NetworkRequest("bridge"))
+    spec = spec.model_copy(update={"nics": (nic,), "firewall_enabled": True})
+    zone = await bench.zones.start((await bench.zones.create(spec)).uuid)
+    assert rules_of(global_zone, zone)
+    global_zone.fault("fwadm", "delete", stderr="cannot lock", times=1)
+    global_zone.run("vmadm", "stop", zone.uuid)
+    await bench.seen(ZoneChange.STOPPED, zone)
+    async with asyncio.timeout(DEADLINE_S):
+        while orders(global_zone)[0]["times"]:  # noqa: ASYNC110 (files of another process)
+            await asyncio.sleep(0.02)
+    assert rules_of(global_zone, zone)
+    server.drop()
+    async with asyncio.timeout(DEADLINE_S):
+        while rules_of(global_zone, zone):  # noqa: ASYNC110 (files of another process)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_machine_that_is_away_is_said_to_be_so_and_found_again(
