@@ -38,6 +38,7 @@ from tests.contract.conftest import (  # noqa: F401 (fixtures)
     smartos_settings,
     zone_spec,
 )
+from tests.fakes.globalzone import process
 from tests.fakes.globalzone.process import FakeGZ
 
 pytestmark = pytest.mark.root
@@ -506,6 +507,23 @@ async def test_a_bind_is_made_where_asked_for(bench: Bench, tmp_path: Path) -> N
 async def test_a_number_that_the_image_does_not_know_is_not_root(bench: Bench) -> None:
     code, out, _ = await bench.run("sh", "-c", "id -u; id -g", user="1234:4321")
     assert (code, out) == (0, b"1234\n4321\n")
+
+
+async def test_a_number_is_not_root_where_dockerinit_takes_it_for_a_name(
+    short_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("gz")
+    fake = await asyncio.to_thread(lambda: process.start(folder, accounts="name"))
+    try:
+        for name in ("PATH", "ZONEGATE_FAKE_GZ"):
+            monkeypatch.setenv(name, fake.environment[name])
+        settings = fake.settings(data_root=short_dir / "data", exec_root=short_dir / "run")
+        async with opened(settings) as bench:
+            for user in ("1234:4321", "33:1234"):
+                code, out, _ = await bench.run("sh", "-c", "echo $(id -u):$(id -g)", user=user)
+                assert (code, out.decode()) == (0, f"{user}\n")
+    finally:
+        await asyncio.to_thread(fake.stop)
 
 
 async def test_a_number_is_not_root_where_a_mount_hides_its_entry(
