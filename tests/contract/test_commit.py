@@ -33,6 +33,16 @@ rm /way; mkdir /way; echo z >/way/group; echo w >/way/new
 rm /linked; mv /added /moved; rm /pointing; mkdir /pointing; echo y >/pointing/in
 """
 
+NAMES = """
+mkdir /tools /sub /old; echo perl >/tools/perl; ln /tools/perl /tools/perl5; ln /tools/perl /zz
+echo one >/one; ln /one /two; ln /one /sub/three; echo other >/other; echo in >/old/in; ln /old/in /old/on
+"""
+RENAMED = """
+rm /one; rm /other; ln /sub/three /other; ln /etc/group /linked
+rm /tools/perl; echo new >>/tools/perl5; mv /old /newer
+mkdir /fresh; echo a >/fresh/a; ln /fresh/a /fresh/b; ln /fresh/a /c; rm /fresh/a; ln /c /d; echo b >>/d
+"""
+
 _LOG = "var/log/sdc-dockerinit.log"
 
 Tree = dict[str, tuple[object, ...]]
@@ -122,6 +132,16 @@ async def test_two_names_of_a_file_stay_one_file(bench: Bench, tmp_path: Path) -
     image = await committed(bench, zone, tmp_path, "3" * 64)
     code, out, _ = await bench.run("stat", "-c", "%h", "/one", "/two", image=image)
     assert (code, out) == (0, b"2\n2\n")
+
+
+async def test_every_name_of_a_file_is_kept(bench: Bench, tmp_path: Path) -> None:
+    first = await ended(bench, NAMES, IMAGE)
+    one = await committed(bench, first, tmp_path, "5" * 64)
+    second = await ended(bench, RENAMED, one)
+    expected = await tree(bench, second)
+    assert {"zz", "two", "sub/three", "other", "linked", "newer/on", "c", "d"} <= expected.keys()
+    two = await committed(bench, second, tmp_path, "6" * 64)
+    assert await tree(bench, await ended(bench, "true", two)) == expected
 
 
 @pytest.mark.linux_only("a zone there has no file capabilities")

@@ -226,6 +226,38 @@ async def test_the_changes_as_a_layer_have_whiteouts(bench: Bench) -> None:
     assert names(layer) == ["data", "data/.wh.kept", "new", "new/y"]
 
 
+@pytest.mark.parametrize("state", [running, ended])
+async def test_all_names_of_a_file_are_told(bench: Bench, state: object) -> None:
+    script = "echo x >/one; ln /one /two; mkdir /sub; ln /one /sub/three"
+    moved = "ln /etc/group /group; rm /etc/group; rm /data/kept; ln /etc/passwd /data/kept"
+    zone = await state(bench, f"{script}; {moved}")  # type: ignore[operator]
+    found = {change.path: change.kind for change in await bench.host.files.changes(zone.uuid)}
+    found.pop("/over", None)
+    assert found == {
+        "/data": ChangeKind.MODIFIED,
+        "/data/kept": ChangeKind.MODIFIED,
+        "/etc": ChangeKind.MODIFIED,
+        "/etc/group": ChangeKind.DELETED,
+        "/etc/passwd": ChangeKind.MODIFIED,
+        "/group": ChangeKind.ADDED,
+        "/one": ChangeKind.ADDED,
+        "/sub": ChangeKind.ADDED,
+        "/sub/three": ChangeKind.ADDED,
+        "/two": ChangeKind.ADDED,
+    }
+    layer = set(names(await gathered(await bench.host.files.layer(zone.uuid))))
+    kept = {path[1:] for path in found} - {"etc/group"}
+    assert layer - {"over"} == kept | {"etc/.wh.group"}
+
+
+async def test_what_lies_below_a_mount_is_not_gone(bench: Bench, tmp_path: Path) -> None:
+    bind = Filesystem(source=str(tmp_path), target="/data", options=("rw",))
+    zone = await running(bench, "echo x >/one; ln /one /two; echo y >/data/y", filesystems=(bind,))
+    found = {change.path: change.kind for change in await bench.host.files.changes(zone.uuid)}
+    assert found.pop("/over") is ChangeKind.ADDED
+    assert found == {"/one": ChangeKind.ADDED, "/two": ChangeKind.ADDED}
+
+
 async def test_links_of_a_running_zone_are_its_own_affair(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("the machine's")
     script = f"mkdir -p /was{tmp_path}; echo mine >/was{tmp_path}/secret; touch /gone"

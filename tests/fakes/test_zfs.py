@@ -133,14 +133,24 @@ def test_differences_are_told_with_escaped_names(zfs: ZFS, image: Path) -> None:
     (image / "file").write_text("newer")
     (image / "gone").unlink()
     (image / "a b\\\u20ac").mkdir()
-    assert zfs("diff", "-FH", "zones/image@final", "zones/zone").splitlines() == [
-        f"M\t/\t{image}/",
-        f"+\t/\t{image}/a\\040b\\134\\342\\202\\254",
-        f"M\tF\t{image}/file",
-        f"-\tF\t{image}/gone",
-    ]
+    assert sorted(zfs("diff", "-FH", "zones/image@final", "zones/zone").splitlines()) == sorted(
+        [
+            f"M\t/\t{image}/",
+            f"+\t/\t{image}/a\\040b\\134\\342\\202\\254",
+            f"M\tF\t{image}/file",
+            f"-\tF\t{image}/gone",
+        ]
+    )
     zfs("create", "zones/other")
     assert "Not an earlier snapshot" in zfs("diff", "zones/image@final", "zones/other")
+
+
+def test_of_a_file_with_several_names_one_is_told(zfs: ZFS, image: Path) -> None:
+    (image / "new").write_text("x")
+    (image / "other").hardlink_to(image / "new")
+    (image / "link").hardlink_to(image / "file")
+    lines = zfs("diff", "-H", "zones/image@final", "zones/zone").splitlines()
+    assert sorted(lines) == [f"+\t{image}/other", f"M\t{image}/", f"M\t{image}/file\t(+1)"]
 
 
 def test_a_renamed_dataset_takes_its_snapshots_and_clones_along(zfs: ZFS, image: Path) -> None:

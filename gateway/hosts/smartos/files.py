@@ -2,7 +2,7 @@
 
 cp       a script inside the zone, run by zlogin: its links are its own affair (filescript.py); a stopped
          zone is readied by `zoneadm mount` for as long as that takes, and held
-diff     zfs diff between the image's snapshot and the zone's dataset
+diff     zfs diff between the image's snapshot and the zone's dataset, completed by the names of both (treediff.py)
 export   the platform's gtar over the zone's root, from the global zone: it follows no link
 """
 
@@ -35,6 +35,7 @@ from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, No
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.filescript import PACK, SCRIPT
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
+from gateway.hosts.smartos.treediff import LIST, completed, joined, parse_diff, parse_trees
 from gateway.hosts.smartos.users import file_owner
 from gateway.hosts.smartos.zlogin import command_argv, native, su_seen
 from gateway.hosts.smartos.zones import SmartOSZones
@@ -62,11 +63,6 @@ _OURS = frozenset(
         "/var/svc/provisioning",
     ]
 )
-_MOUNTED = re.compile(r"/(native|proc|dev|system|sys)(/|$)")
-_DIFF_KINDS = {"+": ChangeKind.ADDED, "-": ChangeKind.DELETED, "M": ChangeKind.MODIFIED}
-# illumos escapes a byte as \\ooo, OpenZFS as \\0ooo.  Backslashes are escaped too: all that there are begin an escape.
-_THREE_DIGITS = re.compile(rb"\\([0-3][0-7]{2})")
-_FOUR_DIGITS = re.compile(rb"\\0([0-3][0-7]{2})")
 # What makes GNU tar end with 1: the archive is whole, and holds what the file was at that moment.
 _CHANGED_MEANWHILE = re.compile(r".*: (file changed as we read it|File removed before we read it)")
 
@@ -192,8 +188,8 @@ class SmartOSFiles:
     # --- the whole of it
 
     async def changes(self, uuid: ZoneUUID) -> Sequence[PathChange]:
-        """As zfs sees them: a renamed file is one that went and one that came."""
-        found = _joined(await self._differences(uuid))
+        """A renamed file is one that went and one that came."""
+        found = await self._differences(uuid)
         ours = _of_the_host(found)
         gone = {path for path, kind in found.items() if kind is ChangeKind.DELETED}
         return [
@@ -206,14 +202,24 @@ class SmartOSFiles:
     def _top(self, uuid: ZoneUUID) -> str:
         return f"{self._zones.zonepath(uuid)}/root"
 
-    async def _differences(self, uuid: ZoneUUID) -> list[tuple[str, ChangeKind]]:
+    async def _differences(self, uuid: ZoneUUID) -> dict[str, ChangeKind]:
         zone = self._zones.get(uuid)
         if not zone.spec.image_uuid:
             raise NotSupported(f"a {zone.spec.brand} zone is a machine: its files are on its disks")
         snapshot = f"{self._zpool}/{zone.spec.image_uuid}@final"
         argv = ("zfs", "diff", "-H", snapshot, f"{self._zpool}/{uuid}")
-        output = await self._gz.run(argv, timeout_s=_TIMEOUT_S)
-        return parse_diff(output, self._top(uuid))
+        top = self._top(uuid)
+        found = joined(parse_diff(await self._gz.run(argv, timeout_s=_TIMEOUT_S), top))
+        if _of_the_host(found) >= found.keys():
+            return found
+        # tar goes down by open folders and follows no link, whatever a running zone does meanwhile.
+        image = f"{posixpath.dirname(self._zones.zonepath(uuid))}/{zone.spec.image_uuid}/root"
+        output = await self._gz.run(
+            ("bash", "-c", LIST, "zonegate-list", image, top), timeout_s=_TIMEOUT_S
+        )
+        mounts = [filesystem.target for filesystem in zone.spec.filesystems]
+        before, after = await asyncio.to_thread(parse_trees, output)
+        return await asyncio.to_thread(completed, found, before, after, mounts)
 
     async def export(self, uuid: ZoneUUID) -> AsyncGenerator[bytes, None]:
         """The root without what is mounted in it."""
@@ -510,39 +516,6 @@ def _checked(raw: IO[bytes], spool: IO[bytes], owner: tuple[int, int] | None) ->
         raise APIError(f"Error processing tar file: {error}") from error
     spool.seek(0)
     return entries
-
-
-def parse_diff(output: bytes, root: str) -> list[tuple[str, ChangeKind]]:
-    """`zfs diff -H`: kind, path [, new path], by tabs; what is no plain byte is octal.  Paths of the zone.
-
-    Rows are in the order of zfs's own numbers: a file in another's place is told as - and as +, in either order.
-    """
-    found: list[tuple[str, ChangeKind]] = []
-    has_four = output.count(b"\\") == len(_FOUR_DIGITS.findall(output))
-    escape = _FOUR_DIGITS if has_four else _THREE_DIGITS
-
-    def add(raw: bytes, kind: ChangeKind) -> None:
-        plain = escape.sub(lambda match: bytes([int(match[1], 8)]), raw)
-        path = plain.decode(errors="surrogateescape").removesuffix("/")
-        if path.startswith(f"{root}/") and not _MOUNTED.match(path.removeprefix(root)):
-            found.append((path.removeprefix(root), kind))
-
-    for line in output.splitlines():
-        kind, *paths = line.split(b"\t")
-        if kind == b"R" and len(paths) == 2:
-            add(paths[0], ChangeKind.DELETED)
-            add(paths[1], ChangeKind.ADDED)
-        elif paths and kind.decode() in _DIFF_KINDS:
-            add(paths[0], _DIFF_KINDS[kind.decode()])
-    return found
-
-
-def _joined(rows: Iterable[tuple[str, ChangeKind]]) -> dict[str, ChangeKind]:
-    """One change a path: what went and came in the same place is modified."""
-    found: dict[str, ChangeKind] = {}
-    for path, kind in rows:
-        found[path] = kind if found.get(path, kind) is kind else ChangeKind.MODIFIED
-    return found
 
 
 def _of_the_host(found: Mapping[str, ChangeKind]) -> set[str]:

@@ -61,12 +61,13 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of `zfs diff`: `kind` + - M R, `type` the letter of -F, `renamed` the new path of an R."""
+    """One line of `zfs diff`: `kind` + - M R, `type` the letter of -F, `renamed` the new path of an R, `delta` of the link count."""
 
     kind: str
     type: str
     path: str
     renamed: str = ""
+    delta: int = 0
 
 
 class Pool:
@@ -210,7 +211,7 @@ class Pool:
         ]
 
     def changes(self, snapshot: str, name: str) -> list[Change]:
-        """As `diff`, with types; in the order of paths.  Blocks."""
+        """As `diff`, with types; in the order of object numbers.  Blocks."""
         before, now = self.get(snapshot), self.get(name)
         own = {now.origin, *(one.name for one in self.snapshots(name))}
         if snapshot not in own:
@@ -459,36 +460,103 @@ def _check_name(name: str, act: str) -> None:
 # --- differences
 
 
-def _compare(old: Path, new: Path) -> list[Change]:
-    before, after = _tree(old), _tree(new)
-    gone = {path for path in before if path not in after}
-    added = {path for path in after if path not in before}
-    changed = {path for path in after if path in before and before[path] != after[path]}
-    changed |= {above for path in gone | added if (above := path.rpartition("/")[0]) in after}
-    renamed = _renames(before, after, gone, added)
-    gone -= set(renamed)
-    added -= set(renamed.values())
-    here = str(new)
-    found = [Change("M", after[path][0], f"{here}/{path}") for path in changed - added]
-    found += [Change("-", before[path][0], f"{here}/{path}") for path in gone]
-    found += [Change("+", after[path][0], f"{here}/{path}") for path in added]
-    found += [
-        Change("R", after[to][0], f"{here}/{path}", f"{here}/{to}") for path, to in renamed.items()
-    ]
-    return sorted(found, key=lambda one: one.path)
+@dataclass(slots=True)
+class _Object:
+    """A file or folder: `name` is the one of its names that is told; `entry` is type, mode, owner, group, size, time."""
+
+    number: int
+    entry: _Entry
+    names: list[str]
+
+    @property
+    def name(self) -> str:
+        """The name that it got last, as far as an order of names can tell."""
+        return max(self.names)
 
 
 _Entry = tuple[str, int, int, int, int, int]
+_Objects = dict[int, _Object]
 
 
-def _tree(root: Path) -> dict[str, _Entry]:
-    """Path -> letter of its type, mode, owner, group, size, time; "" is the root."""
-    seen: dict[str, _Entry] = {"": _entry(os.lstat(root))}
+def _compare(old: Path, new: Path) -> list[Change]:
+    """Object by object, in the order of their numbers, one name of each, as zfs does."""
+    before, after = _objects(old), _objects(new)
+    here = str(new)
+    pairs = _pairs(before, after)
+    kept = {one.number for one in pairs.values()}
+    found = [
+        (number, Change("-", one.entry[0], f"{here}/{one.name}"))
+        for number, one in before.items()
+        if number not in kept
+    ]
+    entries = {(name, one.number) for one in before.values() for name in one.names}
+    entries ^= {
+        (name, pairs[number].number if number in pairs else -number)
+        for number, one in after.items()
+        for name in one.names
+    }
+    touched = {name.rpartition("/")[0] for name, _ in entries if name}
+    for number, now in after.items():
+        was = pairs.get(number)
+        change = _change(here, was, now, is_touched=touched.issuperset(now.names))
+        if change is not None:
+            found.append((number, change))
+    return [change for _, change in sorted(found, key=lambda one: one[0])]
+
+
+def _change(here: str, was: _Object | None, now: _Object, *, is_touched: bool) -> Change | None:
+    letter = now.entry[0]
+    if was is None:
+        return Change("+", letter, f"{here}/{now.name}")
+    if letter == "/":
+        is_same = was.entry == now.entry and not is_touched
+        return None if is_same else Change("M", letter, f"{here}/{now.name}")
+    delta = len(now.names) - len(was.names)
+    if delta:
+        name = was.name if delta > 0 else now.name
+        return Change("M", letter, f"{here}/{name}", delta=delta)
+    if was.name != now.name:
+        return Change("R", letter, f"{here}/{was.name}", f"{here}/{now.name}")
+    is_same = was.entry == now.entry and was.names == now.names
+    return None if is_same else Change("M", letter, f"{here}/{now.name}")
+
+
+def _pairs(before: _Objects, after: _Objects) -> _Objects:
+    """Number now -> the object as it was.
+
+    An overlay gives a file that it copies up, and a folder, another number at times: the one in its place is it then.
+    """
+    places = {name: one for one in before.values() for name in one.names}
+    pairs: _Objects = {}
+    for number, now in after.items():
+        same = before.get(number)
+        if same is not None and now.entry[0] == same.entry[0] != "/":
+            pairs[number] = same
+    taken = {one.number for one in pairs.values()}
+    for number, now in after.items():
+        place = places.get(now.name)
+        if number in pairs or place is None or place.entry[0] != now.entry[0]:
+            continue
+        if place.number not in taken:
+            pairs[number] = place
+            taken.add(place.number)
+    return pairs
+
+
+def _objects(root: Path) -> _Objects:
+    """By number; the name "" is the root."""
+    found: _Objects = {}
+
+    def add(name: str) -> None:
+        status = os.lstat(root / name)
+        one = found.setdefault(status.st_ino, _Object(status.st_ino, _entry(status), []))
+        one.names.append(name)
+
+    add("")
     for folder, folders, files in os.walk(root):
-        for name in [*folders, *files]:
-            path = f"{folder}/{name}"
-            seen[path[len(str(root)) + 1 :]] = _entry(os.lstat(path))
-    return seen
+        for name in sorted([*folders, *files]):
+            add(f"{folder}/{name}"[len(str(root)) + 1 :])
+    return found
 
 
 def _entry(found: os.stat_result) -> _Entry:
@@ -508,14 +576,6 @@ def _letter(mode: int) -> str:
         stat.S_IFSOCK: "=",
     }
     return letters.get(stat.S_IFMT(mode), "F")
-
-
-def _renames(
-    before: dict[str, _Entry], after: dict[str, _Entry], gone: set[str], added: set[str]
-) -> dict[str, str]:
-    """A file that is gone and one with all the same attributes that is new are one renamed file."""
-    known = {before[path]: path for path in gone if before[path][0] == "F" and before[path][4]}
-    return {known.pop(after[path]): path for path in sorted(added) if after[path] in known}
 
 
 def disk_usage(folder: Path) -> int:

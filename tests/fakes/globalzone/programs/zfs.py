@@ -222,6 +222,8 @@ async def _diff(pool: Pool, arguments: Sequence[str]) -> str:
             cells.append(change.type)
         paths = [_escaped(path) for path in (change.path, change.renamed) if path]
         cells += paths if "-H" in flags else [" -> ".join(paths)]
+        if change.delta:
+            cells.append(f"({change.delta:+d})")
         lines.append("\t".join(cells) + "\n")
     return "".join(lines)
 
