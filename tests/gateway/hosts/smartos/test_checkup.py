@@ -99,7 +99,7 @@ async def test_a_machine_that_is_no_smartos_is_told_so(
 ) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     settings = Settings(backend="smartos", data_root=tmp_path / "data")
-    assert any("no global zone of SmartOS" in text for text in fatal(await examine(settings)))
+    assert any("no SmartOS machine" in text for text in fatal(await examine(settings)))
 
 
 async def test_a_machine_that_cannot_be_reached_is_told_so(gz: FakeGZ) -> None:
