@@ -80,11 +80,12 @@ def test_a_user_may_ping(cli: CLI, image: str) -> None:
 
 
 def test_bash_has_job_control(cli: CLI, image: str) -> None:
-    with cli.terminal(f"run --rm -it -e 'PS1=> ' {image} bash --norc") as terminal:
+    with cli.terminal(f"run --rm -it --name jobs -e 'PS1=> ' {image} bash --norc") as terminal:
         terminal.until("> ")
         terminal.type("sleep 1000\n")
-        terminal.until("sleep 1000\r\n")
-        time.sleep(0.3)
+        end = time.monotonic() + 20
+        while "sleep 1000" not in cli("top jobs -o pid,args").stdout:
+            assert time.monotonic() < end, terminal.seen
         terminal.type(b"\x1a")
         terminal.until(r"\[1\]\+  Stopped")
         # disown: bash may not have noticed the end by the time of exit, and would stay for it.

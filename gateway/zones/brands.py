@@ -11,6 +11,7 @@ zvol            bhyve, or kvm (if asked for)       a machine: its own kernel on 
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -103,6 +104,7 @@ def choose(image_type: str, *, asked: str = "", required: str = "") -> Brand:
     )
 
 
+@functools.cache
 def refused(brand: str) -> frozenset[str]:
     """Properties of `ZoneSpec` that vmadm refuses for this brand."""
     others = _OF_OS_ZONES if brand in MACHINES else _OF_MACHINES

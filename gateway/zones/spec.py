@@ -135,7 +135,7 @@ class ZoneSpec(_Strict):
             self.__dict__["docker"] = True
         if self.docker:
             self.__dict__["restart_init"] = False
-        if wrong := sorted(brands.refused(self.brand) & self.payload().keys()):
+        if wrong := sorted(key for key in brands.refused(self.brand) if self._is_set(key)):
             raise ValueError(f"brand {self.brand} has no {', '.join(wrong)}")
         is_machine = self.brand in brands.MACHINES
         if not is_machine and not self.image_uuid:
@@ -145,6 +145,11 @@ class ZoneSpec(_Strict):
                 word = "needs a" if is_machine else "has no"
                 raise ValueError(f"a nic of brand {self.brand} {word} model")
         return self
+
+    def _is_set(self, key: str) -> bool:
+        """Whether the payload has it; asked at every creation, so without making the payload."""
+        value = getattr(self, key)
+        return value is not None and (key != "filesystems" or bool(value))
 
     @property
     def is_machine(self) -> bool:

@@ -20,6 +20,7 @@ from dockerapi.framing import Stdio, StreamId
 from gateway.hosts.linux.host import LinuxHost
 from gateway.hosts.smartos.host import SmartOSHost
 from gateway.settings import AddressPool, Settings
+from gateway.translate.security import DEFAULT_CAPABILITIES
 from gateway.zones.host import (
     AttachStreams,
     Host,
@@ -38,25 +39,6 @@ from tests.fakes.globalzone import process
 
 IMAGE = ImageUUID("00000000-0000-0000-0000-0000000000bb")
 APPLETS = ["sh", "cat", "echo", "sleep", "true", "false", "id", "env", "pwd", "ls", "stty", "kill", "trap", "test", "head", "wc", "mount", "touch", "mkdir", "grep", "dd", "tr", "seq", "yes", "ip", "ping", "wget", "nc", "hostname", "stat", "chown", "md5sum", "ps", "su"]  # fmt: skip
-CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FSETID",
-        "FOWNER",
-        "MKNOD",
-        "NET_RAW",
-        "SETGID",
-        "SETUID",
-        "SETFCAP",
-        "SETPCAP",
-        "NET_BIND_SERVICE",
-        "SYS_CHROOT",
-        "KILL",
-        "AUDIT_WRITE",
-    ]
-)
 DEADLINE_S = 20.0
 
 
@@ -99,7 +81,7 @@ def zone_spec(
 ) -> ZoneSpec:
     """What the engine would send for `docker create IMAGE ARGV`."""
     docker_id = secrets.token_hex(32)
-    acts = {"capabilities": CAPABILITIES} | (runtime or {})
+    acts = {"capabilities": DEFAULT_CAPABILITIES} | (runtime or {})
     values = {"id": docker_id, "cmd": argv, "workdir": "/", "runtime": Runtime(**acts)} | metadata
     return ZoneSpec(
         uuid=str(uuid.UUID(docker_id[:32])),

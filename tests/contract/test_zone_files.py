@@ -18,7 +18,7 @@ from gateway.zones.host import ChangeKind, Zone, ZoneChange
 from gateway.zones.spec import Filesystem
 from tests.contract.conftest import Bench, exists
 
-WORK = "mkdir -p /work/sub; echo hello >/work/file; ln -s /work/file /work/link; ln -s /work /way"
+WORK = "mkdir -p /made/sub; echo hello >/made/file; ln -s /made/file /made/link; ln -s /made /way"
 OUT = "ln -s / /out; ln -s ../../../../../.. /up"
 
 
@@ -80,15 +80,15 @@ async def running(bench: Bench, script: str, **values: object) -> Zone:
 async def test_a_path_is_described_and_read_in_either_state(bench: Bench, state: object) -> None:
     zone = await state(bench, WORK)  # type: ignore[operator]
     files = bench.host.files
-    status = await files.status(zone.uuid, "/work/file")
+    status = await files.status(zone.uuid, "/made/file")
     assert (status.name, status.size, stat.S_ISREG(status.mode)) == ("file", 6, True)
-    link = await files.status(zone.uuid, "/work/link")
+    link = await files.status(zone.uuid, "/made/link")
     assert stat.S_ISLNK(link.mode)
-    assert link.link_target == "/work/file"
+    assert link.link_target == "/made/file"
     assert (await files.status(zone.uuid, "/way/")).name == "way"
     assert names(await read(bench, zone, "/way/file")) == ["file"]
-    assert names(await read(bench, zone, "/work")) == ["work", "work/file", "work/link", "work/sub"]
-    assert names(await read(bench, zone, "/work/.")) == [".", "./file", "./link", "./sub"]
+    assert names(await read(bench, zone, "/made")) == ["made", "made/file", "made/link", "made/sub"]
+    assert names(await read(bench, zone, "/made/.")) == [".", "./file", "./link", "./sub"]
 
 
 async def test_what_is_not_there_is_told(bench: Bench) -> None:
@@ -130,9 +130,9 @@ async def test_a_tar_lands_in_a_zone_that_never_ran_and_is_there_when_it_runs(be
 
 async def test_a_running_zone_sees_what_is_written_into_it(bench: Bench) -> None:
     zone = await running(bench, WORK)
-    await write(bench, zone, "/work/sub", archive(new=b"fresh\n"))
-    assert (await bench.exec(zone, "cat", "/work/sub/new"))[1] == b"fresh\n"
-    _, out, _ = await bench.exec(zone, "stat", "-c", "%u:%g", "/work/sub/new")
+    await write(bench, zone, "/made/sub", archive(new=b"fresh\n"))
+    assert (await bench.exec(zone, "cat", "/made/sub/new"))[1] == b"fresh\n"
+    _, out, _ = await bench.exec(zone, "stat", "-c", "%u:%g", "/made/sub/new")
     assert out == b"7:8\n"
 
 
@@ -169,16 +169,16 @@ async def test_files_can_get_the_zones_own_user(bench: Bench) -> None:
 async def test_a_file_takes_a_folders_place_only_if_it_may(bench: Bench) -> None:
     zone = await ended(bench, WORK)
     with pytest.raises(APIError, match="cannot overwrite directory"):
-        await write(bench, zone, "/work", archive(sub=b"x"), no_overwrite_dir_non_dir=True)
+        await write(bench, zone, "/made", archive(sub=b"x"), no_overwrite_dir_non_dir=True)
     folder = tarfile.TarInfo("file")
     folder.type = tarfile.DIRTYPE
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as tar:
         tar.addfile(folder)
     with pytest.raises(APIError, match="cannot overwrite non-directory"):
-        await write(bench, zone, "/work", output.getvalue(), no_overwrite_dir_non_dir=True)
-    await write(bench, zone, "/work", archive(sub=b"x"))
-    assert stat.S_ISREG((await bench.host.files.status(zone.uuid, "/work/sub")).mode)
+        await write(bench, zone, "/made", output.getvalue(), no_overwrite_dir_non_dir=True)
+    await write(bench, zone, "/made", archive(sub=b"x"))
+    assert stat.S_ISREG((await bench.host.files.status(zone.uuid, "/made/sub")).mode)
 
 
 async def test_volumes_and_binds_are_part_of_the_zone(bench: Bench, tmp_path: Path) -> None:

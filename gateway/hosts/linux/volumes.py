@@ -10,19 +10,16 @@ import asyncio
 import errno
 import json
 import os
-import secrets
 import shutil
 import stat
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
-from dockerapi.errors import NotFound, NotSupported
+from dockerapi.errors import NotSupported
 from gateway.hosts import trees
 from gateway.hosts.linux.rooted import open_in_root
-from gateway.hosts.volumerules import ANONYMOUS_LABEL, check_name, check_options
+from gateway.hosts.volumes import LocalVolumes, check_options
 from gateway.zones.host import Volume
 
 _DATA = "_data"
@@ -30,69 +27,29 @@ _RECORD = "volume.json"
 _COPY_STEP = 1 << 30
 
 
-class LinuxVolumes:
+class LinuxVolumes(LocalVolumes):
     """Satisfies VolumeHost.  Loaded once; the folder is ours alone."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "volumes"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # what zones write is not for the machine's users
-        self._volumes = {volume.name: volume for volume in _load(self._folder)}
-        self._lock = asyncio.Lock()
+        super().__init__(_load(self._folder))
 
-    def list(self) -> Sequence[Volume]:
-        """From memory, oldest first."""
-        return list(self._volumes.values())
-
-    def get(self, name: str) -> Volume:
-        """NotFound(`get X: no such volume`)."""
-        volume = self._volumes.get(name)
-        if volume is None:
-            raise NotFound(f"get {name}: no such volume")
-        return volume
-
-    async def create(
-        self, name: str, *, labels: dict[str, str], options: dict[str, str], owner: str = ""
-    ) -> Volume:
-        """The existing one where the name is known; "" makes an anonymous one with a name of 64 hex.
-
-        InvalidParameter for a bad name or option, NotSupported for the options of `local` (mounts).
-        """
-        if not name:
-            name = secrets.token_hex(32)
-            labels = {ANONYMOUS_LABEL: "", **labels}
-        if name in self._volumes:
-            return self._volumes[name]
-        check_name(name)
+    def _check(self, name: str, options: dict[str, str]) -> None:
         _check_supported(options)
-        async with self._lock:
-            if name in self._volumes:
-                return self._volumes[name]
-            volume = Volume(
-                name=name,
-                mountpoint=str(self._folder / name / _DATA),
-                created_ns=time.time_ns(),
-                labels=dict(labels),
-                options=dict(options),
-                owner=owner,
-            )
-            await asyncio.to_thread(_make, self._folder / name, volume)
-            self._volumes[name] = volume
-            return volume
 
-    async def keep(self, name: str) -> None:
-        """It has no owner any more; NotFound if there is none."""
-        async with self._lock:
-            volume = replace(self.get(name), owner="")
-            await asyncio.to_thread(_record, self._folder / name, volume)
-            self._volumes[name] = volume
+    def _place(self, name: str) -> str:
+        return str(self._folder / name / _DATA)
 
-    async def remove(self, name: str) -> None:
-        """NotFound if there is none.  Whether it is in use is the engine's to know."""
-        async with self._lock:
-            self.get(name)
-            await asyncio.to_thread(_unmake, self._folder / name)
-            del self._volumes[name]
+    async def _make(self, volume: Volume) -> None:
+        await asyncio.to_thread(_make, self._folder / volume.name, volume)
+
+    async def _disown(self, volume: Volume) -> None:
+        await asyncio.to_thread(_record, self._folder / volume.name, volume)
+
+    async def _unmake(self, volume: Volume) -> None:
+        await asyncio.to_thread(_unmake, self._folder / volume.name)
 
     async def used_bytes(self, name: str) -> int:
         """Sizes of its files, those with several names once; NotFound."""

@@ -8,20 +8,16 @@ labels, labels.1, labels.2 ... are one text.  The listing is in memory; `zfs` ru
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
-import secrets
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
 from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.smartos import whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.zfs import NAME_LIMIT, VALUE_LIMIT, ZFS
-from gateway.hosts.volumerules import ANONYMOUS_LABEL, check_name, check_options
+from gateway.hosts.volumes import LocalVolumes, check_options
 from gateway.zones.host import Volume
 
 log = logging.getLogger(__name__)
@@ -31,16 +27,15 @@ _COPY_TIMEOUT_S = 3600.0
 _TEXTS = ("labels", "options")
 
 
-class ZFSVolumes:
+class ZFSVolumes(LocalVolumes):
     """Satisfies VolumeHost.  Make it by `open`; the dataset POOL/zonegate/INSTANCE is ours alone."""
 
     def __init__(self, gz: GlobalZone, parent: str, mountpoint: str) -> None:
+        super().__init__()
         self._gz = gz
         self._zfs = ZFS(gz)
         self._parent = parent
         self._mountpoint = mountpoint
-        self._volumes: dict[str, Volume] = {}
-        self._lock = asyncio.Lock()
 
     @classmethod
     async def open(cls, gz: GlobalZone, *, zpool: str, instance: str) -> ZFSVolumes:
@@ -56,68 +51,28 @@ class ZFSVolumes:
         await store._load()
         return store
 
-    def list(self) -> Sequence[Volume]:
-        """From memory, oldest first."""
-        return list(self._volumes.values())
-
-    def get(self, name: str) -> Volume:
-        """NotFound(`get X: no such volume`)."""
-        volume = self._volumes.get(name)
-        if volume is None:
-            raise NotFound(f"get {name}: no such volume")
-        return volume
-
-    async def create(
-        self, name: str, *, labels: dict[str, str], options: dict[str, str], owner: str = ""
-    ) -> Volume:
-        """The existing one where the name is known; "" makes an anonymous one with a name of 64 hex.
-
-        The option `size` becomes the dataset's quota.  InvalidParameter for a bad name or option,
-        NotSupported for the options that mount something.
-        """
-        if not name:
-            name = secrets.token_hex(32)
-            labels = {ANONYMOUS_LABEL: "", **labels}
-        if name in self._volumes:
-            return self._volumes[name]
-        check_name(name)
+    def _check(self, name: str, options: dict[str, str]) -> None:
         if len(self._dataset(name)) > NAME_LIMIT:
             raise InvalidParameter(f"create {name}: volume name is too long for a dataset of zfs")
-        quota = _quota(options)
-        async with self._lock:
-            if name in self._volumes:
-                return self._volumes[name]
-            volume = Volume(
-                name=name,
-                mountpoint=f"{self._mountpoint}/{name}",
-                created_ns=time.time_ns(),
-                labels=dict(labels),
-                options=dict(options),
-                owner=owner,
-            )
-            await self._zfs.create(self._dataset(name), properties(volume) | quota)
-            self._volumes[name] = volume
-            return volume
+        _quota(options)
 
-    async def keep(self, name: str) -> None:
-        """It has no owner any more; NotFound if there is none."""
-        async with self._lock:
-            volume = self.get(name)
-            await self._zfs.inherit(self._dataset(name), "zonegate:owner")
-            self._volumes[name] = replace(volume, owner="")
+    def _place(self, name: str) -> str:
+        return f"{self._mountpoint}/{name}"
 
-    async def remove(self, name: str) -> None:
-        """NotFound if there is none.  Whether it is in use is the engine's to know.
+    async def _make(self, volume: Volume) -> None:
+        """The option `size` becomes the dataset's quota."""
+        wanted = properties(volume) | _quota(volume.options)
+        await self._zfs.create(self._dataset(volume.name), wanted)
 
-        What a zone that is going down still holds is tried again for some seconds.
-        """
-        async with self._lock:
-            self.get(name)
-            try:
-                await self._zfs.destroy(self._dataset(name))
-            except NotFound:
-                log.warning("volume %s was destroyed by somebody else", name)
-            del self._volumes[name]
+    async def _disown(self, volume: Volume) -> None:
+        await self._zfs.inherit(self._dataset(volume.name), "zonegate:owner")
+
+    async def _unmake(self, volume: Volume) -> None:
+        """What a zone that is going down still holds is tried again for some seconds."""
+        try:
+            await self._zfs.destroy(self._dataset(volume.name))
+        except NotFound:
+            log.warning("volume %s was destroyed by somebody else", volume.name)
 
     async def used_bytes(self, name: str) -> int:
         """What it takes of the pool; NotFound."""

@@ -14,30 +14,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from gateway.translate.security import MASKED_PATHS, READONLY_PATHS
+from gateway.translate.security import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS
 from gateway.zones.metadata import DockerMetadata, Resources, Runtime, decode, encode
 from gateway.zones.spec import Filesystem, Nic, ZoneSpec
 
-CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in (
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FSETID",
-        "FOWNER",
-        "MKNOD",
-        "NET_RAW",
-        "SETGID",
-        "SETUID",
-        "SETFCAP",
-        "SETPCAP",
-        "NET_BIND_SERVICE",
-        "SYS_CHROOT",
-        "KILL",
-        "AUDIT_WRITE",
-    )
-)
-"""Of root in a zone, near enough: it may change its own zone, and nothing of the machine."""
 # A zone sees nothing of the machine's kernel, and lx knows no controllers of cgroups.
 _MASKED = (*MASKED_PATHS, "/sys/fs/cgroup")
 _PERIOD_US = 100_000
@@ -103,7 +83,8 @@ def _spec(
             "extra_hosts": (),  # vmadm wrote the file
             # The one client of the streams is zoneadmd, and its end of input is the zone's.
             "runtime": Runtime(
-                capabilities=CAPABILITIES,
+                # Near enough to root in a zone: it may change its own zone, and nothing of the machine.
+                capabilities=DEFAULT_CAPABILITIES,
                 stdin_once=True,
                 console_size=size,
                 masked_paths=_MASKED,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dockerapi.errors import InvalidParameter, NotFound, NotSupported
-from gateway.hosts.linux.volumes import ANONYMOUS_LABEL, LinuxVolumes, copy_up
+from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.hosts.volumes import ANONYMOUS_LABEL
 
 
 async def test_a_volume_outlives_the_gateway(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,9 @@ from gateway.doctor import examine
 from gateway.hosts.checkup import Finding
 from gateway.settings import Settings
 from tests.fakes import sshd
-from tests.fakes.globalzone import process
 from tests.fakes.globalzone.process import FakeGZ
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
-    machine = process.start(tmp_path_factory.mktemp("gz"))
-    yield machine
-    machine.stop()
 
 
 @pytest.fixture

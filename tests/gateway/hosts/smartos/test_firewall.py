@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Address
 
 import pytest
@@ -23,7 +22,7 @@ from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
 from tests.fakes.globalzone import fwrules
-from tests.fakes.globalzone.process import FakeGZ, start
+from tests.fakes.globalzone.process import FakeGZ
 from tests.fakes.globalzone.programs import fwadm
 
 NETWORK = "11111111-2222-3333-4444-555555555555"
@@ -112,22 +111,6 @@ def test_the_payload_says_whose_a_rule_is() -> None:
     assert first["enabled"] is True
     assert first["created_by"] == "zonegate:zonegate"
     assert first["owner_uuid"] == "00000000-0000-0000-0000-000000000000"
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
-    machine = start(tmp_path_factory.mktemp("gz"))
-    yield machine
-    machine.stop()
-
-
-@pytest.fixture
-async def gz(fake: FakeGZ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalGlobalZone]:
-    for key in ("PATH", "ZONEGATE_FAKE_GZ"):
-        monkeypatch.setenv(key, fake.environment[key])
-    async with LocalGlobalZone() as zone:
-        yield zone
-    fake.clear_faults()
 
 
 @pytest.fixture

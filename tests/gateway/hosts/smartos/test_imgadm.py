@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import given
@@ -14,8 +13,6 @@ from gateway.hosts.smartos import imgadm
 from gateway.hosts.smartos.local import LocalGlobalZone
 from imgsources.datasets import LayerInfo
 from imgsources.oci import chain_uuids, sha256
-from tests.contract.test_dataset_store import in_global_zone
-from tests.fakes.globalzone import process
 from tests.fakes.globalzone.process import FakeGZ
 from tests.fakes.imgapi import FakeImageServer
 from tests.gateway.hosts.test_untar import archive, entry
@@ -93,20 +90,6 @@ def test_dates_are_in_milliseconds_of_utc(created: str, expected: str) -> None:
 @given(created=st.text(max_size=40))
 def test_any_text_gives_a_date(created: str) -> None:
     assert imgadm.published_at(created).endswith("Z")
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
-    machine = process.start(tmp_path_factory.mktemp("gz"))
-    yield machine
-    machine.stop()
-
-
-@pytest.fixture
-async def gz(fake: FakeGZ) -> AsyncIterator[LocalGlobalZone]:
-    async with in_global_zone(fake) as zone:
-        yield zone
-    fake.clear_faults()
 
 
 @pytest.mark.root

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from gateway.settings import AddressPool, Settings
 from gateway.zones.host import Network, NetworkRequest
 from gateway.zones.spec import Nic, ZoneUUID
 from tests.fakes.globalzone import datalinks, fwrules
-from tests.fakes.globalzone.process import FakeGZ, start
+from tests.fakes.globalzone.process import FakeGZ
 from tests.fakes.globalzone.programs import fwadm
 
 pytestmark = pytest.mark.root
@@ -29,34 +29,15 @@ IMAGE = "00000000-0000-0000-0000-0000000000aa"
 MTU = "com.docker.network.driver.mtu"
 
 
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
-    machine = start(tmp_path_factory.mktemp("gz"))
-    try:
-        _image(machine)
-        yield machine
-    finally:
-        machine.stop()
-
-
-def _image(machine: FakeGZ) -> None:
-    assert machine.run("zfs", "create", f"zones/{IMAGE}").returncode == 0
-    (machine.root / "zones" / IMAGE / "root/etc").mkdir(parents=True)
-    assert machine.run("zfs", "snapshot", f"zones/{IMAGE}@final").returncode == 0
+@pytest.fixture(scope="module", autouse=True)
+def _image(fake: FakeGZ) -> None:
+    assert fake.run("zfs", "create", f"zones/{IMAGE}").returncode == 0
+    (fake.root / "zones" / IMAGE / "root/etc").mkdir(parents=True)
+    assert fake.run("zfs", "snapshot", f"zones/{IMAGE}@final").returncode == 0
     manifest = {"uuid": IMAGE, "v": 2, "name": "x", "type": "docker", "os": "linux"}
-    (machine.root / f"var/imgadm/images/zones-{IMAGE}.json").write_text(
+    (fake.root / f"var/imgadm/images/zones-{IMAGE}.json").write_text(
         json.dumps({"manifest": manifest, "zpool": "zones"})
     )
-
-
-@pytest.fixture
-async def gz(fake: FakeGZ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalGlobalZone]:
-    fake.clear_faults()
-    for key in ("PATH", "ZONEGATE_FAKE_GZ"):
-        monkeypatch.setenv(key, fake.environment[key])
-    async with LocalGlobalZone() as zone:
-        yield zone
-    fake.clear_faults()
 
 
 @pytest.fixture

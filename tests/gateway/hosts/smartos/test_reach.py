@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -25,7 +25,7 @@ from gateway.zones.host import NetworkRequest, Zone
 from gateway.zones.metadata import DockerMetadata, PublishedPort, Runtime, encode
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState
 from tests.fakes.globalzone import fwrules
-from tests.fakes.globalzone.process import FakeGZ, start
+from tests.fakes.globalzone.process import FakeGZ
 from tests.fakes.globalzone.programs import fwadm
 
 pytestmark = pytest.mark.root
@@ -35,20 +35,11 @@ DEADLINE_S = 20.0
 _PLACES = itertools.count(10, 10)
 
 
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
-    machine = start(tmp_path_factory.mktemp("gz"))
-    try:
-        _image(machine)
-        yield machine
-    finally:
-        machine.stop()
-
-
-def _image(machine: FakeGZ) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _image(fake: FakeGZ) -> None:
     """Busybox, as a dataset that imgadm knows."""
-    assert machine.run("zfs", "create", f"zones/{IMAGE}").returncode == 0
-    root = machine.root / "zones" / IMAGE / "root"
+    assert fake.run("zfs", "create", f"zones/{IMAGE}").returncode == 0
+    root = fake.root / "zones" / IMAGE / "root"
     for folder in ("bin", "etc", "tmp", "dev", "proc", "sys"):
         (root / folder).mkdir(parents=True)
     (root / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
@@ -56,20 +47,11 @@ def _image(machine: FakeGZ) -> None:
     for applet in ("sh", "httpd", "sleep"):
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
-    assert machine.run("zfs", "snapshot", f"zones/{IMAGE}@final").returncode == 0
+    assert fake.run("zfs", "snapshot", f"zones/{IMAGE}@final").returncode == 0
     manifest = {"uuid": IMAGE, "v": 2, "name": "bb", "type": "docker", "os": "linux"}
-    (machine.root / f"var/imgadm/images/zones-{IMAGE}.json").write_text(
+    (fake.root / f"var/imgadm/images/zones-{IMAGE}.json").write_text(
         json.dumps({"manifest": manifest, "zpool": "zones"})
     )
-
-
-@pytest.fixture
-async def gz(fake: FakeGZ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalGlobalZone]:
-    for key in ("PATH", "ZONEGATE_FAKE_GZ"):
-        monkeypatch.setenv(key, fake.environment[key])
-    async with LocalGlobalZone() as zone:
-        yield zone
-    fake.clear_faults()
 
 
 @pytest.fixture

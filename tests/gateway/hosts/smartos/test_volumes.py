@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,11 @@ from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.volumes import ZFSVolumes, properties, volume_of
 from gateway.zones.host import Volume
 from tests.contract.test_dataset_store import REAL_ZPOOL, in_global_zone
-from tests.fakes.globalzone import process
 from tests.fakes.globalzone.process import FakeGZ
 
 pytestmark = pytest.mark.root
 
 TEXTS = st.dictionaries(st.text(max_size=20), st.text(max_size=400), max_size=8)
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGZ]:
-    machine = process.start(tmp_path_factory.mktemp("gz"))
-    yield machine
-    machine.stop()
 
 
 @pytest.fixture
