@@ -202,7 +202,7 @@ async def main():
         start = asyncio.ensure_future(bench.zones.start(halfway.uuid))
         while not bench.zones.get(halfway.uuid).is_running:
             await asyncio.sleep(0.01)
-        record = bench.zones._zones[next(z.uuid for z in bench.zones.list() if z.spec.alias == "unwatched")].record
+        record = bench.zones._register.zones[next(z.uuid for z in bench.zones.list() if z.spec.alias == "unwatched")].record
         done = {z.spec.alias: z.root for z in bench.zones.list()} | {"conmon": record.conmon_pid}
         Path(sys.argv[2]).write_text(json.dumps(done))
         await asyncio.Event().wait()
