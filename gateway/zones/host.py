@@ -108,6 +108,8 @@ class Process:
     attach_stdout: bool = True
     attach_stderr: bool = True
     console_size: tuple[int, int] | None = None
+    killable: bool = False
+    """Whoever starts it may `kill` it."""
 
 
 class ZoneProcess(Protocol):
@@ -125,6 +127,10 @@ class ZoneProcess(Protocol):
 
     async def wait(self) -> int:
         """Its exit code as Docker shows it (128+n for a signal).  May be called by many."""
+        ...
+
+    async def kill(self) -> None:
+        """SIGKILL to a `killable` one; nothing happens once it has ended."""
         ...
 
 
@@ -207,9 +213,12 @@ class ZoneHost(Protocol):
         ...
 
     async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
-        """The zone as `spec` has it, which differs in limits, restart policy and our own metadata only.
+        """The zone as `spec` has it, which differs in limits, restart policy, nics and our own metadata only.
 
-        Limits hold at once where it runs, the policy from its next exit on.
+        Limits hold at once where it runs, the policy from its next exit on.  Of nics those that are new (by
+        network_uuid) are plugged and those that are no more unplugged: at once where the platform can
+        (`HostFacts.live_networks`), else at the next start.  Leases are the caller's.  If a nic cannot be plugged
+        nothing is changed: APIError, Forbidden (`Address already in use`).
         """
         ...
 
@@ -400,17 +409,54 @@ class ZoneGauges(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NetworkRequest:
-    """What a zone asks of a network: an address or None for any, a MAC or None."""
+    """What a zone asks of a network: addresses or None for any, a MAC or None.
+
+    An address that is asked for may be another zone's meanwhile: they cannot run at the same time then.
+    """
 
     network: str
     """Name or id."""
     address: str | None = None
     mac: str | None = None
+    address6: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses of a network in one IP version, as text; "" = the host chooses (of a plan), there is none (of a network).
+
+    `ip_range` is the CIDR inside `subnet` that zones get addresses from of the host's choice; `aux` name -> address
+    that no zone gets.
+    """
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    aux: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """A network to be made; `ipv6` None: without IPv6.  What is in the ranges is consistent: `translate.networks` has looked."""
+
+    name: str
+    driver: str = "bridge"
+    ipv4: AddressRange = field(default_factory=AddressRange)
+    ipv6: AddressRange | None = None
+    internal: bool = False
+    attachable: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    ipam_options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of the host.  `id` is 64 hex, its first 32 the network_uuid of nics."""
+    """A network of the host.  `id` is 64 hex, its first 32 the network_uuid of nics.
+
+    `subnet`, `gateway`, `ip_range` and `aux` are IPv4's as they are; `ipv6` None: it has none.
+    `plan` is what its maker asked for, None for the predefined ones.
+    """
 
     id: str
     name: str
@@ -419,31 +465,49 @@ class Network:
     subnet: str = ""
     gateway: str = ""
     nic_tag: str = ""
-    options: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
+    ip_range: str = ""
+    aux: Mapping[str, str] = field(default_factory=dict)
+    ipv6: AddressRange | None = None
+    plan: NetworkPlan | None = None
 
 
 class NetworkHost(Protocol):
     """Networks and address leases.  The predefined ones are bridge, host and none."""
 
     def list(self) -> Sequence[Network]:
-        """From memory."""
+        """From memory, oldest first."""
         ...
 
     def get(self, ref: str) -> Network:
         """By full id, name, or unique id prefix; NotFound(`network X not found`)."""
         ...
 
+    async def create(self, plan: NetworkPlan) -> Network:
+        """All or nothing, also after a kill.  In dockerd's words: Conflict (the name), Forbidden (subnet overlaps),
+        NotFound (driver), NotSupported (an option that this host cannot honour), APIError (no subnet left)."""
+        ...
+
+    async def remove(self, ref: str) -> None:
+        """Nothing of it is left.  Forbidden for the predefined; Conflict-free: that no running zone is on it is the
+        caller's to see to.  A host that cannot remove it because of stopped zones' nics says so: Forbidden."""
+        ...
+
+    def note(self, network: Network) -> str:
+        """What its maker should know of it, "" if nothing: for the answer's Warning."""
+        ...
+
     def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
-        """A nic with a static address that is nobody else's, kept until `release`.
+        """A nic with static addresses, kept until `release`; those of the host's choice are nobody else's.
 
         InvalidParameter/Conflict/Forbidden in dockerd's words.
         """
         ...
 
-    def release(self, uuid: ZoneUUID) -> None:
-        """Give back every lease of a zone; none is fine."""
+    def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
+        """Give back a zone's leases, all or of one network (its id); none is fine."""
         ...
 
 
@@ -524,6 +588,8 @@ class HostFacts:
     """Rows of the storage driver."""
     platform: str = "linux"
     """linux or smartos: what its zones can be, and what must be refused."""
+    live_networks: bool = True
+    """Whether a running zone joins and leaves networks at once; else from its next start on."""
     resolvers: tuple[str, ...] = ()
     """Name servers of a zone for which neither client nor settings name one; () = as the machine has it."""
 

@@ -66,6 +66,27 @@ class PublishedPort(_Frozen):
     host_port_end: int = 0
 
 
+class DeviceLimit(_Frozen):
+    """A limit of one disk, by the path of its node on the host."""
+
+    path: str
+    value: int
+
+
+class Endpoint(_Frozen):
+    """What a zone asked of one of its networks beyond its nic.
+
+    `aliases`: names of its own there; `links`: CONTAINER:ALIAS, names that it alone knows others by.
+    `static`: the client named its address (4, 6).  `options`: DriverOpts.
+    """
+
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    static: tuple[int, ...] = ()
+    gateway_priority: int = 0
+    options: dict[str, str] = Field(default_factory=dict)
+
+
 class Resources(_Frozen):
     """Limits in OCI units (bytes, microseconds); None = not asked for."""
 
@@ -82,13 +103,21 @@ class Resources(_Frozen):
     pids: int | None = None
     blkio_weight: int | None = None
     oom_kill_disable: bool = False
+    cpu_realtime_period: int | None = None
+    cpu_realtime_runtime: int | None = None
+    kernel_memory_tcp: int | None = None
+    blkio_weight_device: tuple[DeviceLimit, ...] = ()
+    blkio_device_read_bps: tuple[DeviceLimit, ...] = ()
+    blkio_device_write_bps: tuple[DeviceLimit, ...] = ()
+    blkio_device_read_iops: tuple[DeviceLimit, ...] = ()
+    blkio_device_write_iops: tuple[DeviceLimit, ...] = ()
 
 
 class Runtime(_Frozen):
     """What a host must act on beyond vmadm's words.
 
-    Namespace values: "" = its own, "host", or "zone:UUID" to join another zone's; `ipc` may be
-    "shareable": its own, which others may join together with /dev/shm.
+    Namespace values: "" = its own, "host", or "zone:UUID" (at create not there yet: "zone:NAME") to join another
+    zone's; `ipc` may be "shareable": its own, which others may join together with /dev/shm; or "none": without it.
     `seccomp`: "default", "unconfined", or the JSON text of a profile.
     """
 
@@ -128,6 +157,8 @@ class Runtime(_Frozen):
     console_size: tuple[int, int] | None = None
     """Height, width."""
     published_ports: tuple[PublishedPort, ...] = ()
+    endpoints: dict[str, Endpoint] = Field(default_factory=dict)
+    """By network_uuid of the nic; a network where nothing was asked for may be missing."""
     resources: Resources = Field(default_factory=Resources)
     hosts_entries: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
