@@ -170,8 +170,8 @@ async def let_start(gz: GlobalZone, zonepath: str, held: str = "") -> str:
 async def _change_metadata(gz: GlobalZone, zonepath: str, value: str | None, only: str = "") -> str:
     """The value before.
 
-    Under the lock that vmadm and the metadata agent take for that file.  Over SSH there is no way to take it: a
-    change of theirs in the very moment is lost, or ours is.
+    Under the lock that vmadm and the metadata agent take for that file: else a change of theirs in the very moment
+    were lost, or ours.
     """
     machine, uuid = posixpath.split(zonepath)
     root = posixpath.dirname(machine).rstrip("/")

@@ -145,7 +145,7 @@ class GlobalZone(Protocol):
     def locked(self, path: str) -> AbstractAsyncContextManager[None]:
         """Hold the lock of a lock file, which is made if it is not there, against programs of that machine.
 
-        Unavailable if somebody else holds it for long.  Over SSH only this process is kept out: SFTP has no locks.
+        Unavailable if somebody else holds it for long.  Over SSH a program of that machine holds it (farlock.py).
         """
         ...
 

@@ -42,6 +42,7 @@ PLATFORM_PATH = (
     "/usr/sbin",
     "/sbin",
     "/usr/img/sbin",
+    "/usr/node/bin",
     "/opt/local/bin",
     "/smartdc/bin",
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from dockerapi.errors import CommandFailed, NotSupported
 from dockerapi.framing import StreamId
+from gateway.hosts.smartos import farlock
 from gateway.hosts.smartos.globalzone import FileStatus
 from gateway.hosts.smartos.local import PROGRAMS_AT_ONCE, Turns, platform_path
 from gateway.settings import SmartOSSettings
@@ -221,8 +222,8 @@ class SSHGlobalZone:
 
     @contextlib.asynccontextmanager
     async def locked(self, path: str) -> AsyncIterator[None]:
-        """Tasks of this process alone: SFTP has no locks, and the platform no program that is known to take one."""
-        async with self._turns.of(path):
+        """By a program there, see farlock.py; other tasks of this process wait for their turn."""
+        async with self._turns.of(path), farlock.held(self, path):
             yield
 
     async def connect(
