@@ -20,6 +20,7 @@ from gateway.engine.containers import Containers, places
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.files import Files
+from gateway.engine.health import Checks
 from gateway.engine.images import Images
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.networks import Networks
@@ -57,8 +58,9 @@ class Gateway:
         self._host = host
         self._bus = Bus()
         self._roster = Roster(host.zones)
-        self._lifecycle = Lifecycle(host, self._bus, exited=self._exited)
+        self._lifecycle = Lifecycle(host, self._bus, exited=self._exited, changed=self._changed)
         self.execs = Execs(host.zones, self._roster, self._lifecycle, group)
+        self._checks = Checks(host.zones, self.execs, self._lifecycle, group)
         self.files = Files(host.files, self._roster, self._lifecycle)
         self.usage = Usage(host.gauges, self._roster, self._lifecycle)
         hostname = socket.gethostname()
@@ -69,6 +71,7 @@ class Gateway:
             lifecycle=self._lifecycle,
             bus=self._bus,
             execs=self.execs,
+            checks=self._checks,
             places=places(settings.data_root, settings.exec_root, host, settings.smartos.zpool),
             surroundings=surroundings(host, settings, hostname),
         )
@@ -112,6 +115,8 @@ class Gateway:
         """Follow the host's changes until cancelled."""
         changes = self._host.zones.events()
         self._supervisor.sweep(self._host.zones.list())
+        for zone in self._host.zones.list():
+            self._checks.note(zone)
         await self.volumes.sweep()
         await self.commits.recover()
         async for event in changes:
@@ -122,6 +127,9 @@ class Gateway:
 
     def _exited(self, zone: Zone) -> None:
         self._supervisor.exited(zone)
+
+    def _changed(self, zone: Zone) -> None:
+        self._checks.note(zone)
 
 
 def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:

@@ -32,6 +32,7 @@ from gateway.engine import listing, names
 from gateway.engine.creation import Creation
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
+from gateway.engine.health import Checks
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
@@ -62,6 +63,7 @@ class Containers:
         lifecycle: Lifecycle,
         bus: Bus,
         execs: Execs,
+        checks: Checks,
         places: from_zone.Places,
         surroundings: Surroundings,
     ) -> None:
@@ -72,6 +74,7 @@ class Containers:
         self._lifecycle = lifecycle
         self._bus = bus
         self._execs = execs
+        self._checks = checks
         self._places = places
         self._around = surroundings
         self._creation = Creation(host, roster, bus)
@@ -121,7 +124,7 @@ class Containers:
     async def list(self, query: ListQuery) -> bytes:
         """The JSON array from kept rows."""
         networks = self._networks()
-        lookup = listing.Lookup(self._roster.find, self._image_ids, networks)
+        lookup = listing.Lookup(self._roster.find, self._image_ids, networks, self._checks.of)
         zones = listing.select(self._roster.all(), query, lookup)
         shown: dict[tuple[str, str], str] = {}
 
@@ -132,7 +135,11 @@ class Containers:
             return shown[key]
 
         array = self._rows.array(
-            zones, image_name=image_name, networks=networks, now_ns=time.time_ns()
+            zones,
+            image_name=image_name,
+            networks=networks,
+            health=self._checks.of,
+            now_ns=time.time_ns(),
         )
         if query.size:
             array = listing.with_size(array, [await self._size(zone) for zone in zones])
@@ -184,6 +191,7 @@ class Containers:
             networks=self._networks(),
             places=self._places,
             exec_ids=self._execs.of(zone.metadata.id),
+            health=self._checks.of(zone),
         )
         return shown | await self._size(zone) if size else shown
 
@@ -416,6 +424,7 @@ class Containers:
         if not self._roster.drop(zone):
             return
         self._execs.forget(zone.metadata.id)
+        self._checks.forget(zone)
         self._rows.forget(zone.uuid)
         self._lifecycle.gone(zone)
 

@@ -122,6 +122,12 @@ class Execs:
         begin = partial(self._begin, exec_, zone, body)
         return _Starting(begin, self._group, tty=exec_.body.tty)
 
+    async def run(self, exec_id: str) -> ZoneProcess:
+        """Started now, for the gateway's own use; StartFailure where a client reads it on stderr."""
+        exec_ = self._get(exec_id)
+        zone = self._roster.get(exec_.container_id)
+        return await self._start(exec_, zone, ExecStart(), killable=True)
+
     async def _begin(self, exec_: _Exec, zone: Zone, body: ExecStart) -> Stdio:
         try:
             process = await self._start(exec_, zone, body)
@@ -132,14 +138,18 @@ class Execs:
         keys = exec_.keys if exec_.body.tty and exec_.body.attach_stdin else b""
         return _UntilEnd(Attached(process.stdio, keys=keys), exec_.ended)
 
-    async def _start(self, exec_: _Exec, zone: Zone, body: ExecStart) -> ZoneProcess:
+    async def _start(
+        self, exec_: _Exec, zone: Zone, body: ExecStart, *, killable: bool = False
+    ) -> ZoneProcess:
         if exec_.was_started:
             state = "is already running" if exec_.is_running else "has already run"
             raise Conflict(f"exec command {exec_.id} {state}")
         exec_.was_started = True
         self._lifecycle.emit(zone, f"exec_start: {exec_.command}", execID=exec_.id)
         try:
-            process = await self._zones.exec(zone.uuid, _process(exec_.body, body))
+            process = await self._zones.exec(
+                zone.uuid, _process(exec_.body, body, killable=killable)
+            )
         except APIError as error:
             exec_.ready.set()
             self._end(exec_, error.exit_code if isinstance(error, StartFailure) else 126)
@@ -296,7 +306,7 @@ def _check_running(zone: Zone, ref: str) -> None:
         raise NotRunning(zone.metadata.id)
 
 
-def _process(body: ExecCreate, start: ExecStart) -> Process:
+def _process(body: ExecCreate, start: ExecStart, *, killable: bool) -> Process:
     size = start.console_size or body.console_size
     attached = not start.detach
     return Process(
@@ -310,4 +320,5 @@ def _process(body: ExecCreate, start: ExecStart) -> Process:
         attach_stdout=attached and body.attach_stdout,
         attach_stderr=attached and body.attach_stderr,
         console_size=(size[0], size[1]) if size and len(size) == 2 and all(size) else None,
+        killable=killable,
     )

@@ -44,12 +44,24 @@ class _Seen:
 
 
 class Lifecycle:
-    """Notes zones.  `exited` is called after each exit that the restart policy leaves alone."""
+    """Notes zones.
 
-    def __init__(self, host: Host, bus: Bus, *, exited: Callable[[Zone], None]) -> None:
+    `exited` is called after each exit that the restart policy leaves alone, `changed` whenever a zone may be another
+    than before.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        bus: Bus,
+        *,
+        exited: Callable[[Zone], None],
+        changed: Callable[[Zone], None],
+    ) -> None:
         self._host = host
         self._bus = bus
         self._exited = exited
+        self._changed = changed
         self._seen: dict[ZoneUUID, _Seen] = {}
         for zone in host.zones.list():
             self.known(zone)
@@ -69,6 +81,8 @@ class Lifecycle:
         if seen is None or seen.is_killed:
             return
         was, seen.zone = seen.zone, zone
+        if zone is not was:
+            self._changed(zone)
         if zone.error and not zone.is_running:
             # A start that failed: dockerd tells of neither start nor end.
             return

@@ -16,6 +16,7 @@ from dockerapi.errors import InvalidParameter, NoSuchContainer
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from gateway.translate import from_zone
+from gateway.translate.health import Health
 from gateway.translate.ports import parse_port, parse_range
 from gateway.translate.status import exit_code, status, status_text
 from gateway.zones.host import Network, Zone
@@ -49,6 +50,7 @@ class Lookup:
     container: Callable[[str], Zone]
     image_ids: Callable[[str], frozenset[str]]
     networks: Mapping[str, Network]
+    health: Callable[[Zone], Health | None]
 
 
 def select(zones: Sequence[Zone], query: ListQuery, lookup: Lookup) -> list[Zone]:
@@ -73,7 +75,7 @@ def _tests(filters: Filters, lookup: Lookup) -> list[Test]:
         "name": _names,
         "status": _statuses,
         "exited": _exited,
-        "health": _healths,
+        "health": lambda values: _healths(values, lookup),
         "ancestor": lambda values: _ancestors(values, lookup),
         "network": lambda values: _networks(values, lookup),
         "volume": _volumes,
@@ -122,11 +124,16 @@ def _exited(values: tuple[str, ...]) -> Test:
     return lambda zone: status(zone) == "exited" and exit_code(zone) in codes
 
 
-def _healths(values: tuple[str, ...]) -> Test:
+def _healths(values: tuple[str, ...], lookup: Lookup) -> Test:
     for value in values:
         if value not in _HEALTH:
             raise InvalidParameter(f"invalid filter 'health={value}'")
-    return lambda _: "none" in values
+
+    def test(zone: Zone) -> bool:
+        health = lookup.health(zone)
+        return (health.status if health else "none") in values
+
+    return test
 
 
 def _ancestors(values: tuple[str, ...], lookup: Lookup) -> Test:
@@ -213,6 +220,7 @@ class Rows:
         *,
         image_name: Callable[[Zone], str],
         networks: Mapping[str, Network],
+        health: Callable[[Zone], Health | None],
         now_ns: int,
     ) -> bytes:
         """The JSON array.  Rows of zones that are not in memory any more are forgotten by `forget`."""
@@ -222,7 +230,7 @@ class Rows:
             image = image_name(zone)
             if row is None or row.zone is not zone or row.image != image:
                 row = self._rows[zone.uuid] = _written(zone, image, networks)
-            text = status_text(zone, now_ns).encode()
+            text = status_text(zone, now_ns, health(zone) if zone.is_running else None).encode()
             parts.append(b"%b%b%b" % (row.head, text, row.tail))
         return b"[" + b",".join(parts) + b"]\n"
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from dockerapi.models.base import JSONObject
 from gateway.translate import networking, ports, status
+from gateway.translate.health import Health
 from gateway.translate.mounts import MountPoint
 from gateway.zones.host import Network, Zone
 
@@ -76,6 +77,7 @@ def inspect(
     networks: Mapping[str, Network],
     places: Places,
     exec_ids: Sequence[str] = (),
+    health: Health | None = None,
 ) -> JSONObject:
     """The newest shape, with the payload of the zone as `Zone`."""
     data = zone.metadata
@@ -86,7 +88,7 @@ def inspect(
         "Created": status.go_time(zone.created_ns),
         "Path": argv[0] if argv else "",
         "Args": list(argv[1:]),
-        "State": status.state(zone),
+        "State": status.state(zone, health),
         "Image": data.image_id,
         "ResolvConfPath": str(folder / "resolv.conf"),
         "HostnamePath": str(folder / "hostname"),

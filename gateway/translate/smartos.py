@@ -113,6 +113,7 @@ _REFUSED_MACHINE: tuple[Row, ...] = (
     ("VolumesFrom", _host(lambda h: h.volumes_from), "a machine has disks of its own and no mounts of the host's files"),
     ("Tmpfs", _host(lambda h: h.tmpfs), "a machine has disks of its own and no mounts of the host's files"),
     ("Domainname", lambda b: b.domainname, "the machine's own system knows its domain"),
+    ("Healthcheck", lambda b: b.healthcheck and b.healthcheck.test not in ([], ["NONE"]), "no command can be run in a machine from outside"),
 )  # fmt: skip
 
 _UNLIMITED = "SmartOS has no such limit for a zone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dockerapi.models.base import JSONObject
+from gateway.translate.health import Health
 from gateway.zones.host import Zone
 from gateway.zones.spec import ZoneState
 
@@ -45,8 +46,8 @@ def status(zone: Zone) -> str:
             return "exited" if zone.finished_ns else "created"
 
 
-def state(zone: Zone) -> JSONObject:
-    """State of inspect."""
+def state(zone: Zone, health: Health | None = None) -> JSONObject:
+    """State of inspect; `health` None: nobody checks it."""
     word = status(zone)
     up = word in ("running", "paused", "restarting")
     return {
@@ -61,6 +62,22 @@ def state(zone: Zone) -> JSONObject:
         "Error": zone.error,
         "StartedAt": go_time(zone.started_ns),
         "FinishedAt": go_time(_finished(zone, word)),
+    } | ({"Health": _health(health)} if health else {})
+
+
+def _health(health: Health) -> JSONObject:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.streak,
+        "Log": [
+            {
+                "Start": go_time(result.start_ns),
+                "End": go_time(result.end_ns),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            }
+            for result in health.log
+        ],
     }
 
 
@@ -68,11 +85,12 @@ def _finished(zone: Zone, word: str) -> int:
     return 0 if word == "created" else zone.finished_ns
 
 
-def status_text(zone: Zone, now_ns: int) -> str:
-    """Status of a row: `Up 2 seconds`, `Exited (1) 3 seconds ago`, `Created`."""
+def status_text(zone: Zone, now_ns: int, health: Health | None = None) -> str:
+    """Status of a row: `Up 2 seconds (healthy)`, `Exited (1) 3 seconds ago`, `Created`."""
     match status(zone):
         case "running":
-            return f"Up {duration(now_ns - zone.started_ns)}"
+            words = f" ({health.text})" if health else ""
+            return f"Up {duration(now_ns - zone.started_ns)}{words}"
         case "paused":
             return f"Up {duration(now_ns - zone.started_ns)} (Paused)"
         case "restarting":

@@ -281,6 +281,8 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         sysctls=dict(host.sysctls or {}),
         devices=security.devices(host),
         device_cgroup_rules=tuple(host.device_cgroup_rules or ()),
+        device_requests=security.device_requests(host),
+        writable_cgroups=options.writable_cgroups,
         tmpfs=mounts.tmpfs(body),
         shm_size=host.shm_size or DEFAULT_SHM_SIZE,
         mount_options=mounts.mount_words(points),
@@ -290,8 +292,8 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         groups=tuple(host.group_add or ()),
         network=_namespace(mode, joined.get("network")),
         pid=_namespace(host.pid_mode, joined.get("pid")),
-        ipc="shareable"
-        if host.ipc_mode == "shareable"
+        ipc=host.ipc_mode
+        if host.ipc_mode in ("shareable", "none")
         else _namespace(host.ipc_mode, joined.get("ipc")),
         uts="host" if host.uts_mode == "host" else "",
         cgroup="host" if found.host_config["CgroupnsMode"] == "host" else "",
@@ -391,13 +393,9 @@ def _warnings(
     host = body.host_config
     # What a SmartOS machine cannot limit, `smartos` says with the reason.
     found = limits.check_warnings(host, around) if around.platform == "linux" else []
+    found += limits.meaningless(host)
     if host.port_bindings and mode == "host":
         found.append("Published ports are discarded when using host network mode")
-    test = shown.get("Healthcheck", {}).get("Test") or ["NONE"]
-    if test[0] != "NONE":
-        found.append(
-            "Health checks are not run by zonegate yet: the container has no health status"
-        )
     if host.log_config.config.get("compress"):
         found.append("Rotated logs are not compressed by zonegate")
     return tuple(found)

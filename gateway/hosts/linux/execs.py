@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -60,6 +61,17 @@ class Exec:
         """Its exit code; 128+n for a signal."""
         status = await self._child.wait()
         return 128 - status if status < 0 else status
+
+    async def kill(self) -> None:
+        """The process itself, not the runtime that waits for it."""
+        with suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(self._pid)
+            try:
+                # While the runtime waits for it, its number is nobody else's.
+                if not self._child.ended:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            finally:
+                os.close(descriptor)
 
 
 @dataclass(slots=True)

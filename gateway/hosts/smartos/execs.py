@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
-from dockerapi.errors import APIError, NotSupported, StartFailure
+from dockerapi.errors import APIError, CommandFailed, NotSupported, StartFailure
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.dockerinit import EXEC_PREFIX, exec_failure, fatal, message
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
@@ -24,6 +25,7 @@ from gateway.hosts.smartos.zlogin import as_user, command_argv, native, su_seen,
 from gateway.zones.host import Process, Zone
 
 _START_TIMEOUT_S = 60.0
+_KILL_TIMEOUT_S = 30.0
 _QUEUE = 64
 _DEFAULT_SIZE = (24, 80)
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -148,7 +150,8 @@ class ExecStdio:
 class Exec:
     """A process that runs, or ran; see `gateway.zones.host.ZoneProcess`."""
 
-    def __init__(self, program: Program, process: Process, streams: int) -> None:
+    def __init__(self, gz: GlobalZone, program: Program, process: Process, streams: int) -> None:
+        self._gz = gz
         self._program = program
         self._process = process
         self._preamble = Preamble(streams)
@@ -172,6 +175,13 @@ class Exec:
         """Its exit code; 128+n for a signal.  Unavailable if the connection to the machine is lost."""
         status = await self._program.wait()
         return 128 - status if status < 0 else status
+
+    async def kill(self) -> None:
+        """The process in the zone: zlogin's own end would let it live on."""
+        if not self.pid:
+            return
+        with suppress(CommandFailed):  # it has just ended
+            await self._gz.run(["kill", "-KILL", str(self.pid)], timeout_s=_KILL_TIMEOUT_S)
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
         """Returns once the command itself runs (or ran).  StartFailure in dockerd's words."""
@@ -253,7 +263,7 @@ async def exec(
     program = await gz.spawn(
         argv, stdin=process.attach_stdin, terminal=size if process.tty else None
     )
-    run = Exec(program, process, stages)
+    run = Exec(gz, program, process, stages)
     await run.begin(group)
     return run
 
@@ -272,7 +282,8 @@ async def _command(
     is_own = not process.user or (is_docker and process.user == metadata.user)
     if is_own and is_docker:
         dockerexec = native(brand, "/usr/vm/sbin/dockerexec")
-        if not process.env and not process.workdir:
+        # A process that is to be killed must be known by its pid, which only the wrapper tells.
+        if not (process.env or process.workdir or process.killable):
             return [dockerexec, *process.argv], 1
         inner = wrapped(brand, process.argv, env=process.env, workdir=process.workdir)
         return [dockerexec, *inner], 2

@@ -104,6 +104,9 @@ class Running:
         if self.stdio:
             self.stdio.chunks.put_nowait(None)
 
+    async def kill(self) -> None:
+        self.end(137)
+
     async def wait(self) -> int:
         return await asyncio.shield(self._code)
 

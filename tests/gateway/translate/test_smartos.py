@@ -240,6 +240,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("machine", {HOST: {"Tmpfs": {"/tmp": ""}}}, "Tmpfs"),
     ("machine", {HOST: {"VolumesFrom": ["x"]}}, "VolumesFrom"),
     ("machine", {"Domainname": "a.b"}, "Domainname"),
+    ("machine", {"Healthcheck": {"Test": ["CMD", "true"]}}, "Healthcheck"),
     (
         "machine",
         {"Labels": {"com.zonegate.brand": "kvm"}, HOST: {"StorageOpt": {"size": "20g"}}},
@@ -272,7 +273,6 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
     ("busybox", {HOST: {"Init": True}}, "Init"),
     ("busybox", {HOST: {"LogConfig": {"Config": {"max-file": "3"}}}}, "max-file"),
     ("busybox", {HOST: {"LogConfig": {"Config": {"max-size": "10k"}}}}, "max-size"),
-    ("busybox", {"Healthcheck": {"Test": ["CMD", "true"]}}, "Health checks"),
     ("busybox", {"StopSignal": "SIGRTMIN+3"}, "StopSignal SIGRTMIN+3"),
     ("base", {"StopSignal": "SIGINT"}, "StopSignal"),
     ("base", {"StopTimeout": 3}, "StopTimeout"),
