@@ -3,7 +3,7 @@
 aiohttp's own protocol class loses the bytes that follow an `Upgrade: tcp` request, and closes the
 connection when a client closes its sending half.  So requests are cut out of the byte stream here;
 aiohttp gets each request exactly, and what follows a request that may take over the connection
-(attach, exec start) is kept in `early` for `streams`.
+(attach, exec start) is kept in `early` for `streams` and `websocket`.
 
     bytes ->  whole head?  -> ping, connection idle  -> prebuilt answer
                            -> may hijack             -> request to aiohttp, the rest to `early`
@@ -36,7 +36,9 @@ HEAD_TIMEOUT_S = 30.0
 KEEPALIVE_TCP_S = 300.0
 KEEPALIVE_UNIX_S = 3600.0
 
-_MAY_HIJACK = re.compile(rb"POST [^ ]*/(?:containers/[^ ]*/attach|exec/[^ ]*/start)[? ]")
+_MAY_HIJACK = re.compile(
+    rb"(?:POST [^ ]*/(?:containers/[^ ]*/attach|exec/[^ ]*/start)|GET [^ ]*/containers/[^ ]*/attach/ws)[? ]"
+)
 _PING = re.compile(rb"(GET|HEAD) (?:/v1\.(?:2[4-9]|3\d|4\d|5[01]))?/_ping HTTP/1\.1\r\n")
 # What makes a ping more than a ping: leave these to the ordinary way.
 _NOT_PLAIN = (
@@ -303,6 +305,17 @@ class Connection(RequestHandler):
             self._resume_transport_reading()
         if rest:
             self.data_received(rest)
+
+    def become_websocket(self) -> None:
+        """The handshake is answered: what comes now is for aiohttp's websocket, early bytes first."""
+        rest, self.early = bytes(self.early or b""), None
+        self._opaque = self.follows = True
+        if len(rest) > EARLY_LIMIT:
+            self._resume_transport_reading()
+        if rest:
+            super().data_received(rest)
+        if self.ended:  # it will never hang up again
+            self.force_close()
 
     # -- pings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -17,7 +18,7 @@ from dockerapi.routes.base import Call, Route, empty, json_answer, not_built, ra
 from dockerapi.streams import deliver, refuse
 from dockerapi.versions import Version, inspect_for, row_for, rows_need_change
 
-V1_30, V1_41, V1_42 = Version(1, 30), Version(1, 41), Version(1, 42)
+V1_28, V1_30, V1_41, V1_42 = Version(1, 28), Version(1, 30), Version(1, 41), Version(1, 42)
 CONDITIONS = ("not-running", "next-exit", "removed")
 
 
@@ -180,10 +181,13 @@ async def logs(call: Call) -> web.StreamResponse:
         framed = not stream.tty
         multiplexed = framed and call.since(V1_42)
         response = await call.begin(MULTIPLEXED if multiplexed else RAW, follows=query.follow)
-        # A log that is only read goes in large frames: a frame a line would halve its speed.
-        per_line = framed and query.follow
-        blocks = _line_frames(stream.blocks) if per_line else stream.blocks
-        await deliver(blocks, response.write, framed=framed and not per_line)
+        if query.follow:
+            blocks = _line_frames(stream.blocks) if framed else stream.blocks
+            await deliver(blocks, response.write, framed=False)
+        else:
+            # A log that is only read goes in large frames: a frame a line would halve its speed.
+            async for number, text in stream.blocks:
+                await response.write(frame(number, text) if framed else text)
         return response
     return call.cut_short()
 
@@ -213,20 +217,35 @@ def _logs_query(call: Call) -> LogsQuery:
 
 async def attach(call: Call) -> web.StreamResponse:
     """POST /containers/{id}/attach.  dockerd has hijacked before it looks: errors are raw text too."""
-    query = AttachQuery(
-        stdin=call.boolean("stdin"),
-        stdout=call.boolean("stdout"),
-        stderr=call.boolean("stderr"),
-        stream=call.boolean("stream"),
-        logs=call.boolean("logs"),
-        detach_keys=call.text("detachKeys") or None,
-    )
+    query = _attach_query(call)
     try:
         stdio = await call.engine.containers.attach(call.name, query)
     except APIError as error:
         return await refuse(call.request, error.status, error.message, RAW)
     return await takeover.serve(
         call, stdio, framed=not stdio.tty, accepts_input=query.stdin and query.stream
+    )
+
+
+async def attach_ws(call: Call) -> web.StreamResponse:
+    """GET /containers/{id}/attach/ws.  Before 1.42 all three streams are meant, whatever the query says."""
+    query = _attach_query(call)
+    if not call.since(V1_42):
+        query = replace(query, stdin=True, stdout=True, stderr=True)
+    stdio = await call.engine.containers.attach(call.name, query)
+    return await takeover.serve_websocket(
+        call, stdio, binary=call.since(V1_28), accepts_input=query.stdin and query.stream
+    )
+
+
+def _attach_query(call: Call) -> AttachQuery:
+    return AttachQuery(
+        stdin=call.boolean("stdin"),
+        stdout=call.boolean("stdout"),
+        stderr=call.boolean("stderr"),
+        stream=call.boolean("stream"),
+        logs=call.boolean("logs"),
+        detach_keys=call.text("detachKeys") or None,
     )
 
 
@@ -252,7 +271,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/attach", attach),
     Route("POST", "/containers/{id}/wait", wait),
     Route("DELETE", "/containers/{id}", remove),
-    Route("GET", "/containers/{id}/attach/ws", not_built("attaching by websocket")),
+    Route("GET", "/containers/{id}/attach/ws", attach_ws),
     Route("POST", "/containers/prune", prune, Version(1, 25)),
     Route("GET", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
     Route("POST", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),

@@ -1,9 +1,10 @@
-"""The answer of attach and exec start: the head of a taken connection, then the streams."""
+"""The answer of attach and exec start: the head of a taken connection, then the streams; or a websocket."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
+from dockerapi import websocket
 from dockerapi.framing import MULTIPLEXED, RAW, Stdio
 from dockerapi.routes.base import Call
 from dockerapi.streams import Hijack, Taken, head
@@ -36,3 +37,20 @@ async def serve(
             raise
         await pump(hijack, stdio, framed=framed, accepts_input=accepts_input)
     return Taken()
+
+
+async def serve_websocket(
+    call: Call, stdio: Stdio, *, binary: bool, accepts_input: bool
+) -> web.StreamResponse:
+    """The same by messages of a websocket.  What is no handshake is refused; `stdio` is closed in any case."""
+    with call.server.follow():
+        try:
+            websocket.check_handshake(call.request.headers)
+            socket = await websocket.open_socket(call.request, call.connection, call.server.headers)
+            call.response = socket
+        except BaseException:
+            await stdio.close()
+            raise
+        await websocket.serve(socket, stdio, binary=binary, accepts_input=accepts_input)
+        return socket
+    return call.cut_short()
