@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from compat.answers import Recording
 from compat.clients import API, CLI
-from compat.daemons import Daemon, own_bridge, start_registry
+from compat.daemons import WITNESSED, Daemon, own_bridge, start_registry
 from compat.images import Image, Registry, archive, catalogue
 from compat.smartos import SmartOS
 
@@ -196,6 +196,14 @@ def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
         if row["Id"] not in kept:
             api("DELETE", f"/containers/{row['Id']}?force=1&v=1")
     assert server.process is None or server.process.poll() is None, server.tail()
+
+
+@pytest.fixture(autouse=True)
+def _as_described() -> Iterator[None]:
+    """Every JSON answer that a server gave in this test is as the API's description has it."""
+    yield
+    faults = [line for traffic in list(WITNESSED.values()) for line in traffic.faults()]
+    assert not faults, "\n" + "\n".join(faults[:40])
 
 
 @pytest.fixture

@@ -16,13 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from compat.traffic import Traffic
+
 ROOT = Path(__file__).resolve().parents[2]
+WITNESSED: dict[Path, Traffic] = {}
+"""The answers of every server that was started, for the fixture that looks at them after each test."""
 
 
 def zonegate_program() -> list[str]:
     """The command of this checkout's interpreter; works with and without an installed script."""
     script = Path(sys.executable).with_name("zonegate")
     return [str(script)] if script.exists() else [sys.executable, "-m", "gateway"]
+
+
+def witness_program(traffic: Path) -> list[str]:
+    """The same, its answers copied into a file; with the options of the interpreter that it gives itself."""
+    return [sys.executable, "-OO", "-X", "no_debug_ranges", "-m", "compat.witness", str(traffic)]
 
 
 def own_bridge(kind: str, number: int) -> tuple[str, ...]:
@@ -58,6 +67,8 @@ class Daemon:
     registry: str = ""
     extra: tuple[str, ...] = ()
     platform: Platform | None = None
+    witnessed: bool = True
+    """Whether copies of its JSON answers are kept, in `traffic` (zonegate only)."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -76,6 +87,11 @@ class Daemon:
         return self.root / "server.log"
 
     @property
+    def traffic(self) -> Path:
+        """Copies of its JSON answers, for compat.traffic."""
+        return self.root / "traffic.jsonl"
+
+    @property
     def data_root(self) -> Path:
         return self.root / "data"
 
@@ -86,7 +102,9 @@ class Daemon:
     @property
     def environment(self) -> dict[str, str]:
         """Of the process."""
-        return self.platform.environment if self.platform else dict(os.environ)
+        found = self.platform.environment if self.platform else dict(os.environ)
+        path = f"{ROOT / 'compat-tests'}:{ROOT}"
+        return found | {"PYTHONPATH": path} if self.witnessed else found
 
     @property
     def pid(self) -> int:
@@ -102,11 +120,14 @@ class Daemon:
         more = ["--insecure-registry", self.registry] if self.registry else []
         if self.platform is not None:
             more += self.platform.flags(self.root)
-        return [*zonegate_program(), "serve", "--name", self.name, *roots, *more, *self.extra]
+        program = witness_program(self.traffic) if self.witnessed else zonegate_program()
+        return [*program, "serve", "--name", self.name, *roots, *more, *self.extra]
 
     def start(self, deadline_s: float = 40) -> Daemon:
         """Returns once it has said that it is ready; AssertionError with its log otherwise."""
         self.root.mkdir(parents=True, exist_ok=True)
+        if self.kind == "zonegate" and self.witnessed:
+            WITNESSED.setdefault(self.traffic, Traffic(self.traffic))
         notify = self.root / "notify.sock"
         notify.unlink(missing_ok=True)
         (self.root / "pid").unlink(missing_ok=True)
