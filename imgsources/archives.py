@@ -12,25 +12,21 @@ images is made here, datasets are made of it as of any other.
 from __future__ import annotations
 
 import asyncio
-import bz2
-import gzip
 import hashlib
-import importlib
-import io
 import json
-import lzma
 import os
 import posixpath
 import tarfile
 import tempfile
-import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-from dockerapi.errors import DataLoss, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, DataLoss, InvalidParameter, NotFound
+from imgsources.blobs import free_bytes
+from imgsources.compression import HEAD_BYTES, FilePart, compression, inflating
 from imgsources.oci import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -61,12 +57,6 @@ MAX_LINKS = 10
 
 _IMAGE_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
-_COMPRESSIONS = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ\x00": "xz",
-    b"BZh": "bzip2",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +104,10 @@ class _Tar:
         if len(block) != size:
             raise DataLoss("invalid archive: unexpected EOF")
         return block
+
+    def part(self, span: _Span) -> FilePart:
+        """A member as a file of its own."""
+        return FilePart(os.dup(self._descriptor), span.offset, span.size)
 
     def digest(self, span: _Span) -> Digest:
         """The hash of a member; each is hashed once."""
@@ -176,6 +170,13 @@ class Archive:
             raise NotFound(f"blob {descriptor.digest} is not in the archive")
         yield self._blocks(span, offset)
 
+    def blob_part(self, descriptor: Descriptor) -> FilePart:
+        """A layer where it lies in the archive.  NotFound."""
+        span = self._spans.get(descriptor.digest)
+        if span is None:
+            raise NotFound(f"blob {descriptor.digest} is not in the archive")
+        return self._tar.part(span)
+
     async def _blocks(self, span: _Span, offset: int) -> AsyncIterator[bytes]:
         for start in range(offset, span.size, BLOCK_BYTES):
             yield await asyncio.to_thread(self._tar.read_at, span, start, BLOCK_BYTES)
@@ -189,7 +190,7 @@ async def open_archive(path: Path, *, platform: Platform | None = None) -> Async
     taken.  InvalidParameter says what is wrong with the archive, DigestMismatch what is not what its
     name says.
     """
-    file = await asyncio.to_thread(_open_plain, path)
+    file = await asyncio.to_thread(open_plain, path)
     try:
         yield await asyncio.to_thread(_read_archive, file.fileno(), platform)
     finally:
@@ -230,19 +231,22 @@ def _read_saved(tar: _Tar, entry: dict[str, Any], spans: dict[Digest, _Span]) ->
             f"invalid manifest, layers length mismatch: expected {len(config.diff_ids)}, "
             f"got {len(names)}"
         )
-    layers = tuple(_layer(tar, name, spans) for name in names)
+    layers = tuple(
+        _layer(tar, name, diff_id, spans)
+        for name, diff_id in zip(names, config.diff_ids, strict=True)
+    )
     references = tuple(_tag(text) for text in _texts(tags, "RepoTags"))
     return ArchivedImage(_remote(config, layers, references), references)
 
 
-def _layer(tar: _Tar, name: str, spans: dict[Digest, _Span]) -> Descriptor:
+def _layer(tar: _Tar, name: str, diff_id: Digest, spans: dict[Digest, _Span]) -> Descriptor:
+    """A layer that is no more than a tar is taken for what the config says: it is hashed when it is applied."""
     span = tar.find(name)
-    digest = tar.digest(span)
+    kind = compression(tar.read_at(span, 0, HEAD_BYTES))
+    digest = tar.digest(span) if kind else diff_id
     _check_name(name, digest)
     spans[digest] = span
-    compression = _compression(tar.read_at(span, 0, 6))
-    media_type = f"{DOCKER_LAYER}.{compression}" if compression else DOCKER_LAYER
-    return Descriptor(media_type, digest, span.size)
+    return Descriptor(f"{DOCKER_LAYER}.{kind}" if kind else DOCKER_LAYER, digest, span.size)
 
 
 def _check_name(name: str, digest: Digest) -> None:
@@ -376,82 +380,27 @@ def _clean(name: str) -> str:
     return posixpath.normpath("/" + name).lstrip("/")
 
 
-def _open_plain(path: Path) -> IO[bytes]:
+def open_plain(path: Path) -> IO[bytes]:
     """The archive, inflated into an unnamed file beside it if it is compressed."""
-    with path.open("rb") as file:
-        compression = _compression(file.read(6))
+    with path.open("rb", buffering=0) as file:
+        kind = compression(file.read(HEAD_BYTES))
         file.seek(0)
-        if not compression:
+        if not kind:
             return os.fdopen(os.dup(file.fileno()), "rb")
+        read, free = inflating(file, kind), free_bytes(path.parent)
         with tempfile.TemporaryFile(dir=path.parent) as plain:
-            for block in _inflate(file, compression):
-                plain.write(block)
+            try:
+                while block := read(BLOCK_BYTES):
+                    if plain.tell() + len(block) > free:
+                        raise APIError(
+                            f"the archive inflates to more than the {free} bytes that are free: "
+                            "no space left on device"
+                        )
+                    plain.write(block)
+            except DataLoss as error:
+                raise InvalidParameter(f"invalid archive: {error.message}") from error
             plain.flush()
             return os.fdopen(os.dup(plain.fileno()), "rb")
-
-
-def _compression(magic: bytes) -> str:
-    """gzip, zstd, xz, bzip2, or "" for none that we know."""
-    return next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), "")
-
-
-def _inflate(file: IO[bytes], compression: str) -> Iterator[bytes]:
-    """The inflated bytes of all concatenated streams; InvalidParameter if they are cut or damaged."""
-    with _reader(file, compression) as reader:
-        while True:
-            try:
-                block = reader.read(BLOCK_BYTES)
-            except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-                raise InvalidParameter(f"invalid archive: {compression}: {error}") from error
-            if not block:
-                return
-            yield block
-
-
-def _reader(file: IO[bytes], compression: str) -> IO[bytes]:
-    match compression:
-        case "gzip":
-            return _gzip_reader(file)
-        case "bzip2":
-            return bz2.BZ2File(file)
-        case "xz":
-            return lzma.LZMAFile(file)
-    try:
-        zstandard = importlib.import_module("zstandard")
-    except ImportError as error:
-        raise NotSupported("zstd archives need the zstandard package") from error
-    frames = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return cast(IO[bytes], _Foreign(frames, zstandard.ZstdError))
-
-
-def _gzip_reader(file: IO[bytes]) -> IO[bytes]:
-    try:
-        # Inflates 543 MB in 0.9 CPU seconds.
-        igzip = importlib.import_module("isal.igzip")
-        isal_zlib = importlib.import_module("isal.isal_zlib")
-    except ImportError:
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb"))
-    return cast(IO[bytes], _Foreign(igzip.IGzipFile(fileobj=file, mode="rb"), isal_zlib.error))
-
-
-class _Foreign(io.RawIOBase):
-    """A reader of a library whose own error is no OSError as the standard library's are."""
-
-    def __init__(self, reader: Any, error: type[Exception]) -> None:
-        super().__init__()
-        self._reader = reader
-        self._error = error
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            block: bytes = self._reader.read(size)
-        except self._error as error:
-            raise OSError(str(error)) from error
-        return block
-
-    def close(self) -> None:
-        self._reader.close()
-        super().close()
 
 
 def _json(raw: bytes, name: str) -> Any:

@@ -1,7 +1,7 @@
 """One layer: fetched, verified, decompressed, verified again.
 
     source --open_blob--> DOWNLOADS/sha256-<hex>.partial --BlobTar--> LayerTree.apply
-              size, digest                     magic: gzip zstd bzip2 xz none; diff_id at the end
+              size, digest                                  diff_id at the end
 
 A transfer that breaks off goes on where it stopped, also after the process was killed: what is in the
 file is hashed again first.  Which layers, in what order and for whom is `imgsources.puller`'s.
@@ -10,26 +10,18 @@ file is hashed again first.  Which layers, in what order and for whom is `imgsou
 from __future__ import annotations
 
 import asyncio
-import bz2
 import hashlib
-import importlib
-import lzma
-import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
 
-from dockerapi.errors import APIError, DataLoss, DigestMismatch, NotSupported
+from dockerapi.errors import APIError, DataLoss, DigestMismatch
+from imgsources.compression import HEAD_BYTES, FilePart, GzipFile, compression, inflating
 from imgsources.oci import Descriptor, Digest
 from imgsources.sources import ImageSource, RemoteImage, TransferBroken
 
 _BLOCK = 1 << 20
-_INPUT_BLOCK = 1 << 18
 _PROGRESS_COUNTS = 1 << 20
 """Bytes that a try must bring to count as no failure."""
-# Memory that a zstd frame may ask for; zstd itself refuses more unless told otherwise.
-_ZSTD_WINDOW = 1 << 27
 
 Progress = Callable[[int], None]
 
@@ -217,26 +209,47 @@ class _Blob:
 
 
 class BlobTar:
-    """A fetched blob as the tar inside of it: a `Readable` for LayerTree.apply.
+    """A blob as the tar inside of it: a `Readable` for LayerTree.apply.
 
     At the end of the stream the tar must hash to `diff_id`, else DigestMismatch.  `progress` gets the
-    compressed bytes read so far, in the reading thread.
+    compressed bytes read so far, in the reading thread.  What is read is also written to `copy`.
+    More than `limit` bytes of tar are refused: a few megabytes can inflate to what fills every disk.
     """
 
-    def __init__(self, path: Path, diff_id: Digest, progress: Progress) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(
+        self,
+        blob: Path | FilePart,
+        diff_id: Digest,
+        progress: Progress,
+        *,
+        copy: GzipFile | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._file = FilePart.whole(blob) if isinstance(blob, Path) else blob
         self._diff_id = diff_id
         self._progress = progress
+        self._copy = copy
+        self._limit = limit
         self._hash = hashlib.sha256()
         self._inflate: Callable[[int], bytes] | None = None
+        self.size = 0
+        """Bytes of the tar read so far."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes of the tar.  DataLoss, DigestMismatch, NotSupported."""
+        """Up to `size` bytes of the tar.  DataLoss, DigestMismatch, NotSupported, APIError."""
         if self._inflate is None:
-            self._inflate = _opened(self._file)
+            self._inflate = inflating(self._file, compression(self._file.head(HEAD_BYTES)))
         block = self._inflate(size)
         if block:
+            self.size += len(block)
+            if self._limit is not None and self.size > self._limit:
+                raise APIError(
+                    f"the layer inflates to more than the {self._limit} bytes that are free: "
+                    "no space left on device"
+                )
             self._hash.update(block)
+            if self._copy is not None:
+                self._copy.write(block)
             self._progress(self._file.tell())
             return block
         actual = Digest(f"sha256:{self._hash.hexdigest()}")
@@ -247,141 +260,3 @@ class BlobTar:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
-
-
-class _Decompressor(Protocol):
-    """What bz2 and lzma have, and isal for gzip."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-class _Gzip:
-    """zlib in the shape of the others, where isal is not installed."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        return self._inflate.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._inflate.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inflate.unused_data
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
-
-
-def _opened(file: IO[bytes]) -> Callable[[int], bytes]:
-    """How to read the tar in this file, told by its first bytes: media types are not to be relied on."""
-    head = os.pread(file.fileno(), 262, 0)
-    if head.endswith(b"ustar"):
-        return file.read  # even if its first name begins with BZh
-    magic = head[:6]
-    if magic.startswith(b"\x1f\x8b"):
-        return _Members(file, _gzip_decompressor(), "gzip", (zlib.error, *_isal_errors())).read
-    if magic.startswith(b"BZh"):
-        return _Members(file, bz2.BZ2Decompressor, "bzip2", (OSError, ValueError)).read
-    if magic == b"\xfd7zXZ\x00":
-        return _Members(file, lzma.LZMADecompressor, "xz", (lzma.LZMAError,)).read
-    # A zstd stream may begin with a frame to be skipped (zstd:chunked, seekable formats).
-    if magic.startswith(b"\x28\xb5\x2f\xfd") or (
-        magic[1:4] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5
-    ):
-        return _zstd(file)
-    return file.read
-
-
-def _gzip_decompressor() -> Callable[[], _Decompressor]:
-    """isal inflates three times as fast as zlib."""
-    try:
-        isal: Any = importlib.import_module("isal.igzip_lib")
-    except ImportError:
-        return _Gzip
-    return lambda: isal.IgzipDecompressor(flag=isal.DECOMP_GZIP)
-
-
-def _isal_errors() -> tuple[type[Exception], ...]:
-    try:
-        isal: Any = importlib.import_module("isal.isal_zlib")
-    except ImportError:
-        return ()
-    return (isal.error,)
-
-
-class _Members:
-    """A file of one or more compressed members, one after the other, with padding of zeros at the end."""
-
-    def __init__(
-        self,
-        file: IO[bytes],
-        make: Callable[[], _Decompressor],
-        kind: str,
-        errors: tuple[type[Exception], ...],
-    ) -> None:
-        self._file = file
-        self._make = make
-        self._kind = kind
-        self._errors = errors
-        self._member = make()
-        self._ahead = b""
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes; b"" at the end.  DataLoss if it is damaged or cut short."""
-        while True:
-            if self._member.eof and not self._next_member():
-                return b""
-            data = self._ahead
-            self._ahead = b""
-            if not data and self._member.needs_input:
-                data = self._file.read(_INPUT_BLOCK)
-                if not data:
-                    raise DataLoss(f"{self._kind}: unexpected EOF")
-            try:
-                block = self._member.decompress(data, size)
-            except self._errors as error:
-                raise DataLoss(f"{self._kind}: {error}") from error
-            if block:
-                return block
-
-    def _next_member(self) -> bool:
-        rest = self._member.unused_data.lstrip(b"\0")
-        while not rest:
-            block = self._file.read(_INPUT_BLOCK)
-            if not block:
-                return False
-            rest = block.lstrip(b"\0")
-        self._member = self._make()
-        self._ahead = rest
-        return True
-
-
-def _zstd(file: IO[bytes]) -> Callable[[int], bytes]:
-    try:
-        zstandard: Any = importlib.import_module("zstandard")
-    except ImportError as error:
-        raise NotSupported(
-            "the layer is compressed with zstd, which needs the package zstandard"
-        ) from error
-    reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(
-        file, read_size=_INPUT_BLOCK, read_across_frames=True
-    )
-
-    def read(size: int) -> bytes:
-        try:
-            return bytes(reader.read(size))
-        except zstandard.ZstdError as error:
-            raise DataLoss(f"zstd: {error}") from error
-
-    return read

@@ -1,6 +1,6 @@
 """Pull and load: from an image's source to its datasets and its record in the catalog.
 
-    pull/load ---interest---> _Layer (one a chain UUID) ---> _Download (one a blob digest) ---> source
+    pull/load ---interest---> Layer (one a chain UUID) ---> Download (one a blob digest) ---> source
                                extend, apply, commit          fetched once, kept until all are applied
 
 A layer or a blob that several pulls want is worked on once, and all of them see its progress; it is
@@ -18,34 +18,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from dockerapi.errors import Conflict, NotFound, NotSupported, Unavailable
+from dockerapi.errors import APIError, Conflict, NotFound, NotSupported
 from imgsources.archives import Archive
+from imgsources.blobs import LayerBlobs, free_bytes
+from imgsources.blobs import remove as remove_blobs
 from imgsources.catalog import Catalog, Image
-from imgsources.datasets import DatasetStore, LayerInfo, PlatformImages
+from imgsources.compression import HEAD_BYTES, FilePart, GzipFile, compression
+from imgsources.datasets import DatasetStore, LayerInfo, LayerTree, PlatformImages
 from imgsources.layers import BlobTar, fetch, partial_path
 from imgsources.oci import Descriptor, Digest, ImageUUID, Platform
 from imgsources.references import Reference
-from imgsources.sources import ImageSource, LocalBlobs, RemoteImage
+from imgsources.sources import EmbeddedBlobs, ImageSource, LocalBlobs, RemoteImage
+from imgsources.transfers import Download, Layer, PullEvent, Watch, ended, in_loop, short
 
-_PROGRESS_INTERVAL_S = 0.1
+_BLOCK = 1 << 20
 _STALE_PARTIAL_S = 7 * 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class PullEvent:
-    """One line of a pull, in dockerd's words; `id` is a layer's short digest, `current` and `total` bytes."""
-
-    status: str
-    id: str = ""
-    current: int | None = None
-    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,10 @@ class Puller:
         max_concurrent_downloads: int = 3,
         max_concurrent_applies: int = 2,
         max_download_attempts: int = 5,
+        blobs: LayerBlobs | None = None,
     ) -> None:
+        self.blobs = blobs or LayerBlobs(downloads.parent / "layers")
+        """The blobs of the layers that are datasets here."""
         self._attempts = max_download_attempts
         self._platform = store if isinstance(store, PlatformImages) else None
         self._store = store
@@ -78,11 +77,12 @@ class Puller:
         self._group = group
         self._download_slots = asyncio.Semaphore(max_concurrent_downloads)
         self._apply_slots = asyncio.Semaphore(max_concurrent_applies)
-        self._layers: dict[ImageUUID, _Layer] = {}
-        self._blobs: dict[Digest, _Download] = {}
+        self._layers: dict[ImageUUID, Layer] = {}
+        self._blobs: dict[Digest, Download] = {}
         # Datasets that a running pull counts on.  Looking and destroying exclude each other, or a pull
         # could see a dataset that is gone a moment later.
         self._in_use: Counter[ImageUUID] = Counter()
+        self._blobs_in_use: Counter[Digest] = Counter()
         self._gate = asyncio.Lock()
 
     async def pull(
@@ -115,7 +115,7 @@ class Puller:
     async def add(
         self,
         remote: RemoteImage,
-        source: ImageSource | LocalBlobs,
+        source: ImageSource | LocalBlobs | EmbeddedBlobs,
         references: Sequence[Reference],
     ) -> Image:
         """One image with these tags; the layers that are not there are read from `source`."""
@@ -162,7 +162,7 @@ class Puller:
     async def _interest(
         self,
         remote: RemoteImage,
-        source: ImageSource | LocalBlobs | None,
+        source: ImageSource | LocalBlobs | EmbeddedBlobs | None,
         tags: Sequence[Reference],
     ) -> AsyncIterator[tuple[RemoteImage, AsyncIterator[PullEvent]]]:
         """Have every dataset of an image by the end of the events; the block records the image.
@@ -174,9 +174,11 @@ class Puller:
         if known is not None:
             remote = replace(remote, manifest=replace(remote.manifest, layers=known.layers))
         uuids = remote.uuids
+        digests = [layer.digest for layer in remote.manifest.layers]
         self._in_use.update(uuids)
-        watch = _Watch()
-        wanted: list[_Layer] = []
+        self._blobs_in_use.update(digests)
+        watch = Watch()
+        wanted: list[Layer] = []
         is_recorded = False
         try:
             present = await self._present(uuids)
@@ -187,6 +189,7 @@ class Puller:
         finally:
             ending = [task for layer in wanted if (task := layer.leave(watch))]
             self._in_use.subtract(uuids)
+            self._blobs_in_use.subtract(digests)
             if not is_recorded:
                 await self._settle_in_group(uuids, ending)
 
@@ -226,21 +229,21 @@ class Puller:
     def _join(
         self,
         remote: RemoteImage,
-        source: ImageSource | LocalBlobs | None,
+        source: ImageSource | LocalBlobs | EmbeddedBlobs | None,
         tags: Sequence[Reference],
         present: frozenset[ImageUUID],
-        watch: _Watch,
-    ) -> list[_Layer]:
+        watch: Watch,
+    ) -> list[Layer]:
         """Take part in the making of every layer that is not there, or begin it."""
-        wanted: list[_Layer] = []
-        started: list[_Layer] = []
+        wanted: list[Layer] = []
+        started: list[Layer] = []
         layers = remote.manifest.layers
         uuids = remote.uuids
         previous: ImageUUID | None = None
         for number, (uuid, descriptor) in enumerate(zip(uuids, layers, strict=True)):
             origin, previous = previous, uuid
             if uuid in present:
-                watch.put(PullEvent("Already exists", id=_short(descriptor.digest)))
+                watch.put(PullEvent("Already exists", id=short(descriptor.digest)))
                 continue
             layer = self._layers.get(uuid)
             if layer is None or layer.is_ending:
@@ -256,9 +259,11 @@ class Puller:
                     description=remote.config.comment,
                 )
                 below = None if origin is None or origin in present else self._layers[origin]
-                layer = _Layer(uuid, origin, below, info, server=remote.server, after=layer)
+                layer = Layer(uuid, origin, below, info, server=remote.server, after=layer)
                 if isinstance(source, LocalBlobs):
-                    layer.path = source.blob_path(descriptor)
+                    layer.part = partial(FilePart.whole, source.blob_path(descriptor))
+                elif isinstance(source, EmbeddedBlobs):
+                    layer.part = partial(source.blob_part, descriptor)
                 elif source is not None:
                     layer.blob = self._blob(remote, source, descriptor, layer)
                 self._layers[uuid] = layer
@@ -273,32 +278,32 @@ class Puller:
         return wanted
 
     def _blob(
-        self, remote: RemoteImage, source: ImageSource, descriptor: Descriptor, layer: _Layer
-    ) -> _Download:
+        self, remote: RemoteImage, source: ImageSource, descriptor: Descriptor, layer: Layer
+    ) -> Download:
         blob = self._blobs.get(descriptor.digest)
         if blob is None or blob.is_over:
-            blob = _Download(remote, source, descriptor, after=blob)
+            blob = Download(remote, source, descriptor, after=blob)
             self._blobs[descriptor.digest] = blob
         blob.users.add(layer)
         return blob
 
     # --- the work
 
-    async def _run_layer(self, layer: _Layer) -> None:
+    async def _run_layer(self, layer: Layer) -> None:
         """Make one dataset; how it ended goes to those who wait for it, never to the group."""
         is_applied = False
         try:
             if layer.after is not None:
-                await _ended(layer.after.task)
+                await ended(layer.after.task)
             is_there = await self._store.exists(layer.uuid)
-            if not is_there and layer.path is not None:
-                await self._make(layer, layer.path)
+            if not is_there and layer.part is not None:
+                await self._make(layer, layer.part, None)
             elif not is_there and layer.blob is None:
                 await self._import(layer)
             elif not is_there and layer.blob is not None:
                 path = await self._downloaded(layer, layer.blob)
                 is_applied = True
-                await self._make(layer, path)
+                await self._make(layer, partial(FilePart.whole, path), path)
             layer.publish("Pull complete")
             layer.done.set_result(None)
         except asyncio.CancelledError:
@@ -313,7 +318,7 @@ class Puller:
             if layer.blob is not None:
                 await self._release(layer, layer.blob, keep=keep)
 
-    async def _import(self, layer: _Layer) -> None:
+    async def _import(self, layer: Layer) -> None:
         """The platform's tool does it all; of what it says on the way, clients are told the step."""
 
         def told(line: str) -> None:
@@ -329,8 +334,13 @@ class Puller:
             layer.publish("Downloading")
             await self._platform.import_image(layer.uuid, source=layer.server, progress=told)
 
-    async def _make(self, layer: _Layer, path: Path) -> None:
-        """Apply in any order where the store can, commit in the chain's: no dataset before its origin."""
+    async def _make(
+        self, layer: Layer, opened: Callable[[], FilePart], fetched: Path | None
+    ) -> None:
+        """Apply in any order where the store can, commit in the chain's: no dataset before its origin.
+
+        `fetched`: the file that was downloaded for it.
+        """
         below = layer.below
         if below is not None and not self._store.layers_are_independent:
             await asyncio.shield(below.done)
@@ -338,25 +348,59 @@ class Puller:
         async with extending as tree:
             async with self._apply_slots:
                 layer.publish("Extracting", 0)
-                tar = BlobTar(path, layer.info.diff_id, _in_loop(layer, "Extracting"))
                 try:
-                    await tree.apply(tar)
-                finally:
-                    tar.close()
+                    await self._apply(layer, tree, opened, fetched)
+                except OSError as error:
+                    raise APIError(f"cannot keep layer {layer.info.digest}: {error}") from error
             if below is not None:
                 await asyncio.shield(below.done)
 
-    async def _downloaded(self, layer: _Layer, blob: _Download) -> Path:
+    async def _apply(
+        self,
+        layer: Layer,
+        tree: LayerTree,
+        opened: Callable[[], FilePart],
+        fetched: Path | None,
+    ) -> None:
+        """Write the layer, and keep its blob: as it is, or as gzip made on the way."""
+        info, blobs, new = layer.info, self.blobs, self.blobs.new()
+        part = opened()
+        copy: GzipFile | None = None
+        try:
+            is_kept = blobs.find(info.digest) is not None
+            as_it_is = compression(part.head(HEAD_BYTES)) in ("gzip", "zstd")
+            if not is_kept and not as_it_is:
+                copy = GzipFile(new)
+            elif not is_kept:
+                await asyncio.to_thread(_keep, part, fetched, new)
+            tar = BlobTar(
+                part,
+                info.diff_id,
+                in_loop(layer, "Extracting"),
+                copy=copy,
+                limit=free_bytes(new.parent),
+            )
+            await tree.apply(tar)
+            if not is_kept:
+                gzip = Digest(await asyncio.to_thread(copy.finish)) if copy else None
+                blobs.adopt(new, info.digest, tar.size, gzip=gzip)
+        finally:
+            part.close()
+            if copy is not None:
+                copy.close()
+            new.unlink(missing_ok=True)
+
+    async def _downloaded(self, layer: Layer, blob: Download) -> Path:
         """The blob's file; the first layer that wants it starts the transfer."""
         if blob.task is None:
             blob.task = self._group.create_task(self._run_download(blob))
         await asyncio.shield(blob.done)
         return partial_path(self._downloads, blob.descriptor.digest)
 
-    async def _run_download(self, blob: _Download) -> None:
+    async def _run_download(self, blob: Download) -> None:
         try:
             if blob.after is not None:
-                await _ended(blob.after.task)
+                await ended(blob.after.task)
             if self._download_slots.locked():
                 blob.publish("Waiting")
             async with self._download_slots:
@@ -377,7 +421,7 @@ class Puller:
         except Exception as error:  # noqa: BLE001 - handed on
             blob.done.set_exception(error)
 
-    async def _release(self, layer: _Layer, blob: _Download, *, keep: bool) -> None:
+    async def _release(self, layer: Layer, blob: Download, *, keep: bool) -> None:
         """A layer needs its blob no more.  The file goes with the last user, unless it may be resumed."""
         blob.users.discard(layer)
         blob.is_used_up |= not keep
@@ -393,7 +437,7 @@ class Puller:
         else:
             blob.task.add_done_callback(lambda _: self._forget(blob))
 
-    def _forget(self, blob: _Download) -> None:
+    def _forget(self, blob: Download) -> None:
         if self._blobs.get(blob.descriptor.digest) is blob:
             del self._blobs[blob.descriptor.digest]
 
@@ -417,7 +461,7 @@ class Puller:
     ) -> None:
         """After a pull that did not end well: its work stops, and its datasets go."""
         for task in ending:
-            await _ended(task)
+            await ended(task)
         await self._destroy_unneeded(uuids)
 
     async def _destroy_unneeded(self, uuids: Iterable[ImageUUID]) -> None:
@@ -426,6 +470,22 @@ class Puller:
             # A dataset goes after those on top of it, so there may be as many rounds as layers.
             while gone := [uuid for uuid in left if await self._destroy(uuid)]:
                 left.difference_update(gone)
+            self._drop_blobs()
+
+    def _drop_blobs(self) -> None:
+        """Blobs that neither an image nor a running pull needs.  Large files take their time to go."""
+        images = self._catalog.images()
+        kept = {layer.digest for image in images for layer in image.layers}
+        kept |= {digest for digest, users in self._blobs_in_use.items() if users > 0}
+        if not (gone := self.blobs.drop(kept)):
+            return
+        removing = asyncio.to_thread(remove_blobs, gone)
+        try:
+            self._group.create_task(removing)
+        except (
+            RuntimeError
+        ):  # the server goes down and takes no more work: the next one removes them
+            removing.close()
 
     async def _destroy(self, uuid: ImageUUID) -> bool:
         if self._in_use[uuid] > 0 or self._catalog.dataset_users(uuid):
@@ -437,177 +497,20 @@ class Puller:
         return True
 
 
-class _Watch:
-    """What one client has not seen yet.  Progress that it was too slow for is left out."""
-
-    def __init__(self) -> None:
-        self._pending: list[PullEvent] = []
-        self._last: dict[str, int] = {}
-        self._news = asyncio.Event()
-
-    def put(self, event: PullEvent) -> None:
-        """An event for the client; takes the place of an unseen one of the same layer and status."""
-        at = self._last.get(event.id)
-        if at is not None and self._pending[at].status == event.status:
-            self._pending[at] = event
-        else:
-            self._last[event.id] = len(self._pending)
-            self._pending.append(event)
-        self._news.set()
-
-    def wake(self) -> None:
-        """Some layer has ended."""
-        self._news.set()
-
-    async def events(self, layers: Sequence[_Layer]) -> AsyncIterator[PullEvent]:
-        """Events until all layers are done; raises what the first one failed of."""
-        while True:
-            pending, self._pending = self._pending, []
-            self._last.clear()
-            for event in pending:
-                yield event
-            ended = [layer.done for layer in layers if layer.done.done()]
-            for done in ended:
-                # A layer that waited for a failed one was given the same error.
-                if done.cancelled():
-                    raise Unavailable("the pull was cancelled: the daemon is shutting down")
-                done.result()
-            if len(ended) == len(layers) and not self._pending:
-                return
-            await self._news.wait()
-            self._news.clear()
-
-
-class _Layer:
-    """A dataset that is being made, and who wants to know."""
-
-    def __init__(
-        self,
-        uuid: ImageUUID,
-        origin: ImageUUID | None,
-        below: _Layer | None,
-        info: LayerInfo,
-        *,
-        server: str = "",
-        after: _Layer | None,
-    ) -> None:
-        self.uuid = uuid
-        self.origin = origin
-        self.below = below
-        """The making of the origin, if it is not there yet."""
-        self.info = info
-        self.after = after
-        """An earlier try that is being cancelled: it must be gone first."""
-        self.blob: _Download | None = None
-        self.path: Path | None = None
-        """A file that is there already.  Neither: the platform imports the dataset from `server`."""
-        self.server = server
-        self.task: asyncio.Task[None] | None = None
-        self.is_ending = False
-        self.done: asyncio.Future[None] = _future()
-        self._watches: set[_Watch] = set()
-        self._last = PullEvent("Pulling fs layer", id=_short(info.digest))
-        self._published_s = 0.0
-
-    def join(self, watch: _Watch) -> None:
-        """Somebody wants this layer; he is told how far it is."""
-        self._watches.add(watch)
-        watch.put(PullEvent("Pulling fs layer", id=_short(self.info.digest)))
-        watch.put(self._last)
-        self.done.add_done_callback(lambda _: watch.wake())
-
-    def leave(self, watch: _Watch) -> asyncio.Task[None] | None:
-        """Somebody wants it no more.  The last one cancels it; the task that is ending then."""
-        self._watches.discard(watch)
-        if self._watches or self.done.done() or self.task is None:
-            return None
-        self.is_ending = True
-        self.task.cancel()
-        return self.task
-
-    def publish(self, status: str, current: int | None = None) -> None:
-        """Tell everybody; progress not more often than ten times a second."""
-        total = self.info.size if current is not None else None
-        now_s = time.monotonic()
-        is_soon = now_s - self._published_s < _PROGRESS_INTERVAL_S
-        if status == self._last.status and current != total and is_soon:
-            return
-        self._published_s = now_s
-        self._last = PullEvent(status, _short(self.info.digest), current, total)
-        for watch in self._watches:
-            watch.put(self._last)
-
-
-class _Download:
-    """A blob that is being fetched, for one layer or several."""
-
-    def __init__(
-        self,
-        image: RemoteImage,
-        source: ImageSource,
-        descriptor: Descriptor,
-        *,
-        after: _Download | None,
-    ) -> None:
-        self.image = image
-        self.source = source
-        self.descriptor = descriptor
-        self.after = after
-        self.users: set[_Layer] = set()
-        self.task: asyncio.Task[None] | None = None
-        self.is_ending = False
-        self.is_used_up = False
-        """Some layer was made of it, or found it to be wrong: it is not worth keeping."""
-        self.done: asyncio.Future[None] = _future()
-
-    @property
-    def is_over(self) -> bool:
-        """Given up, or failed: who comes now needs another try."""
-        if self.is_ending or self.done.cancelled():
-            return True
-        return self.done.done() and self.done.exception() is not None
-
-    def publish(self, status: str, current: int | None = None) -> None:
-        """Tell every layer that waits for it."""
-        for layer in self.users:
-            layer.publish(status, current)
-
-
-def _future() -> asyncio.Future[None]:
-    """One whose exception nobody has to ask for."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
-
-
-async def _ended(task: asyncio.Task[None] | None) -> None:
-    """Wait for a task, however it ends."""
-    if task is not None and not task.done():
-        await asyncio.wait([task])
-
-
-def _in_loop(layer: _Layer, status: str) -> Callable[[int], None]:
-    """Progress from a thread, thinned out before it costs the loop anything."""
-    loop = asyncio.get_running_loop()
-    last_s = 0.0
-
-    def progress(size: int) -> None:
-        nonlocal last_s
-        now_s = time.monotonic()
-        if now_s - last_s >= _PROGRESS_INTERVAL_S or size == layer.info.size:
-            last_s = now_s
-            loop.call_soon_threadsafe(layer.publish, status, size)
-
-    return progress
+def _keep(part: FilePart, fetched: Path | None, new: Path) -> None:
+    """The bytes of a blob under a name of their own: a second name for what was fetched, else a copy."""
+    if fetched is not None:
+        os.link(fetched, new)
+        return
+    with new.open("wb") as out:
+        while block := part.read(_BLOCK):
+            out.write(block)
+    part.rewind()
 
 
 def _repository(remote: RemoteImage, tags: Sequence[Reference]) -> str:
     reference = remote.reference or next(iter(tags), None)
     return "" if reference is None else reference.familiar_name
-
-
-def _short(digest: Digest) -> str:
-    return digest.removeprefix("sha256:")[:12]
 
 
 def _remove_stale(downloads: Path, kept: set[Path], now_s: float) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from dockerapi.errors import APIError
+from imgsources.compression import FilePart
 from imgsources.oci import (
     Descriptor,
     Digest,
@@ -73,4 +74,13 @@ class LocalBlobs(Protocol):
 
     def blob_path(self, descriptor: Descriptor) -> Path:
         """NotFound."""
+        ...
+
+
+@runtime_checkable
+class EmbeddedBlobs(Protocol):
+    """Blobs that lie inside of a larger file here; what is compressed in them has its digest for sure."""
+
+    def blob_part(self, descriptor: Descriptor) -> FilePart:
+        """The bytes of a blob, opened.  NotFound."""
         ...

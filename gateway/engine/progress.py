@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockerapi.models.base import JSONObject
-from imgsources.puller import PullEvent
+from imgsources.transfers import PullEvent
 
 _BAR = 50
 

@@ -8,7 +8,7 @@ from dockerapi.errors import Conflict, InvalidParameter, NoSuchImage
 from dockerapi.filters import Filters
 from gateway.engine.image_shapes import glob, until_ns
 from gateway.engine.progress import bar, message
-from imgsources.puller import PullEvent
+from imgsources.transfers import PullEvent
 from tests.gateway.engine.conftest import Bench
 
 
