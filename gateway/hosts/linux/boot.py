@@ -29,6 +29,7 @@ from gateway.hosts.linux.conmon import Bundle, Runtime
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.devices import find as find_devices
 from gateway.hosts.linux.machine import Machine, Place
+from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.process import uses_init
 from gateway.hosts.linux.rooted import make_folders, make_link
@@ -90,6 +91,7 @@ class Parts:
     cgroups: Cgroups
     datasets: OverlayDatasets
     networks: LinuxNetworks
+    names: NameServers
     warmth: Warmth
     copy_up: Callable[[Path, str, Path], None]
     """(root, target, folder): fill an empty volume with what the image has at `target`."""
@@ -129,6 +131,8 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         made = await parts.networks.connect(
             uuid, zone.spec.nics, runtime.published_ports, endpoint=zone.spec.alias
         )
+        if parts.names.needs(zone):
+            await parts.names.open(uuid, made.netns_path)
         return made.netns_path, made.ports
 
     async with asyncio.TaskGroup() as group:
@@ -269,7 +273,7 @@ def _etc(parts: Parts, zone: Zone, peer: Zone | None) -> Path:
         return parts.folders.zone(peer.uuid) / "etc"
     folder = parts.folders.zone(zone.uuid) / "etc"
     folder.mkdir(exist_ok=True)
-    etcfiles.write(folder, zone.spec, zone.metadata)
+    etcfiles.write(folder, zone.spec, zone.metadata, has_names=parts.names.needs(zone))
     return folder
 
 
@@ -348,6 +352,7 @@ async def clear(parts: Parts, zone: Zone) -> None:
 
     What goes wrong with one of them keeps none of the others; the first error is raised at the end.
     """
+    parts.names.close(zone.uuid)
     async with asyncio.TaskGroup() as group:
         emptied = group.create_task(_outcome(clear_cgroup(parts, cgroup(parts, zone))))
         disconnected = group.create_task(_outcome(parts.networks.disconnect(zone.uuid)))

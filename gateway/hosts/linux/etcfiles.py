@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dockerapi.errors import InvalidParameter
+from gateway.hosts.linux.nameservers import ADDRESS
 from gateway.zones.metadata import DockerMetadata
 from gateway.zones.spec import ZoneSpec
 
@@ -47,16 +48,18 @@ def write(
     *,
     host: HostFiles | None = None,
     resolvers: Sequence[str] = (),
+    has_names: bool = False,
 ) -> None:
     """Write the three files into `folder` (which exists).
 
-    `resolvers`: the name servers of the zone's network, used where the spec names none.
+    `resolvers`: the name servers of the zone's network, used where the spec names none.  `has_names`: the zone's
+    own name server answers, and knows itself whom to ask.
     """
     host = host or HostFiles.read()
     contents = {
         "hosts": hosts(spec, metadata, host),
         "hostname": f"{spec.hostname or ''}\n",
-        "resolv.conf": resolv_conf(spec, metadata, host, resolvers),
+        "resolv.conf": resolv_conf(spec, metadata, host, resolvers, has_names=has_names),
     }
     for name, content in contents.items():
         path = folder / name
@@ -94,9 +97,14 @@ def _extra_host(entry: str) -> str:
 
 
 def resolv_conf(
-    spec: ZoneSpec, metadata: DockerMetadata, host: HostFiles, resolvers: Sequence[str] = ()
+    spec: ZoneSpec,
+    metadata: DockerMetadata,
+    host: HostFiles,
+    resolvers: Sequence[str] = (),
+    *,
+    has_names: bool = False,
 ) -> str:
-    """/etc/resolv.conf: the spec's words, else the network's, else the host's."""
+    """/etc/resolv.conf: the spec's words, else the network's, else the host's; or the zone's own name server."""
     options = metadata.runtime.dns_options
     asked = (spec.resolvers, metadata.dns_search, options)
     if metadata.runtime.network == "host" and not any(asked):
@@ -110,10 +118,15 @@ def resolv_conf(
             servers = based_on["nameserver"]
         servers = servers or list(_PUBLIC_RESOLVERS)
     search = list(metadata.dns_search) or based_on["search"]
+    words = list(options) or based_on["options"]
+    if has_names:
+        servers = [ADDRESS]
+        # A name without a dot is asked for as it is, and first.
+        words += [] if any(word.startswith("ndots:") for word in words) else ["ndots:0"]
     lines = [f"nameserver {server}" for server in servers]
     if search and search != ["."]:  # --dns-search=. asks for none
         lines.append(f"search {' '.join(search)}")
-    if words := list(options) or based_on["options"]:
+    if words:
         lines.append(f"options {' '.join(words)}")
     return _HEAD + "".join(f"{line}\n" for line in lines)
 

@@ -24,6 +24,7 @@ from gateway.hosts.linux.execs import Execs
 from gateway.hosts.linux.files import LinuxFiles
 from gateway.hosts.linux.gauges import LinuxGauges
 from gateway.hosts.linux.machine import Machine, detect
+from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
@@ -129,6 +130,7 @@ class LinuxHost:
             cgroups=cgroups,
             datasets=datasets,
             networks=networks,
+            names=NameServers(networks.list, group),
             warmth=Warmth(cgroups),
             copy_up=copy_up,
         )
@@ -184,6 +186,7 @@ class LinuxHost:
         """Zones run on.  With none left, mounts and rules of ours go too."""
         self._zones.close()
         await self._zones.settled()
+        self._parts.names.shut()
         self._watch.close()
         self._execs.close()
         self._parts.spawner.close()

@@ -72,6 +72,7 @@ class Register:
         """A new value of the zone: told first, then written."""
         zone = replace(resident.zone, **values)
         resident.record = resident.record.with_zone(zone)
+        self._parts.names.tell(zone)
         if change is not None:
             self.emit(change, zone)
         if not resident.deleted:

@@ -101,6 +101,7 @@ class LinuxZones:
         )
         for resident in live:
             zone = resident.zone
+            await self._parts.names.resume(zone, self._parts.networks.netns_path(zone.uuid))
             ended = functools.partial(self._runs.conmon_ended, resident)
             resident.watch(zone.pid, resident.record.conmon_pid, ended)
             await survivors.finish_start(self._parts, zone.uuid)
