@@ -11,10 +11,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)
 from pathlib import Path
+from typing import Any, Literal, overload
 
 from dockerapi.errors import APIError, Forbidden, InvalidParameter
 from gateway.settings import AddressPool
@@ -22,8 +31,11 @@ from gateway.zones.spec import ZoneUUID
 
 _WRITE_DELAY_S = 0.5
 
-Span = tuple[IPv4Address, IPv4Address]
+Address = IPv4Address | IPv6Address
+Span = tuple[Address, Address]
 """First and last address, both included."""
+_Key = tuple[str, int]
+"""A network's id, and the version of IP."""
 
 
 def mac_of(address: IPv4Address) -> str:
@@ -33,18 +45,42 @@ def mac_of(address: IPv4Address) -> str:
 
 def choose_subnet(pools: Sequence[AddressPool], taken: Iterable[IPv4Network]) -> IPv4Network:
     """First subnet of the pools that overlaps nothing in `taken`; APIError in dockerd's words if none is left."""
-    used = list(taken)
+    used = Ranges(taken)
     for pool in pools:
         base = IPv4Network(pool.base)
         if pool.size < base.prefixlen:
             continue
-        for subnet in base.subnets(new_prefix=pool.size):
-            if not any(subnet.overlaps(other) for other in used):
-                return subnet
+        number, step = int(base.network_address), 1 << (32 - pool.size)
+        while number <= int(base.broadcast_address):
+            beyond = used.end_of_overlap(number, number + step - 1)
+            if beyond is None:
+                return IPv4Network((number, pool.size))
+            # Over everything that the one in the way covers: its end may be far.
+            number += max(step, (beyond + 1 - number) // step * step)
     raise APIError(
         "all predefined address pools have been fully subnetted",
         detail="pools: " + ", ".join(f"{p.base} in /{p.size}" for p in pools),
     )
+
+
+class Ranges:
+    """Numbers that are taken, as merged ranges: whether another overlaps them is one bisection."""
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        spans = sorted((int(n.network_address), int(n.broadcast_address)) for n in networks)
+        for start, end in spans:
+            if self._ends and start <= self._ends[-1] + 1:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def end_of_overlap(self, first: int, last: int) -> int | None:
+        """Where the taken range ends that `first` to `last` overlaps; None if they overlap nothing."""
+        at = bisect_right(self._starts, last) - 1
+        return self._ends[at] if at >= 0 and self._ends[at] >= first else None
 
 
 class Subnet:
@@ -55,12 +91,17 @@ class Subnet:
     """
 
     def __init__(
-        self, network: IPv4Network, reserved: Iterable[IPv4Address], span: Span | None = None
+        self,
+        network: IPv4Network | IPv6Network,
+        reserved: Iterable[Address],
+        span: Span | None = None,
     ) -> None:
         self.network = network
+        self._kind = type(network.network_address)
         first, last = int(network.network_address), int(network.broadcast_address)
-        if network.prefixlen < 31:
-            first, last = first + 1, last - 1
+        if network.prefixlen < network.max_prefixlen - 1:
+            # IPv6 has no broadcast address.
+            first, last = first + 1, last - (network.version == 4)
         if span is not None:
             first, last = max(first, int(span[0])), min(last, int(span[1]))
         self._first, self._fresh, self._last = first, first, last
@@ -69,18 +110,18 @@ class Subnet:
         self._freed: deque[int] = deque()
 
     @property
-    def next_fresh(self) -> IPv4Address:
+    def next_fresh(self) -> Address:
         """Below this, addresses have been handed out before."""
-        return IPv4Address(min(self._fresh, 0xFFFFFFFF))
+        return self._kind(min(self._fresh, (1 << self.network.max_prefixlen) - 1))
 
-    def skip_to(self, address: IPv4Address) -> None:
+    def skip_to(self, address: Address) -> None:
         """Go on from where an earlier process was; what lies between counts as given back."""
         target = int(address)
         if self._fresh < target <= self._last + 1:
             self._freed.extend(range(self._fresh, target))
             self._fresh = target
 
-    def take_next(self) -> IPv4Address | None:
+    def take_next(self) -> Address | None:
         """An address that nobody has, None if all are taken.  Each address is passed over once: O(1)."""
         while self._fresh <= self._last:
             self._fresh += 1
@@ -92,18 +133,18 @@ class Subnet:
                 return self._take(number)
         return None
 
-    def _take(self, number: int) -> IPv4Address:
+    def _take(self, number: int) -> Address:
         self._used.add(number)
-        return IPv4Address(number)
+        return self._kind(number)
 
-    def take(self, address: IPv4Address) -> bool:
+    def take(self, address: Address) -> bool:
         """Take this one; False if it is taken."""
         if int(address) in self._used:
             return False
         self._take(int(address))
         return True
 
-    def give_back(self, address: IPv4Address) -> None:
+    def give_back(self, address: Address) -> None:
         """It may be handed out again, later."""
         number = int(address)
         if number in self._used and number not in self._reserved:
@@ -114,13 +155,18 @@ class Subnet:
 
 
 class LeaseBook:
-    """Leases of all networks, by zone.  For any thread."""
+    """Leases of all networks, by zone, in both versions of IP.  For any thread.
+
+    What the host chooses is one zone's alone; an address that was asked for may be leased to several, of which one at
+    a time can run: who starts asks `owners`.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._subnets: dict[str, Subnet] = {}
-        self._leases: dict[ZoneUUID, list[tuple[str, IPv4Address]]] = {}
-        self._owners: dict[tuple[str, IPv4Address], ZoneUUID] = {}
+        self._subnets: dict[_Key, Subnet] = {}
+        self._leases: dict[ZoneUUID, list[tuple[_Key, Address]]] = {}
+        self._owners: dict[tuple[_Key, Address], list[ZoneUUID]] = {}
+        self._on: dict[str, Counter[ZoneUUID]] = {}
         self._learned: set[ZoneUUID] = set()
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -129,67 +175,92 @@ class LeaseBook:
     def add_network(
         self,
         network_id: str,
-        subnet: IPv4Network,
-        gateway: IPv4Address | None,
+        subnet: IPv4Network | IPv6Network,
+        gateway: Address | None,
         span: Span | None = None,
+        aux: Iterable[Address] = (),
     ) -> None:
-        """Lease from this subnet; what the file says of it is taken as leased until `forget_unlearned`."""
+        """Lease from this subnet; what the file says of it is taken as leased until `forget_unlearned`.
+
+        A network may have one of each version.  `aux`: further addresses that nobody gets.
+        """
         with self._lock:
-            reserved = [] if gateway is None else [gateway]
-            self._subnets[network_id] = allocator = Subnet(subnet, reserved, span)
-            stored = self._stored.get(network_id)
+            key = network_id, subnet.version
+            reserved = [*aux] if gateway is None else [gateway, *aux]
+            self._subnets[key] = allocator = Subnet(subnet, reserved, span)
+            stored = self._stored.get(_name_of(key))
             if not isinstance(stored, dict):
                 return
-            allocator.skip_to(IPv4Address(stored["next"]))
+            allocator.skip_to(ip_address(stored["next"]))
             for text, uuid in stored["leases"].items():
-                address = IPv4Address(text)
+                address = ip_address(text)
                 if address in subnet and allocator.take(address):
-                    self._put(ZoneUUID(uuid), network_id, address)
+                    self._put(ZoneUUID(uuid), key, address)
 
     def remove_network(self, network_id: str) -> None:
         """No more leases from it; those that are there stay the zones' until `release`."""
         with self._lock:
-            self._subnets.pop(network_id, None)
+            for version in (4, 6):
+                self._subnets.pop((network_id, version), None)
             self._write_later()
 
     def zones_on(self, network_id: str) -> Sequence[ZoneUUID]:
         """Who has an address there."""
         with self._lock:
-            return [
-                u for u, found in self._leases.items() if any(n == network_id for n, _ in found)
-            ]
+            return tuple(self._on.get(network_id, ()))
 
-    def reserve(self, address: IPv4Address) -> None:
+    def owners(self, network_id: str, address: Address) -> Sequence[ZoneUUID]:
+        """Who has this address there."""
+        with self._lock:
+            return tuple(self._owners.get(((network_id, address.version), address), ()))
+
+    def reserve(self, address: Address) -> None:
         """Somebody else's: not to be handed out on any network.  A zone of ours that has it keeps it."""
         with self._lock:
             for subnet in self._subnets.values():
                 if address in subnet.network:
                     subnet.take(address)
 
-    def unreserve(self, address: IPv4Address) -> None:
+    def unreserve(self, address: Address) -> None:
         """Nobody else's any more."""
         with self._lock:
-            for network_id, subnet in self._subnets.items():
-                if address in subnet.network and (network_id, address) not in self._owners:
+            for key, subnet in self._subnets.items():
+                if address in subnet.network and (key, address) not in self._owners:
                     subnet.give_back(address)
 
-    def learn(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
-        """A zone's nic says so.  Whoever else had it by the file loses it."""
+    def learn(self, uuid: ZoneUUID, network_id: str, address: Address) -> None:
+        """A zone's nic says so.  Whoever else had it by the file alone loses it."""
         with self._lock:
+            key = network_id, address.version
             self._learned.add(uuid)
-            if (network_id, address) in self._leases.get(uuid, []):
+            if (key, address) in self._leases.get(uuid, []):
                 return
-            former = self._owners.get((network_id, address))
-            if former is not None:
-                self._leases[former].remove((network_id, address))
-            if subnet := self._subnets.get(network_id):
+            for former in tuple(self._owners.get((key, address), ())):
+                if former not in self._learned:
+                    self._drop(former, key, address)
+            if subnet := self._subnets.get(key):
                 subnet.take(address)
-            self._put(uuid, network_id, address)
+            self._put(uuid, key, address)
             self._write_later()
 
-    def _put(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
-        self._leases.setdefault(uuid, []).append((network_id, address))
-        self._owners[network_id, address] = uuid
+    def _put(self, uuid: ZoneUUID, key: _Key, address: Address) -> None:
+        self._leases.setdefault(uuid, []).append((key, address))
+        self._owners.setdefault((key, address), []).append(uuid)
+        self._on.setdefault(key[0], Counter())[uuid] += 1
+
+    def _drop(self, uuid: ZoneUUID, key: _Key, address: Address) -> None:
+        """Whether the address is to be given back is the caller's to see to."""
+        self._leases[uuid].remove((key, address))
+        owners = self._owners[key, address]
+        owners.remove(uuid)
+        if not owners:
+            del self._owners[key, address]
+        here = self._on[key[0]]
+        here[uuid] -= 1
+        if not here[uuid]:
+            del here[uuid]
+        if not here:
+            del self._on[key[0]]
 
     def forget_unlearned(self) -> None:
         """Every zone has been learned: leases of others were of zones that never came to be."""
@@ -197,47 +268,62 @@ class LeaseBook:
             for uuid in [u for u in self._leases if u not in self._learned]:
                 self.release(uuid)
 
-    def lease(self, uuid: ZoneUUID, network_id: str, name: str) -> IPv4Address:
+    @overload
+    def lease(
+        self, uuid: ZoneUUID, network_id: str, name: str, version: Literal[4] = 4
+    ) -> IPv4Address: ...
+    @overload
+    def lease(
+        self, uuid: ZoneUUID, network_id: str, name: str, version: Literal[6]
+    ) -> IPv6Address: ...
+    def lease(self, uuid: ZoneUUID, network_id: str, name: str, version: int = 4) -> Address:
         """The next address.  APIError in dockerd's words if there is none."""
         with self._lock:
-            address = self._subnets[network_id].take_next()
+            key = network_id, version
+            address = self._subnets[key].take_next()
             if address is None:
                 raise APIError(
-                    "no available IPv4 addresses on this network's address pools: "
+                    f"no available IPv{version} addresses on this network's address pools: "
                     f"{name} ({network_id})"
                 )
-            self._keep(uuid, network_id, address)
+            self._keep(uuid, key, address)
         return address
 
-    def lease_this(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
-        """That very address.  InvalidParameter outside the subnet, Forbidden if it is taken."""
+    def lease_this(self, uuid: ZoneUUID, network_id: str, address: Address) -> None:
+        """That very address.  InvalidParameter outside the subnet, Forbidden if it is no zone's to have."""
         with self._lock:
-            subnet = self._subnets[network_id]
+            key = network_id, address.version
+            subnet = self._subnets[key]
             if address not in subnet.network:
                 raise InvalidParameter(
                     f"no configured subnet contains IP address {address}",
                     detail=f"subnet {subnet.network}",
                 )
-            if not subnet.take(address):
+            if not subnet.take(address) and (key, address) not in self._owners:
                 raise Forbidden("Address already in use")
-            self._keep(uuid, network_id, address)
+            self._keep(uuid, key, address)
 
-    def _keep(self, uuid: ZoneUUID, network_id: str, address: IPv4Address) -> None:
+    def _keep(self, uuid: ZoneUUID, key: _Key, address: Address) -> None:
         self._learned.add(uuid)
-        self._put(uuid, network_id, address)
+        self._put(uuid, key, address)
         self._write_later()
 
-    def release(self, uuid: ZoneUUID) -> None:
-        """Give back all of a zone's; none is fine."""
+    def release(self, uuid: ZoneUUID, network_id: str | None = None) -> None:
+        """Give back all of a zone's, or those of one network; none is fine."""
         with self._lock:
-            for network_id, address in self._leases.pop(uuid, []):
-                del self._owners[network_id, address]
-                if subnet := self._subnets.get(network_id):
+            for key, address in tuple(self._leases.get(uuid, ())):
+                if network_id not in (None, key[0]):
+                    continue
+                self._drop(uuid, key, address)
+                subnet = self._subnets.get(key)
+                if subnet is not None and (key, address) not in self._owners:
                     subnet.give_back(address)
-            self._learned.discard(uuid)
+            if not self._leases.get(uuid):
+                self._leases.pop(uuid, None)
+                self._learned.discard(uuid)
             self._write_later()
 
-    def of(self, uuid: ZoneUUID) -> tuple[IPv4Address, ...]:
+    def of(self, uuid: ZoneUUID) -> tuple[Address, ...]:
         """A zone's addresses."""
         with self._lock:
             return tuple(address for _, address in self._leases.get(uuid, []))
@@ -251,14 +337,14 @@ class LeaseBook:
     def _write(self) -> None:
         with self._lock:
             self._timer = None
-            document = {
-                network_id: {"next": str(subnet.next_fresh), "leases": {}}
-                for network_id, subnet in self._subnets.items()
+            document: dict[str, dict[str, Any]] = {
+                _name_of(key): {"next": str(subnet.next_fresh), "leases": {}}
+                for key, subnet in self._subnets.items()
             }
             for uuid, leases in self._leases.items():
-                for network_id, address in leases:
-                    if network_id in document:
-                        document[network_id]["leases"][str(address)] = uuid  # type: ignore[index]
+                for key, address in leases:
+                    if _name_of(key) in document:
+                        document[_name_of(key)]["leases"][str(address)] = uuid
             replace_json(self._file, document)
 
     def close(self) -> None:
@@ -267,6 +353,11 @@ class LeaseBook:
             if self._timer is not None:
                 self._timer.cancel()
                 self._write()
+
+
+def _name_of(key: _Key) -> str:
+    """Of a subnet in the file."""
+    return key[0] if key[1] == 4 else f"{key[0]}/6"
 
 
 def _read(file: Path) -> Mapping[str, object]:

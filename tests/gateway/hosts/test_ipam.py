@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -129,12 +129,45 @@ def test_a_full_network_says_so_in_dockerds_words(tmp_path: Path) -> None:
 
 def test_an_address_asked_for_is_given_or_refused(tmp_path: Path) -> None:
     made = book(tmp_path)
-    made.lease_this(ONE, "n", IPv4Address("10.1.0.5"))
+    made.reserve(IPv4Address("10.1.0.6"))
     with pytest.raises(Forbidden, match="Address already in use"):
-        made.lease_this(TWO, "n", IPv4Address("10.1.0.5"))
+        made.lease_this(TWO, "n", IPv4Address("10.1.0.6"))
     with pytest.raises(InvalidParameter, match="no configured subnet"):
         made.lease_this(TWO, "n", IPv4Address("10.2.0.5"))
     made.close()
+
+
+def test_an_address_that_two_asked_for_is_free_when_both_have_given_it_back(
+    tmp_path: Path,
+) -> None:
+    made, address = book(tmp_path), IPv4Address("10.1.0.2")
+    made.lease_this(ONE, "n", address)
+    made.lease_this(TWO, "n", address)
+    assert made.owners("n", address) == (ONE, TWO)
+    made.release(ONE, "n")
+    assert made.lease(ONE, "n", "bridge") != address
+    made.release(TWO)
+    made.lease_this(ONE, "n", address)
+    assert made.owners("n", address) == (ONE,)
+    assert made.zones_on("n") == (ONE,)
+    made.release(ONE)
+    assert made.zones_on("n") == ()
+    made.close()
+
+
+def test_a_network_has_addresses_of_both_versions(tmp_path: Path) -> None:
+    made = book(tmp_path)
+    made.add_network("n", IPv6Network("fd00:1::/64"), IPv6Address("fd00:1::1"))
+    assert made.lease(ONE, "n", "bridge", 6) == IPv6Address("fd00:1::2")
+    made.lease(ONE, "n", "bridge")
+    made.close()
+    again = book(tmp_path)
+    again.add_network("n", IPv6Network("fd00:1::/64"), IPv6Address("fd00:1::1"))
+    assert again.lease(TWO, "n", "bridge", 6) == IPv6Address("fd00:1::3")
+    assert len(again.of(ONE)) == 2
+    again.release(ONE, "n")
+    assert again.of(ONE) == ()
+    again.close()
 
 
 def test_subnets_come_from_the_pools_in_order() -> None:
@@ -191,9 +224,10 @@ def test_a_reserved_address_is_nobodys_until_it_is_free_again(tmp_path: Path) ->
     leases.reserve(theirs)
     assert leases.lease(second, "n", "n") == IPv4Address("10.0.0.3")
     leases.unreserve(ours)
+    assert leases.lease(THREE, "n", "n") == IPv4Address("10.0.0.4")
     with pytest.raises(Forbidden):
-        leases.lease_this(second, "n", ours)
+        leases.lease_this(second, "n", theirs)
     leases.unreserve(theirs)
     leases.lease_this(second, "n", theirs)
-    assert set(leases.zones_on("n")) == {first, second}
+    assert set(leases.zones_on("n")) == {first, second, THREE}
     leases.close()
