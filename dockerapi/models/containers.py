@@ -70,6 +70,30 @@ class Ulimit(Body):
     hard: int = 0
 
 
+class ThrottleDevice(Body):
+    """A disk and its rate: bytes or operations a second."""
+
+    path: str = ""
+    rate: int = Field(0, ge=0)
+
+
+class WeightDevice(Body):
+    """A disk and its weight among others'."""
+
+    path: str = ""
+    weight: int = Field(0, ge=0)
+
+
+class DeviceRequest(Body):
+    """--gpus, and devices that a driver hands out."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: list[str] | None = None
+    capabilities: list[list[str]] | None = None
+    options: dict[str, str] | None = None
+
+
 class BindOptions(Body):
     """Of a mount of type bind."""
 
@@ -171,11 +195,11 @@ class HostConfig(Body):
     nano_cpus: Integer = 0
     cgroup_parent: str = ""
     blkio_weight: int = 0
-    blkio_weight_device: list[dict[str, Any]] | None = None
-    blkio_device_read_bps: list[dict[str, Any]] | None = None
-    blkio_device_write_bps: list[dict[str, Any]] | None = None
-    blkio_device_read_iops: list[dict[str, Any]] | None = None
-    blkio_device_write_iops: list[dict[str, Any]] | None = None
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = None
+    blkio_device_write_iops: list[ThrottleDevice] | None = None
     cpu_period: Integer = 0
     cpu_quota: Integer = 0
     cpu_realtime_period: Integer = 0
@@ -184,7 +208,7 @@ class HostConfig(Body):
     cpuset_mems: str = ""
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
-    device_requests: list[dict[str, Any]] | None = None
+    device_requests: list[DeviceRequest] | None = None
     kernel_memory: Integer = 0
     kernel_memory_tcp: Integer = Field(0, alias="KernelMemoryTCP")
     memory_reservation: Integer = 0
@@ -255,11 +279,11 @@ class ContainerUpdate(Body):
 
     restart_policy: RestartPolicy | None = None
     blkio_weight: int | None = None
-    blkio_weight_device: list[dict[str, Any]] | None = None
-    blkio_device_read_bps: list[dict[str, Any]] | None = None
-    blkio_device_write_bps: list[dict[str, Any]] | None = None
-    blkio_device_read_iops: list[dict[str, Any]] | None = None
-    blkio_device_write_iops: list[dict[str, Any]] | None = None
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = None
+    blkio_device_write_iops: list[ThrottleDevice] | None = None
     cpu_shares: Integer | None = None
     cpu_period: Integer | None = None
     cpu_quota: Integer | None = None

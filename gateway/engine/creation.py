@@ -9,13 +9,15 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFound
+from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFound, NotSupported
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
+from gateway.engine.volumes import check_driver
 from gateway.translate import from_zone, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inherited
@@ -38,8 +40,9 @@ class Creation:
         self, body: ContainerCreate, image: ImageFacts, identity: Identity, around: Surroundings
     ) -> tuple[Zone, tuple[str, ...]]:
         """The zone and the warnings.  The name must be reserved."""
+        body = self._with_ids(body)
         found = plan(body, image, identity, self._as_seen(body, around))
-        joined = {kind: self._joined(ref).uuid for kind, ref in found.joins.items()}
+        joined = {kind: self._joined_zone(kind, ref) for kind, ref in found.joins.items()}
         points = mount_points(found, self._inherited(body))
         if around.platform == "linux":
             # Elsewhere the files are another machine's: its host looks for them.
@@ -63,7 +66,28 @@ class Creation:
         owner = networking.target(networking.network_mode(body.host_config))
         if not owner:
             return around
-        return replace(around, hostname=self._joined(owner).spec.hostname or "")
+        try:
+            return replace(around, hostname=self._roster.find(owner).spec.hostname or "")
+        except NoSuchContainer:
+            return around  # missed at the start, as dockerd does
+
+    def _with_ids(self, body: ContainerCreate) -> ContainerCreate:
+        """`container:NAME` with the id in its place: it means the same container once that has another name."""
+        host, found = body.host_config, dict[str, str]()
+        for field in ("network_mode", "pid_mode", "ipc_mode"):
+            if ref := networking.target(getattr(host, field)):
+                with suppress(NoSuchContainer):
+                    found[field] = f"container:{self._roster.find(ref).metadata.id}"
+        return body.model_copy(update={"host_config": host.model_copy(update=found)})
+
+    def _joined_zone(self, kind: str, ref: str) -> str:
+        """UUID; for a network, which may be made later, the name that it will have."""
+        if kind != "network":
+            return self._joined(ref).uuid
+        try:
+            return self._roster.find(ref).uuid
+        except NoSuchContainer:
+            return ref
 
     def _joined(self, ref: str) -> Zone:
         try:
@@ -85,14 +109,20 @@ class Creation:
         """Every volume exists and its folder is known; those that were new are put into `made`."""
         ready: list[MountPoint] = []
         for point in points:
+            if point.type == "image" or any(word.startswith("subpath=") for word in point.words):
+                raise NotSupported("image mounts and subpaths are not supported by zonegate yet")
             if point.type != "volume" or point.source:
                 ready.append(point)
                 continue
             name = point.name or secrets.token_hex(32)
+            check_driver(name, point.driver)
             known = {volume.name for volume in self._host.volumes.list()}
             labels = dict(point.labels) | ({ANONYMOUS_LABEL: ""} if point.anonymous else {})
             volume = await self._host.volumes.create(
-                name, labels=labels, options={}, owner=owner if point.anonymous else ""
+                name,
+                labels=labels,
+                options=dict(point.options),
+                owner=owner if point.anonymous else "",
             )
             if name not in known:
                 made.append(volume)

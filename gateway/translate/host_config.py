@@ -109,8 +109,6 @@ def _check(host: HostConfig, around: Surroundings) -> None:
         )
     if host.runtime and host.runtime not in around.runtimes:
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
-    if host.volume_driver not in ("", "local"):
-        raise NotSupported(f"volume driver {host.volume_driver} is not supported by zonegate yet")
     for name in host.sysctls or {}:
         if not re.fullmatch(r"[a-z0-9_-]+([./][A-Za-z0-9_-]+)+", name):
             raise InvalidParameter(f"invalid sysctl: {name}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.errors import InvalidParameter
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import HostConfig, Ulimit
+from gateway.translate import blockio
 from gateway.translate.facts import Surroundings
 from gateway.zones.metadata import Resources, Rlimit
 
@@ -57,7 +57,20 @@ def check(host: HostConfig, around: Surroundings) -> None:
         )
     if host.shm_size is not None and host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
-    _refuse(host, around)
+    _check_realtime(host, around)
+    for value, name in ((host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")):
+        if value:
+            raise InvalidParameter(
+                f"invalid QoS settings: linux does not support configuration of maximum {name}"
+            )
+
+
+def _check_realtime(host: HostConfig, around: Surroundings) -> None:
+    period, runtime = host.cpu_realtime_period, host.cpu_realtime_runtime
+    if (period or runtime) and not around.limits.get("CPURealtime", False):
+        raise InvalidParameter("kernel does not support CPU real-time scheduler")
+    if period and runtime and runtime > period:
+        raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
 def _check_memory(host: HostConfig) -> None:
@@ -121,31 +134,6 @@ def _check_cpuset(text: str, kind: str, ncpu: int | None) -> None:
         )
 
 
-def _refuse(host: HostConfig, around: Surroundings) -> None:
-    """Limits that no host acts on: better refused than taken for granted."""
-    refused: dict[str, Any] = {
-        "BlkioWeightDevice": host.blkio_weight_device,
-        "BlkioDeviceReadBps": host.blkio_device_read_bps,
-        "BlkioDeviceWriteBps": host.blkio_device_write_bps,
-        "BlkioDeviceReadIOps": host.blkio_device_read_iops,
-        "BlkioDeviceWriteIOps": host.blkio_device_write_iops,
-        "CpuRealtimePeriod": host.cpu_realtime_period,
-        "CpuRealtimeRuntime": host.cpu_realtime_runtime,
-        "KernelMemory": host.kernel_memory,
-        "KernelMemoryTCP": host.kernel_memory_tcp,
-        "CpuCount": host.cpu_count,
-        "CpuPercent": host.cpu_percent,
-        "IOMaximumIOps": host.io_maximum_iops,
-        "IOMaximumBandwidth": host.io_maximum_bandwidth,
-        "DeviceRequests": host.device_requests,
-        # On SmartOS a zone's dataset has a quota.
-        "StorageOpt": host.storage_opt if around.platform == "linux" else None,
-    }
-    for name, value in refused.items():
-        if value:
-            raise NotSupported(f"HostConfig.{name} is not supported by zonegate yet")
-
-
 def memory_swap(host: HostConfig) -> int:
     """Memory plus swap; twice the memory where the client gave only that."""
     if host.memory > 0 and host.memory_swap == 0:
@@ -161,6 +149,7 @@ _BEYOND: dict[str, tuple[str, ...]] = {
     "CpuCfsQuota": ("cpu_quota", "cpu_period"),
     "CPUSet": ("cpuset_cpus", "cpuset_mems"),
     "BlkioWeight": ("blkio_weight",),
+    "KernelMemoryTCP": ("kernel_memory_tcp",),
 }
 """Limits that a machine lacks, by the names of /info -> what then must not be asked of the runtime."""
 
@@ -171,7 +160,7 @@ def kept_resources(host: HostConfig, around: Surroundings) -> Resources:
     lacking = [name for name, there in around.limits.items() if not there]
     gone = {field: None for name in lacking for field in _BEYOND.get(name, ())}
     empty = {field: "" for field in gone if field.startswith("cpuset")}
-    return found.model_copy(update={**gone, **empty})
+    return found.model_copy(update={**gone, **empty, **blockio.limits(host, around)})
 
 
 def resources(host: HostConfig) -> Resources:
@@ -193,6 +182,9 @@ def resources(host: HostConfig) -> Resources:
         pids=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
         blkio_weight=host.blkio_weight or None,
         oom_kill_disable=bool(host.oom_kill_disable),
+        cpu_realtime_period=host.cpu_realtime_period or None,
+        cpu_realtime_runtime=host.cpu_realtime_runtime or None,
+        kernel_memory_tcp=host.kernel_memory_tcp or None,
     )
 
 
@@ -287,6 +279,7 @@ def check_warnings(host: HostConfig, around: Surroundings) -> list[str]:
         (host.cpu_shares, "CPUShares", f"CPU shares {_NOT_MOUNTED} Shares discarded."),
         (host.nano_cpus or host.cpu_quota or host.cpu_period, "CpuCfsQuota", "CPU CFS scheduler. CPU period/quota discarded."),
         (host.cpuset_cpus or host.cpuset_mems, "CPUSet", f"cpuset {_NOT_MOUNTED} Cpuset discarded."),
+        (host.kernel_memory_tcp, "KernelMemoryTCP", f"kernel memory TCP limit capabilities {_NOT_MOUNTED} Limitation discarded."),
         (host.blkio_weight, "BlkioWeight", f"Block I/O weight {_NOT_MOUNTED} Weight discarded."),
     )  # fmt: skip
     # What cgroup v2 no longer has, no /info names.
@@ -302,7 +295,19 @@ def check_warnings(host: HostConfig, around: Surroundings) -> list[str]:
             "OOM killer is disabled for the container, but no memory limit is set, this can result "
             "in the system running out of resources."
         )
+    warnings += blockio.warnings(host, around)
     return warnings + _beyond_rights(host, around)
+
+
+def meaningless(host: HostConfig) -> list[str]:
+    """Fields for other systems, or of older APIs: dockerd passes over most of them in silence."""
+    checks = (
+        (host.cpu_percent > 0, "linux does not support CPU percent. Percent discarded."),
+        (host.cpu_count > 0, "linux does not support CPU count. Count discarded."),
+        (host.kernel_memory > 0, "The API has no kernel memory limit since 1.42. Limitation discarded."),
+        (host.cgroup, "linux does not support the field Cgroup. Cgroup discarded."),
+    )  # fmt: skip
+    return [words for asked, words in checks if asked]
 
 
 def discarded(shown: JSONObject, around: Surroundings) -> JSONObject:
@@ -315,7 +320,8 @@ def discarded(shown: JSONObject, around: Surroundings) -> JSONObject:
         found["PidsLimit"] = None
     if shown.get("MemorySwappiness") == -1:
         found["MemorySwappiness"] = None
-    return found
+    found |= {key: 0 for key in ("CpuPercent", "CpuCount") if shown.get(key)}
+    return found | blockio.discarded(shown, around)
 
 
 def _beyond_rights(host: HostConfig, around: Surroundings) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dockerapi.errors import InvalidParameter
 from dockerapi.models.containers import HostConfig
-from gateway.zones.metadata import Device
+from gateway.zones.metadata import Device, DeviceRequest
 
 DEFAULT_CAPABILITIES = (
     "CAP_CHOWN",
@@ -82,11 +82,12 @@ class SecurityOptions:
     no_new_privileges: bool = False
     seccomp: str = "default"
     apparmor: str = ""
+    writable_cgroups: bool | None = None
 
 
 def security_options(host: HostConfig) -> SecurityOptions:
     """InvalidParameter in dockerd's words for what is no option."""
-    no_new_privileges, seccomp, apparmor = False, "default", ""
+    no_new_privileges, seccomp, apparmor, writable = False, "default", "", None
     if host.privileged:
         seccomp, apparmor = "unconfined", "unconfined"
     for option in host.security_opt or []:
@@ -98,16 +99,18 @@ def security_options(host: HostConfig) -> SecurityOptions:
                 seccomp = _seccomp(value)
             case "apparmor":
                 apparmor = value
-            case "label":
+            case "writable-cgroups":
+                writable = _boolean(option, value)
+            case "label" | "disable":
                 # SELinux labels; this gateway runs no SELinux policy, as dockerd without it.
                 continue
             case _:
                 raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
-    return SecurityOptions(no_new_privileges, seccomp, apparmor)
+    return SecurityOptions(no_new_privileges, seccomp, apparmor, writable)
 
 
 def _split(option: str) -> tuple[str, str]:
-    if option == "no-new-privileges":
+    if option in ("no-new-privileges", "disable"):
         return option, "true"
     # `key:value` is how it was written before 1.11; a profile's JSON has colons too.
     key, found, value = option.partition("=")
@@ -167,3 +170,14 @@ def devices(host: HostConfig) -> tuple[Device, ...]:
             )
         )
     return tuple(found)
+
+
+def device_requests(host: HostConfig) -> tuple[DeviceRequest, ...]:
+    """--gpus; whether there is a driver for them is the host's to say, at the start."""
+    return tuple(
+        DeviceRequest(
+            driver=request.driver,
+            capabilities=tuple(tuple(words) for words in request.capabilities or ()),
+        )
+        for request in host.device_requests or []
+    )

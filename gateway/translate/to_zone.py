@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dockerapi.errors import InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
-from dockerapi.models.containers import ContainerCreate, RestartPolicy
+from dockerapi.models.containers import ContainerCreate, HostConfig, RestartPolicy
 from gateway.translate import (
     limits,
     log_details,
@@ -169,12 +169,21 @@ def _limits(found: Plan) -> dict[str, object]:
     body, around = found.body, found.around
     if around.platform != "smartos":
         wanted = limits.vmadm_limits(body.host_config, log_max_size(body.host_config))
-        return {**around.zone_defaults, **wanted}
+        return {**around.zone_defaults, **wanted, **_root_size(body.host_config)}
     limited = smartos.defaults(around.zone_defaults, found.brand)
     limited = limits.settled(limited | smartos.wanted(body, found.image, found.brand))
     is_temporary = smartos.temporary_size(mounts.tmpfs(body)) == 0
     # A tmpfs on /tmp without a size may take what vmadm takes for the memory.
     return limited | {"tmpfs": limited.get("max_physical_memory", 256)} if is_temporary else limited
+
+
+def _root_size(host: HostConfig) -> dict[str, object]:
+    """--storage-opt size=; whether a root can be limited is the host's to say."""
+    for name in host.storage_opt or {}:
+        if name != "size":
+            raise InvalidParameter(f"unknown option {name}")
+    size = smartos.storage_size(host)
+    return {} if size is None else {"quota": max(1, -(-size // (1 << 30)))}
 
 
 def _kernel_version(found: Plan) -> str:

@@ -22,6 +22,8 @@ _FIELDS = (
     "BlkioWeight",
     "CpuPeriod",
     "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
     "CpuShares",
     "CpusetCpus",
     "CpusetMems",
@@ -30,6 +32,16 @@ _FIELDS = (
     "MemorySwap",
     "NanoCpus",
 )
+_UNCHANGED = (
+    "blkio_weight_device",
+    "blkio_device_read_bps",
+    "blkio_device_write_bps",
+    "blkio_device_read_iops",
+    "blkio_device_write_iops",
+    "kernel_memory_tcp",
+    "memory_swappiness",
+)
+"""Fields of `Resources` that an update leaves as they are."""
 _SETTLED = ("max_physical_memory", "max_locked_memory", "max_swap")
 
 
@@ -59,6 +71,11 @@ def updated(
     )
     limits.check(host, around)
     warnings = limits.check_warnings(host, around)
+    warnings += [
+        f"{key} of a container cannot be changed. {key} discarded."
+        for key in sent
+        if sent[key] and key not in (*_FIELDS, "PidsLimit")
+    ]
     if around.platform == "smartos":
         warnings += smartos.check(ContainerCreate(host_config=host), _brand(zone))
     return _spec(zone, after, host, around), tuple(warnings)
@@ -91,7 +108,9 @@ def _check_pairs(zone: Zone, before: JSONObject, sent: JSONObject) -> None:
 
 def _spec(zone: Zone, after: JSONObject, host: HostConfig, around: Surroundings) -> ZoneSpec:
     data, runtime = zone.metadata, zone.metadata.runtime
-    runtime = runtime.model_copy(update={"resources": limits.kept_resources(host, around)})
+    found = limits.kept_resources(host, around)
+    unchanged = {name: getattr(runtime.resources, name) for name in _UNCHANGED}
+    runtime = runtime.model_copy(update={"resources": found.model_copy(update=unchanged)})
     properties: dict[str, object] = dict(limits.vmadm_limits(host, None))
     if around.platform == "smartos":
         runtime, properties = smartos.runtime(runtime), smartos.limited(host, _brand(zone))

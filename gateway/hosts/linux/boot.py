@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from dockerapi.errors import APIError, InvalidParameter, NotSupported, StartFailure
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported, StartFailure
 from gateway.hosts.command import Spawner
 from gateway.hosts.linux import conmon, etcfiles, overlay
 from gateway.hosts.linux.bundle import oci_config
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.conmon import Bundle, Runtime
 from gateway.hosts.linux.datasets import OverlayDatasets
+from gateway.hosts.linux.devices import disks
 from gateway.hosts.linux.devices import find as find_devices
 from gateway.hosts.linux.machine import Machine, Place
 from gateway.hosts.linux.nameservers import NameServers
@@ -108,7 +109,7 @@ class Prepared:
 
 
 Peer = Callable[[str], Zone]
-"""The running zone whose namespace is joined, by "zone:UUID"; Conflict if it does not run."""
+"""The zone whose namespace is joined, by "zone:UUID" or "zone:NAME"; NotFound if there is none."""
 
 
 async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
@@ -120,7 +121,7 @@ async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
 async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     uuid, runtime = zone.uuid, zone.metadata.runtime
     joined = {
-        kind: peer(value)
+        kind: _running_peer(kind, peer(value))
         for kind in ("network", "pid", "ipc", "uts")
         if (value := getattr(runtime, kind)).startswith("zone:")
     }
@@ -146,6 +147,20 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     bundle = parts.folders.bundle(uuid)
     pid = await conmon.create(parts.spawner, parts.runtime, bundle, uuid, _streams(parts, zone))
     return Prepared(pid, bundle.conmon_pid(), str(root), ports)
+
+
+def _running_peer(kind: str, zone: Zone) -> Zone:
+    """Conflict if it does not run, in dockerd's words."""
+    if zone.is_running:
+        return zone
+    name = zone.metadata.id
+    match kind:
+        case "network":
+            raise Conflict(f"cannot join network of a non running container: {name}")
+        case "ipc":
+            raise Conflict(f"can't join IPC of container {name}: container {name} is not running")
+        case _:
+            raise Conflict(f"container {name} is not running")
 
 
 async def _outcome(awaitable: Awaitable[T]) -> Callable[[], T]:
@@ -198,6 +213,7 @@ def _make_bundle(
         volumes=sources,
         files=frozenset(f.source for f in spec.filesystems if not Path(f.source).is_dir()),
         devices=find_devices(metadata.runtime),
+        disks=disks(metadata.runtime.resources),
     )
     identity = resolve(root, metadata.user, metadata.runtime.groups)
     config = oci_config(spec, metadata, place, identity, parts.machine)

@@ -108,9 +108,33 @@ def _resources(runtime: Runtime, place: Place, machine: Machine) -> dict[str, An
         resources["cpu"] = cpu
     if wanted.pids is not None and wanted.pids > 0:
         resources["pids"] = {"limit": wanted.pids}
-    if wanted.blkio_weight and machine.blkio_weight:
-        resources["blockIO"] = {"weight": wanted.blkio_weight}
+    if io := _block_io(wanted, place, machine):
+        resources["blockIO"] = io
     return resources
+
+
+_THROTTLES = {
+    "throttleReadBpsDevice": "blkio_device_read_bps",
+    "throttleWriteBpsDevice": "blkio_device_write_bps",
+    "throttleReadIOPSDevice": "blkio_device_read_iops",
+    "throttleWriteIOPSDevice": "blkio_device_write_iops",
+}
+
+
+def _block_io(wanted: Resources, place: Place, machine: Machine) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if wanted.blkio_weight and machine.blkio_weight:
+        found["weight"] = wanted.blkio_weight
+    words = {"weightDevice": "blkio_weight_device", **_THROTTLES}
+    for key, name in words.items():
+        value = "weight" if key == "weightDevice" else "rate"
+        rows = []
+        for limit in getattr(wanted, name):
+            major, minor = place.disks[limit.path]
+            rows.append({"major": major, "minor": minor, value: limit.value})
+        if rows:
+            found[key] = rows
+    return found
 
 
 def _memory(wanted: Resources, machine: Machine) -> dict[str, Any]:
@@ -128,6 +152,8 @@ def _memory(wanted: Resources, machine: Machine) -> dict[str, Any]:
             memory["swappiness"] = wanted.memory_swappiness
         if wanted.oom_kill_disable:
             memory["disableOOMKiller"] = True
+        if wanted.kernel_memory_tcp:
+            memory["kernelTCP"] = wanted.kernel_memory_tcp
     return memory
 
 
@@ -138,6 +164,8 @@ def _cpu(wanted: Resources) -> dict[str, Any]:
         "period": wanted.cpu_period,
         "cpus": wanted.cpuset_cpus,
         "mems": wanted.cpuset_mems,
+        "realtimePeriod": wanted.cpu_realtime_period,
+        "realtimeRuntime": wanted.cpu_realtime_runtime,
     }
     return {key: value for key, value in values.items() if value}
 

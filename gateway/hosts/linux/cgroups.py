@@ -22,6 +22,13 @@ from pathlib import Path
 from dockerapi.errors import APIError, NotSupported
 from gateway.hosts.linux.machine import CgroupLayout
 
+_IO_DEVICES = (
+    "BlkioWeightDevice",
+    "BlkioReadBpsDevice",
+    "BlkioWriteBpsDevice",
+    "BlkioReadIOpsDevice",
+    "BlkioWriteIOpsDevice",
+)
 _RETRY_S = 0.002
 _LONGEST_RETRY_S = 0.05
 
@@ -206,6 +213,13 @@ class Cgroups:
             "CPUSet": has("cpuset", "cpuset.cpus"),
             "PidsLimit": "pids" in self.controllers,
             "BlkioWeight": has("blkio", "blkio.weight"),
+            "BlkioWeightDevice": has("blkio", "blkio.weight_device"),
+            "BlkioReadBpsDevice": has("blkio", "blkio.throttle.read_bps_device"),
+            "BlkioWriteBpsDevice": has("blkio", "blkio.throttle.write_bps_device"),
+            "BlkioReadIOpsDevice": has("blkio", "blkio.throttle.read_iops_device"),
+            "BlkioWriteIOpsDevice": has("blkio", "blkio.throttle.write_iops_device"),
+            "CPURealtime": has("cpu", "cpu.rt_runtime_us"),
+            "KernelMemoryTCP": has("memory", "memory.kmem.tcp.limit_in_bytes"),
         }
 
     def _folder(self, controller: str, path: str) -> Path:
@@ -229,6 +243,10 @@ def _limits_v2(root: Path) -> dict[str, bool]:
         "CPUSet": "cpuset" in available,
         "PidsLimit": "pids" in available,
         "BlkioWeight": "io" in available,
+        **dict.fromkeys(_IO_DEVICES, "io" in available),
+        # v2 has neither.
+        "CPURealtime": False,
+        "KernelMemoryTCP": False,
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.errors import APIError, InvalidParameter
 from gateway.hosts.linux import boot, rotation, signals
 from gateway.hosts.linux.restarter import RestartPolicy
 from gateway.zones.host import Zone
 
 
 def check(zone: Zone) -> None:
-    """InvalidParameter or NotSupported for what this host cannot run."""
+    """APIError for what this host cannot run."""
     try:
         RestartPolicy.parse(zone.metadata.restart_policy)
     except ValueError as error:
@@ -18,7 +18,9 @@ def check(zone: Zone) -> None:
     if zone.metadata.runtime.stop_signal:
         signals.number(zone.metadata.runtime.stop_signal)
     if zone.spec.quota:
-        raise NotSupported("a limit of the root's size is not supported on overlay")
+        raise APIError(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+        )
     if not zone.metadata.argv:
         raise InvalidParameter("no command specified")
     options = zone.metadata.runtime.mount_options

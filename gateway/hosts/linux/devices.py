@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import APIError, InvalidParameter
 from gateway.hosts.linux.machine import DeviceNode
-from gateway.zones.metadata import Device, Runtime
+from gateway.zones.metadata import Device, Resources, Runtime
 
 # Mounts below /dev that the zone has its own of, and the console, which the runtime makes.
 _NOT_COPIED = frozenset(
@@ -26,6 +26,13 @@ _NOT_COPIED = frozenset(
         "/dev/.udev",
     ]
 )
+_LIMITS = (
+    "blkio_weight_device",
+    "blkio_device_read_bps",
+    "blkio_device_write_bps",
+    "blkio_device_read_iops",
+    "blkio_device_write_iops",
+)
 _TUN = {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"}
 _RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
 
@@ -33,14 +40,32 @@ _RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
 def find(runtime: Runtime) -> tuple[DeviceNode, ...]:
     """Nodes that the spec asks for, read from the host's /dev; every one for a privileged zone.
 
-    InvalidParameter if a device does not exist or is none.
+    InvalidParameter if a device does not exist or is none; APIError for devices that a driver was to choose.
     """
+    for request in runtime.device_requests:
+        wanted = " ".join(f"[{' '.join(words)}]" for words in request.capabilities)
+        raise APIError(
+            f'could not select device driver "{request.driver}" with capabilities: [{wanted}]'
+        )
     if runtime.privileged:
         every = {node.path: node for node in _walk(Path("/dev"), "/dev", "rwm")}
         # A privileged zone may still ask for a device under another name.
         renamed = [d for d in runtime.devices if d.target != d.source]
         return (*every.values(), *_asked_for(renamed))
     return _asked_for(runtime.devices)
+
+
+def disks(resources: Resources) -> dict[str, tuple[int, int]]:
+    """Major and minor number of each disk that is limited, by its path; APIError in dockerd's words if there is none."""
+    found: dict[str, tuple[int, int]] = {}
+    for name in _LIMITS:
+        for limit in getattr(resources, name):
+            try:
+                number = Path(limit.path).stat().st_rdev
+            except OSError as error:
+                raise APIError(f"stat {limit.path}: {(error.strerror or '').lower()}") from error
+            found[limit.path] = (os.major(number), os.minor(number))
+    return found
 
 
 def oci_devices(nodes: Sequence[DeviceNode]) -> list[dict[str, Any]]:

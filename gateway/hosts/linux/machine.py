@@ -112,7 +112,7 @@ class Place:
     `shm`: folder to bind on /dev/shm where ipc is shared; "" = a tmpfs of its own.
     `volumes`: target of a filesystem whose source is no path (UUID, create-volume) -> folder.
     `files`: sources of filesystems that are no folders.
-    `devices`: what `devices.find` made of the spec.
+    `devices`: what `devices.find` made of the spec.  `disks`: path of a disk that is limited -> major, minor.
     """
 
     rootfs: str
@@ -127,6 +127,7 @@ class Place:
     volumes: Mapping[str, str] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     devices: tuple[DeviceNode, ...] = ()
+    disks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def detect(

@@ -85,6 +85,8 @@ def root_propagation(spec: ZoneSpec, runtime: Runtime) -> str:
 def _defaults(runtime: Runtime, place: Place, machine: Machine) -> list[Mount]:
     # A privileged zone may change what /sys and the cgroups show.
     mode = ["rw"] if runtime.privileged else ["ro"]
+    writable = runtime.writable_cgroups
+    cgroups = mode if writable is None else ["rw"] if writable else ["ro"]
     mounts = [
         _mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -95,9 +97,11 @@ def _defaults(runtime: Runtime, place: Place, machine: Machine) -> list[Mount]:
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         _sysfs(runtime, mode),
-        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*mode, "nosuid", "noexec", "nodev"]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*cgroups, "nosuid", "noexec", "nodev"]),
         _mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
     ]
+    if runtime.ipc == "none":
+        return mounts
     # POSIX shared memory lies in files: whose IPC namespace it is, whose files they are.
     if shared := place.shm or ("/dev/shm" if runtime.ipc == "host" else ""):  # noqa: S108
         return [*mounts, _bind("/dev/shm", shared, ["rbind", "rprivate"])]  # noqa: S108

@@ -42,6 +42,15 @@ class Register:
         except KeyError:
             raise NoSuchContainer(uuid) from None
 
+    def find(self, ref: str) -> ZoneUUID:
+        """By name, or the beginning of a container's id; NoSuchContainer."""
+        if ref in self.aliases:
+            return self.aliases[ref]
+        for uuid, resident in self.zones.items():
+            if ref and resident.zone.metadata.id.startswith(ref):
+                return uuid
+        raise NoSuchContainer(ref)
+
     def reserve(self, alias: str, uuid: ZoneUUID) -> None:
         """NameInUse if another zone has it."""
         holder = self.aliases.get(alias)

@@ -75,6 +75,10 @@ def _v1(limits: Resources) -> list[Write]:
         ("cpu", "cpu.cfs_quota_us", str(limits.cpu_quota or -1)),
         ("pids", "pids.max", str(limits.pids or "max")),
     ]
+    if limits.cpu_realtime_period:
+        found.append(("cpu", "cpu.rt_period_us", str(limits.cpu_realtime_period)))
+    if limits.cpu_realtime_runtime:
+        found.append(("cpu", "cpu.rt_runtime_us", str(limits.cpu_realtime_runtime)))
     return found + _named(
         limits, (("cpuset", "cpuset.cpus"), ("cpuset", "cpuset.mems")), "blkio.weight"
     )

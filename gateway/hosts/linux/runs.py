@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dockerapi.errors import APIError, Conflict
+from dockerapi.errors import APIError
 from gateway.hosts.linux import boot, conmon, records, signals
 from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
@@ -68,11 +68,10 @@ class Runs:
         return resident.zone
 
     def _peer(self, value: str) -> Zone:
-        uuid = ZoneUUID(value.removeprefix("zone:"))
-        zone = self._register.resident(uuid).zone
-        if not zone.is_running:
-            raise Conflict(f"cannot join network of a non running container: {zone.metadata.id}")
-        return zone
+        ref = value.removeprefix("zone:")
+        # What was not there at create is looked for by the name that was given.
+        uuid = ZoneUUID(ref) if is_uuid(ref) else self._register.find(ref)
+        return self._register.resident(uuid).zone
 
     async def _connect_attaches(self, resident: Resident) -> None:
         """Everybody who waits for this start, before it happens: nothing of the output is lost."""

@@ -516,7 +516,16 @@ async def test_zones_of_an_earlier_life_are_known_and_swept(bench: Bench) -> Non
     assert Roster(bench.host.zones).find("web").metadata.id == docker_id
 
 
-@pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "IpcMode"])
+async def test_a_network_may_be_joined_that_is_made_later(bench: Bench) -> None:
+    docker_id = await bench.create(HostConfig={"NetworkMode": "container:later"})
+    with pytest.raises(NotFound, match="No such container: later"):
+        await bench.gateway.containers.start(docker_id)
+    await bench.create("later")
+    await bench.gateway.containers.start("later")
+    await bench.gateway.containers.start(docker_id)
+
+
+@pytest.mark.parametrize("mode", ["PidMode", "IpcMode"])
 async def test_joining_a_container_that_is_not_there_is_no_missing_image(
     bench: Bench, mode: str
 ) -> None:
@@ -532,7 +541,8 @@ async def test_joining_a_container_that_does_not_run(bench: Bench) -> None:
     await bench.gateway.containers.start("owner")
     await bench.gateway.containers.start(docker_id)
     shown = await bench.inspect(docker_id)
-    assert shown["HostConfig"]["NetworkMode"] == "container:owner"
+    owner = (await bench.inspect("owner"))["Id"]
+    assert shown["HostConfig"]["NetworkMode"] == f"container:{owner}"
     assert shown["NetworkSettings"]["Networks"] == {}
 
 

@@ -301,16 +301,7 @@ def test_what_cannot_be_meant_is_refused_in_dockerds_words(
 @pytest.mark.parametrize(
     "host",
     [
-        {"Links": ["a:b"]},
-        {"StorageOpt": {"size": "1G"}},
-        {"DeviceRequests": [{"Driver": "nvidia"}]},
-        {"BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1}]},
-        {"CpuRealtimeRuntime": 1},
-        {"KernelMemory": 1},
         {"LogConfig": {"Type": "syslog"}},
-        {"VolumeDriver": "nfs"},
-        {"IpcMode": "none"},
-        {"Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]},
         {"PortBindings": {"80/sctp": [{"HostPort": "80"}]}},
     ],
 )
