@@ -8,8 +8,8 @@ arguments before it returns, so that what is wrong still becomes a status.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dockerapi.filters import Filters
@@ -84,6 +84,31 @@ class CommitQuery:
     comment: str = ""
     pause: bool = True
     changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuildQuery:
+    """Query of build.  `host_config` are the limits of its containers, in the keys of HostConfig.
+
+    `arguments` None: named without a value.  `logins` by registry, "" if the name is Docker Hub's.
+    """
+
+    tags: tuple[str, ...] = ()
+    dockerfile: str = ""
+    remote: str = ""
+    target: str = ""
+    platform: str = ""
+    arguments: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cache_from: tuple[str, ...] = ()
+    use_cache: bool = True
+    pull: bool = False
+    remove: bool = True
+    force_remove: bool = False
+    quiet: bool = False
+    squash: bool = False
+    host_config: JSONObject = field(default_factory=dict)
+    logins: Mapping[str, AuthConfig] = field(default_factory=dict)
 
 
 class Containers(Protocol):
@@ -242,6 +267,16 @@ class Commits(Protocol):
         ...
 
 
+class Builds(Protocol):
+    """What `docker build` does without BuildKit."""
+
+    async def build(
+        self, query: BuildQuery, context: AsyncIterator[bytes]
+    ) -> AsyncIterator[JSONObject]:
+        """Progress messages.  The context is read, and its Dockerfile found to be one, when this returns."""
+        ...
+
+
 class Networks(Protocol):
     """What `docker network` does, as far as it is built."""
 
@@ -271,6 +306,10 @@ class System(Protocol):
     async def info(self) -> JSONObject: ...
     async def auth(self, body: AuthConfig) -> JSONObject: ...
 
+    async def disk_usage(self, kinds: frozenset[str]) -> JSONObject:
+        """{LayersSize, Images, Containers, Volumes, BuildCache}, None for what `kinds` does not have."""
+        ...
+
     async def events(self, query: EventsQuery) -> AsyncIterator[bytes]:
         """Serialised event objects without line end; past ones first."""
         ...
@@ -291,6 +330,8 @@ class Engine(Protocol):
     def images(self) -> Images: ...
     @property
     def commits(self) -> Commits: ...
+    @property
+    def builds(self) -> Builds: ...
     @property
     def networks(self) -> Networks: ...
     @property

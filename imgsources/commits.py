@@ -14,6 +14,7 @@ from typing import IO
 
 from dockerapi.errors import NotFound
 from imgsources.catalog import Image
+from imgsources.compression import HEAD_BYTES, FilePart, compression, inflating
 from imgsources.oci import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -79,9 +80,9 @@ class _Writing:
 
 
 class Commit:
-    """One image on top of `parent`.  `layer` None: the container changed nothing."""
+    """One image on top of `parent`, None = of nothing.  `layer` None: the container changed nothing."""
 
-    def __init__(self, parent: Image, config: bytes, layer: LayerFile | None) -> None:
+    def __init__(self, parent: Image | None, config: bytes, layer: LayerFile | None) -> None:
         self._layer = layer
         parsed = parse_config(config)
         own = [] if layer is None else [Descriptor(DOCKER_LAYER, layer.digest, layer.size)]
@@ -89,13 +90,66 @@ class Commit:
             media_type=DOCKER_MANIFEST,
             digest=sha256(config),
             config=Descriptor(DOCKER_CONFIG, parsed.digest, len(config)),
-            layers=(*parent.layers, *own),
+            layers=(*(parent.layers if parent else ()), *own),
         )
         check_layers(manifest, parsed)
-        self.image = RemoteImage(None, manifest, parsed, None, parent=parent.id)
+        self.image = RemoteImage(None, manifest, parsed, None, parent=parent.id if parent else None)
 
     def blob_path(self, descriptor: Descriptor) -> Path:
         """The new layer's file; NotFound for one of the parent's, which went while this was made."""
         if self._layer is None or descriptor.digest != self._layer.digest:
             raise NotFound(f"layer {descriptor.digest} of the parent image is not there any more")
+        return self._layer.path
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLayer:
+    """A layer that came as an archive, compressed or not: `digest` of the file, `diff_id` of the tar in it."""
+
+    path: Path
+    digest: Digest
+    diff_id: Digest
+    size: int
+    compression: str
+
+
+def read_layer(path: Path) -> ArchiveLayer:
+    """What is in an archive, hashed.  DataLoss where it is cut or damaged, NotSupported for zstd.  Blocking."""
+    part = FilePart.whole(path)
+    try:
+        kind = compression(part.head(HEAD_BYTES))
+        outer, inner = hashlib.sha256(), hashlib.sha256()
+        size = 0
+        while block := part.read(_BLOCK):
+            outer.update(block)
+            size += len(block)
+        part.rewind()
+        read = inflating(part, kind)
+        while kind and (block := read(_BLOCK)):
+            inner.update(block)
+    finally:
+        part.close()
+    digest = Digest(f"sha256:{outer.hexdigest()}")
+    diff_id = Digest(f"sha256:{inner.hexdigest()}") if kind else digest
+    return ArchiveLayer(path, digest, diff_id, size, kind)
+
+
+class Imported:
+    """An image of one layer and nothing below."""
+
+    def __init__(self, config: bytes, layer: ArchiveLayer) -> None:
+        self._layer = layer
+        parsed = parse_config(config)
+        kind = f"{DOCKER_LAYER}.{layer.compression}" if layer.compression else DOCKER_LAYER
+        manifest = Manifest(
+            media_type=DOCKER_MANIFEST,
+            digest=sha256(config),
+            config=Descriptor(DOCKER_CONFIG, parsed.digest, len(config)),
+            layers=(Descriptor(kind, layer.digest, layer.size),),
+        )
+        check_layers(manifest, parsed)
+        self.image = RemoteImage(None, manifest, parsed, None)
+
+    def blob_path(self, descriptor: Descriptor) -> Path:
+        """The archive."""
         return self._layer.path

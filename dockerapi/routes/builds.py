@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from aiohttp import web
 
-from dockerapi.engine import CommitQuery
-from dockerapi.errors import NotSupported
+from dockerapi.engine import BuildQuery, CommitQuery
+from dockerapi.errors import APIError, InvalidParameter, NotSupported
+from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate
+from dockerapi.routes import bodies, parameters
 from dockerapi.routes.base import Call, Route, json_answer, not_built
 from dockerapi.versions import Version
+
+T = TypeVar("T")
+V1_32 = Version(1, 32)
+NO_BUILDKIT = "BuildKit is not supported by zonegate: set DOCKER_BUILDKIT=0"
+_NUMBERS = (
+    ("memory", "Memory"),
+    ("memswap", "MemorySwap"),
+    ("cpushares", "CpuShares"),
+    ("cpuperiod", "CpuPeriod"),
+    ("cpuquota", "CpuQuota"),
+    ("shmsize", "ShmSize"),
+)
+_TEXTS = (
+    ("cpusetcpus", "CpusetCpus"),
+    ("cpusetmems", "CpusetMems"),
+    ("cgroupparent", "CgroupParent"),
+    ("networkmode", "NetworkMode"),
+    ("isolation", "Isolation"),
+)
 
 
 async def commit(call: Call) -> web.StreamResponse:
@@ -29,6 +50,71 @@ async def commit(call: Call) -> web.StreamResponse:
     return json_answer(made, 201)
 
 
+async def build(call: Call) -> web.StreamResponse:
+    """POST /build, by the classic builder: `version` 2 asks for BuildKit."""
+    version = call.text("version")
+    if version == "2":
+        raise NotSupported(NO_BUILDKIT)
+    if version not in ("", "1"):
+        raise APIError(f'invalid version "{version}"')
+    messages = await call.engine.builds.build(_query(call), call.blocks())
+    return await call.progress(messages)
+
+
+def _query(call: Call) -> BuildQuery:
+    removes_always = call.boolean("forcerm")
+    return BuildQuery(
+        tags=tuple(tag for tag in call.texts("t") if tag),
+        dockerfile=call.text("dockerfile"),
+        remote=call.text("remote"),
+        target=call.text("target"),
+        platform=call.text("platform") if call.since(V1_32) else "",
+        arguments=_json(call, "buildargs", "build args", dict),
+        labels=_json(call, "labels", "labels", dict),
+        cache_from=tuple(_json(call, "cachefrom", "cache-from", list)),
+        use_cache=not call.boolean("nocache"),
+        pull=call.boolean("pull"),
+        remove=removes_always or not call.text("rm") or call.boolean("rm"),
+        force_remove=removes_always,
+        quiet=call.boolean("q"),
+        squash=call.boolean("squash"),
+        host_config=_host_config(call),
+        logins=parameters.registry_logins(call.request.headers.get("X-Registry-Config")),
+    )
+
+
+def _host_config(call: Call) -> JSONObject:
+    """What the client asks of the containers of the build, as HostConfig has it."""
+    found: JSONObject = {
+        key: value for name, key in _NUMBERS if (value := call.integer(name)) is not None
+    }
+    found |= {key: text for name, key in _TEXTS if (text := call.text(name))}
+    if hosts := [host for host in call.texts("extrahosts") if host]:
+        found["ExtraHosts"] = hosts
+    if ulimits := _json(call, "ulimits", "ulimit settings", list):
+        found["Ulimits"] = ulimits
+    if options := _json(call, "securityopt", "security options", list):
+        found["SecurityOpt"] = options
+    return found
+
+
+def _json(call: Call, name: str, what: str, kind: type[T]) -> T:
+    """A parameter that is JSON itself."""
+    text = call.text(name)
+    if not text:
+        return kind()
+    try:
+        value = bodies.parse(text)
+    except InvalidParameter as error:
+        words = error.message.removeprefix("invalid JSON: ")
+        raise InvalidParameter(f"error reading {what}: {words}") from error
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise InvalidParameter(f"error reading {what}: it is no JSON {kind.__name__}")
+    return value
+
+
 async def prune(call: Call) -> web.StreamResponse:
     """POST /build/prune: nothing is built here, so there is no cache.  `docker system prune` asks for it."""
     call.filters()
@@ -37,11 +123,11 @@ async def prune(call: Call) -> web.StreamResponse:
 
 async def no_buildkit(_call: Call) -> NoReturn:
     """POST /session, POST /grpc."""
-    raise NotSupported("BuildKit is not supported by zonegate: set DOCKER_BUILDKIT=0")
+    raise NotSupported(NO_BUILDKIT)
 
 
 ROUTES = (
-    Route("POST", "/build", not_built("building images")),
+    Route("POST", "/build", build),
     Route("POST", "/build/prune", prune, Version(1, 31)),
     Route("POST", "/build/cancel", not_built("cancelling builds"), Version(1, 31)),
     Route("POST", "/commit", commit),

@@ -7,6 +7,7 @@ import binascii
 import json
 import re
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -119,14 +120,33 @@ def duration_ns(text: str) -> int | None:
     return sign * round(total)
 
 
+def registry_logins(header: str | None) -> dict[str, AuthConfig]:
+    """X-Registry-Config: credentials by registry, "" for Docker Hub's.  Garbage is none, as in dockerd."""
+    value = _decoded(header)
+    found: dict[str, AuthConfig] = {}
+    for name, entry in value.items() if isinstance(value, dict) else ():
+        host = name.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        try:
+            auth = AuthConfig.model_validate(entry)
+        except ValidationError:
+            continue
+        found["" if host == "index.docker.io" else host] = auth
+    return found
+
+
 def registry_auth(header: str | None) -> AuthConfig | None:
     """X-Registry-Auth: base64url JSON, padded or not.  Garbage is no credentials, as in dockerd."""
-    if not header:
-        return None
-    text = header.strip().rstrip("=").replace("+", "-").replace("/", "_")
     try:
-        data = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        auth = AuthConfig.model_validate(data)
-    except (binascii.Error, ValueError, ValidationError, RecursionError):
+        auth = AuthConfig.model_validate(_decoded(header))
+    except ValidationError:
         return None
     return auth if auth != AuthConfig() else None
+
+
+def _decoded(header: str | None) -> Any:
+    """base64url JSON, padded or not; None for what is none."""
+    text = (header or "").strip().rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return None

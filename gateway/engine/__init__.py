@@ -11,12 +11,17 @@ import logging
 import socket
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dockerapi.errors import NotFound
+from dockerapi.filters import Filters
 from dockerapi.models.system import AuthConfig
+from gateway.engine.builds import Builds
+from gateway.engine.buildsteps import Workshop
 from gateway.engine.commit import Commits
 from gateway.engine.containers import Containers, places
+from gateway.engine.disk import DiskUsage
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.files import Files
@@ -56,6 +61,7 @@ class Gateway:
         servers: ImageServers | None = None,
     ) -> None:
         self._host = host
+        self._catalog = catalog
         self._bus = Bus()
         self._roster = Roster(host.zones)
         self._lifecycle = Lifecycle(host, self._bus, exited=self._exited, changed=self._changed)
@@ -98,6 +104,10 @@ class Gateway:
             storage_driver=host.facts.storage_driver,
             servers=servers,
         )
+        workshop = Workshop(
+            host, catalog, puller, self.containers, self.images, self._roster, spool, group
+        )
+        self.builds = Builds(workshop, catalog, self._bus)
         self.networks = Networks(host.networks, self._roster, self._bus)
         self.volumes = Volumes(host.volumes, self._roster, self._bus)
         self.system = System(
@@ -107,8 +117,23 @@ class Gateway:
             bus=self._bus,
             settings=settings,
             registry=registry,
+            disk=self._disk_usage(),
             identity=_identity(settings.data_root),
             hostname=hostname,
+        )
+
+    def _disk_usage(self) -> DiskUsage:
+        rows = partial(
+            self.images.list, all=False, digests=False, shared_size=True, filters=Filters()
+        )
+        return DiskUsage(
+            self._catalog,
+            self._host.datasets,
+            self._host.volumes,
+            self._roster,
+            containers=self.containers.list,
+            image_rows=rows,
+            volume_list=self.volumes.list,
         )
 
     async def run(self) -> None:
@@ -161,7 +186,9 @@ def _spool(data_root: Path) -> Path:
     """The folder of uploads and of layers of commits, without what a killed process left there."""
     folder = data_root / "tmp"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for leftover in (*folder.glob("load-*"), *folder.glob("commit-*")):
+    for leftover in (
+        path for kind in ("load", "commit", "build") for path in folder.glob(f"{kind}-*")
+    ):
         leftover.unlink(missing_ok=True)
     return folder
 

@@ -19,7 +19,8 @@ from gateway.translate.ports import parse_port, parse_range
 from gateway.translate.signals import signal_name
 from gateway.translate.words import expanded
 
-_SHELL = ("/bin/sh", "-c")
+Scope = Mapping[str, str]
+SHELL = ("/bin/sh", "-c")
 _UNITS = {
     "ns": 1,
     "us": 10**3,
@@ -40,17 +41,33 @@ def changed(config: Mapping[str, Any], changes: Sequence[str]) -> JSONObject:
         return result
     found = instructions("\n".join(changes))
     for instruction in found:
-        if instruction.name.lower() not in _APPLY:
+        if not is_known(instruction):
             raise InvalidParameter(f"{instruction.name} is not a valid change command")
-    # ENTRYPOINT takes the command away that was meant for another one, unless CMD came before it.
     sets_cmd = False
     for instruction in found:
-        name = instruction.name.lower()
-        _APPLY[name](result, instruction)
-        sets_cmd = sets_cmd or (name == "cmd" and bool(result["Cmd"]))
-        if name == "entrypoint" and not sets_cmd:
-            result["Cmd"] = None
+        sets_cmd = apply(result, instruction, environment(result), sets_cmd=sets_cmd)
     return result
+
+
+def is_known(instruction: Instruction) -> bool:
+    """Whether it is one that `apply` takes."""
+    return instruction.name.lower() in _APPLY
+
+
+def apply(
+    config: JSONObject, instruction: Instruction, env: Scope, *, sets_cmd: bool = False
+) -> bool:
+    """Lay one instruction over a Config, which changes; `env` is what its words may name.
+
+    ENTRYPOINT takes the command away that was meant for another one, unless a CMD came before it: `sets_cmd`
+    of all those before, and the result is that of the next.
+    """
+    name = instruction.name.lower()
+    _APPLY[name](config, instruction, env)
+    sets_cmd = sets_cmd or (name == "cmd" and bool(config["Cmd"]))
+    if name == "entrypoint" and not sets_cmd:
+        config["Cmd"] = None
+    return sets_cmd
 
 
 def environment(config: Mapping[str, Any]) -> dict[str, str]:
@@ -62,13 +79,13 @@ def environment(config: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _cmd(config: JSONObject, instruction: Instruction) -> None:
+def _cmd(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     _flags(instruction)
     argv = json_list(instruction.rest)
     config["Cmd"] = _by_shell(config, instruction.rest) if argv is None else argv
 
 
-def _entrypoint(config: JSONObject, instruction: Instruction) -> None:
+def _entrypoint(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     _flags(instruction)
     argv = json_list(instruction.rest)
     if argv is None:
@@ -78,12 +95,12 @@ def _entrypoint(config: JSONObject, instruction: Instruction) -> None:
 
 
 def _by_shell(config: JSONObject, text: str) -> list[str]:
-    return [*(config.get("Shell") or _SHELL), *([text] if text else [])]
+    return [*(config.get("Shell") or SHELL), *([text] if text else [])]
 
 
-def _env(config: JSONObject, instruction: Instruction) -> None:
+def _env(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     entries: list[str] = list(config.get("Env") or [])
-    for name, value in _expanded_pairs(config, instruction):
+    for name, value in _expanded_pairs(instruction, env):
         place = next((i for i, e in enumerate(entries) if e.partition("=")[0] == name), None)
         if place is None:
             entries.append(f"{name}={value}")
@@ -92,22 +109,20 @@ def _env(config: JSONObject, instruction: Instruction) -> None:
     config["Env"] = entries
 
 
-def _label(config: JSONObject, instruction: Instruction) -> None:
+def _label(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     config["Labels"] = {
         **(config.get("Labels") or {}),
-        **dict(_expanded_pairs(config, instruction)),
+        **dict(_expanded_pairs(instruction, env)),
     }
 
 
-def _expanded_pairs(config: JSONObject, instruction: Instruction) -> list[tuple[str, str]]:
+def _expanded_pairs(instruction: Instruction, env: Scope) -> list[tuple[str, str]]:
     _flags(instruction)
-    env = environment(config)
     found = pairs(instruction.name.upper(), instruction.rest)
     return [(expanded(key, env), expanded(value, env)) for key, value in found]
 
 
-def _expose(config: JSONObject, instruction: Instruction) -> None:
-    env = environment(config)
+def _expose(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     ports = dict(config.get("ExposedPorts") or {})
     for word in _arguments(instruction):
         for text in expanded(word, env).split():
@@ -133,8 +148,7 @@ def _exposed(text: str) -> list[object]:
     return list(parse_port(f"{own}{slash}{protocol}"))
 
 
-def _volume(config: JSONObject, instruction: Instruction) -> None:
-    env = environment(config)
+def _volume(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     listed = json_list(instruction.rest)
     names = _arguments(instruction) if listed is None else listed
     if not names:
@@ -148,12 +162,12 @@ def _volume(config: JSONObject, instruction: Instruction) -> None:
     config["Volumes"] = volumes
 
 
-def _user(config: JSONObject, instruction: Instruction) -> None:
-    config["User"] = _one_word(config, instruction)
+def _user(config: JSONObject, instruction: Instruction, env: Scope) -> None:
+    config["User"] = _one_word(instruction, env)
 
 
-def _workdir(config: JSONObject, instruction: Instruction) -> None:
-    path = _one_word(config, instruction)
+def _workdir(config: JSONObject, instruction: Instruction, env: Scope) -> None:
+    path = _one_word(instruction, env)
     if not path:
         raise InvalidParameter("cannot normalize nothing")
     if not path.startswith("/"):
@@ -161,17 +175,17 @@ def _workdir(config: JSONObject, instruction: Instruction) -> None:
     config["WorkingDir"] = path
 
 
-def _stopsignal(config: JSONObject, instruction: Instruction) -> None:
-    text = _one_word(config, instruction)
+def _stopsignal(config: JSONObject, instruction: Instruction, env: Scope) -> None:
+    text = _one_word(instruction, env)
     signal_name(text)
     config["StopSignal"] = text
 
 
-def _one_word(config: JSONObject, instruction: Instruction) -> str:
+def _one_word(instruction: Instruction, env: Scope) -> str:
     _flags(instruction)
     if not instruction.rest:
         raise InvalidParameter(f"{instruction.name.upper()} requires exactly one argument")
-    return expanded(instruction.rest, environment(config))
+    return expanded(instruction.rest, env)
 
 
 def _arguments(instruction: Instruction) -> list[str]:
@@ -181,7 +195,7 @@ def _arguments(instruction: Instruction) -> list[str]:
     return instruction.rest.split()
 
 
-def _onbuild(config: JSONObject, instruction: Instruction) -> None:
+def _onbuild(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     _flags(instruction)
     trigger = _arguments(instruction)[0].upper()
     if trigger == "ONBUILD":
@@ -192,7 +206,7 @@ def _onbuild(config: JSONObject, instruction: Instruction) -> None:
     config["OnBuild"] = [*(config.get("OnBuild") or []), expression]
 
 
-def _healthcheck(config: JSONObject, instruction: Instruction) -> None:
+def _healthcheck(config: JSONObject, instruction: Instruction, env: Scope) -> None:
     kind, *more = instruction.rest.split(None, 1)[:2] or [""]
     rest = more[0] if more else ""
     if not kind:
@@ -276,7 +290,7 @@ def _flags(instruction: Instruction, *known: str) -> dict[str, str]:
     return found
 
 
-_APPLY: dict[str, Callable[[JSONObject, Instruction], None]] = {
+_APPLY: dict[str, Callable[[JSONObject, Instruction, Scope], None]] = {
     "cmd": _cmd,
     "entrypoint": _entrypoint,
     "env": _env,

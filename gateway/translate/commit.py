@@ -50,14 +50,14 @@ def requested(body: ContainerCreate) -> JSONObject | None:
     )
     if body.healthcheck is not None:
         shown["Healthcheck"] = _without_zeros(shown["Healthcheck"])
-    return _tidy(shown)
+    return tidy(shown)
 
 
 def image_config(
     asked: Mapping[str, Any] | None, container: Mapping[str, Any], changes: Sequence[str]
 ) -> JSONObject:
     """Config of the new image.  InvalidParameter in dockerd's words for a change that cannot be."""
-    return _tidy(_merged(changed(container if asked is None else asked, changes), container))
+    return tidy(_merged(changed(container if asked is None else asked, changes), container))
 
 
 def _merged(own: JSONObject, container: Mapping[str, Any]) -> JSONObject:
@@ -91,7 +91,8 @@ def _without_zeros(health: Mapping[str, Any]) -> JSONObject:
     return {key: value for key, value in health.items() if value}
 
 
-def _tidy(config: Mapping[str, Any]) -> JSONObject:
+def tidy(config: Mapping[str, Any]) -> JSONObject:
+    """A Config as an image has it: what is empty left out as Go does."""
     kept = {key: value for key, value in config.items() if key not in _LEFT_OUT or value}
     if kept.get("StopTimeout") is None:  # 0 is a timeout
         kept.pop("StopTimeout", None)

@@ -12,45 +12,68 @@ from dataclasses import dataclass
 
 from dockerapi.errors import InvalidParameter
 
-_CONTINUED = re.compile(r"(^|[^\\])\\[ \t]*$")
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _FLAG = re.compile(r"(--\S*)(?:\s+|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction: its name as written, `--flags`, and what stands behind them; `line` is all of it."""
+    """One instruction: its name as written, `--flags`, and what stands behind them; `line` is all of it.
+
+    `number` is that of its first line in the file, from 1.
+    """
 
     name: str
     flags: tuple[str, ...]
     rest: str
     line: str
+    number: int = 0
 
 
 def instructions(text: str) -> list[Instruction]:
     """In order.  InvalidParameter("file with no instructions")."""
-    found = [_instruction(line) for line in _lines(text)]
+    found = [_instruction(line, number) for number, line in _lines(text)]
     if not found:
         raise InvalidParameter("file with no instructions")
     return found
 
 
-def _lines(text: str) -> Iterator[str]:
+def _escape(lines: list[str]) -> str:
+    """What `# escape=` says, which stands before everything else; a backslash if nothing does."""
+    for line in lines:
+        directive = _DIRECTIVE.fullmatch(line.strip())
+        if directive is None:
+            break
+        if directive[1].lower() == "escape":
+            if directive[2] not in ("\\", "`"):
+                raise InvalidParameter(
+                    f"invalid escape token '{directive[2]}' does not match ` or \\"
+                )
+            return directive[2]
+    return "\\"
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Logical lines; comments and blank lines also go from between continued ones."""
-    joined = ""
-    for line in text.replace("\r\n", "\n").split("\n"):
+    lines = text.replace("\r\n", "\n").split("\n")
+    mark = re.escape(_escape(lines))
+    continued = re.compile(rf"(^|[^{mark}]){mark}[ \t]*$")
+    joined, first = "", 0
+    for number, line in enumerate(lines, 1):
         trimmed = line if joined else line.lstrip()
         if not trimmed.strip() or trimmed.lstrip().startswith("#"):
             continue
-        if _CONTINUED.search(trimmed):
-            joined += _CONTINUED.sub(r"\1", trimmed)
+        first = first or number
+        if continued.search(trimmed):
+            joined += continued.sub(r"\1", trimmed)
             continue
-        yield (joined + trimmed).strip()
-        joined = ""
+        yield first, (joined + trimmed).strip()
+        joined, first = "", 0
     if joined.strip():
-        yield joined.strip()
+        yield first, joined.strip()
 
 
-def _instruction(line: str) -> Instruction:
+def _instruction(line: str, number: int) -> Instruction:
     name, *more = line.split(None, 1)
     rest = more[0] if more else ""
     flags: list[str] = []
@@ -59,7 +82,7 @@ def _instruction(line: str) -> Instruction:
         if found[1] == "--":
             break
         flags.append(found[1])
-    return Instruction(name, tuple(flags), rest, line)
+    return Instruction(name, tuple(flags), rest, line, number)
 
 
 def json_list(text: str) -> list[str] | None:
