@@ -10,8 +10,7 @@ from aiohttp import web
 
 from dockerapi.engine import AttachQuery, ListQuery, LogsQuery
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
-from dockerapi.filters import Filters
-from dockerapi.framing import MULTIPLEXED, RAW, StreamId, dumps, frame_each_line
+from dockerapi.framing import MULTIPLEXED, RAW, StreamId, dumps, frame_each_line, frame_header
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.routes import parameters, shims, takeover
 from dockerapi.routes.base import Call, Route, empty, json_answer, not_built, raw_json
@@ -28,24 +27,12 @@ async def list_(call: Call) -> web.StreamResponse:
         all=call.boolean("all"),
         limit=call.integer("limit") or 0,
         size=call.boolean("size"),
-        filters=_filters(call),
+        filters=call.filters(),
     )
     rows = await call.engine.containers.list(query)
     if rows_need_change(call.version, rows):
         rows = dumps([row_for(call.version, row) for row in json.loads(rows)])
     return raw_json(rows if rows.endswith(b"\n") else rows + b"\n")
-
-
-def _filters(call: Call) -> Filters:
-    """`before` and `since` were parameters of their own before they were filters."""
-    filters = call.filters()
-    old = {key: call.text(key) for key in ("before", "since") if call.text(key)}
-    if not old:
-        return filters
-    values = {key: list(filters.get(key)) for key in filters}
-    for key, value in old.items():
-        values.setdefault(key, []).append(value)
-    return Filters(values)
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -187,7 +174,9 @@ async def logs(call: Call) -> web.StreamResponse:
         else:
             # A log that is only read goes in large frames: a frame a line would halve its speed.
             async for number, text in stream.blocks:
-                await response.write(frame(number, text) if framed else text)
+                if framed:
+                    await response.write(frame_header(number, len(text)))
+                await response.write(text)
         return response
     return call.cut_short()
 

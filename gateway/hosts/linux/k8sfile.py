@@ -15,6 +15,7 @@ import datetime
 import functools
 import itertools
 import operator
+import re
 from collections.abc import Iterable
 
 from dockerapi.framing import StreamId
@@ -23,7 +24,14 @@ from gateway.zones.host import LogQuery
 Block = tuple[StreamId, bytes]
 
 _KEY = operator.itemgetter(slice(36, 44))
+# The texts of whole lines of one stream, as nearly all are: one call for a block of them.
+_WHOLE = {
+    StreamId.STDOUT: re.compile(rb"(?s:.{36})stdout F (.*\n)"),
+    StreamId.STDERR: re.compile(rb"(?s:.{36})stderr F (.*\n)"),
+}
 _TEXT = 45
+_SAMPLE = 4096
+_NEWLINE = ord("\n")
 _OFFSET = slice(29, 35)
 _UTC = b"+00:00"
 _STREAMS = {
@@ -45,13 +53,19 @@ class Renderer:
         self._prefix = query.prefix.encode("utf-8", "surrogateescape")
         self._tty = tty
         self._begun = {StreamId.STDOUT: False, StreamId.STDERR: False}
+        self.is_plain = self._since is None and self._until is None
+        self.is_plain &= not (self._timestamps or self._prefix)
+        """Text is wanted as it is: rendering is quick."""
         self.finished = False
         """A line later than `until_ns` was seen: no later one is wanted."""
 
-    def render(self, log: bytes) -> list[Block]:
-        """`log` is whole lines, each with its newline."""
-        lines = self._within_bounds(log.split(b"\n")[:-1])
-        blocks: list[Block] = []
+    def render(self, log: bytes | bytearray, size: int | None = None) -> list[Block]:
+        """`log` is whole lines, each with its newline; `size` of it, the rest is left alone."""
+        size = len(log) if size is None else size
+        if (blocks := self._render_plain(log, size)) is not None:
+            return blocks
+        lines = self._within_bounds(bytes(log[:size]).split(b"\n")[:-1])
+        blocks = []
         for key, run in itertools.groupby(lines, _KEY):
             # What is no line of the format (a disk that was full) is shown rather than lost.
             stream, full = _STREAMS.get(key, (StreamId.STDOUT, True))
@@ -64,6 +78,28 @@ class Renderer:
             else:
                 blocks.append((stream, text))
         return [block for block in blocks if block[1]]
+
+    def _render_plain(self, log: bytes | bytearray, size: int) -> list[Block] | None:
+        """Where all lines are of one stream, and wanted as they are; None where that is not so."""
+        stream, _ = _STREAMS.get(bytes(log[36:44]), (None, True))
+        if stream is None or not self.is_plain:
+            return None
+        texts: list[bytes | bytearray] = []
+        start = pieces = 0
+        for piece in _pieces(log, size, stream):
+            texts += _WHOLE[stream].findall(log, start, piece)
+            start = log.find(b"\n", piece) + 1
+            texts.append(log[piece + _TEXT : start - 1])
+            pieces += 1
+        found = _WHOLE[stream].findall(log, start, size)
+        texts += found
+        text = b"".join(texts)
+        # Nothing was left out: a line of another kind would be missing here.
+        if len(text) + _TEXT * len(texts) + pieces != size:
+            return None
+        stream = StreamId.STDOUT if self._tty else stream
+        self._begun[stream] = not found
+        return [(stream, text)] if self._chosen[stream] else []
 
     def _run(self, lines: list[bytes], stream: StreamId, *, full: bool, known: bool) -> bytes:
         """Text of lines of one stream that are all F or all P."""
@@ -95,6 +131,24 @@ class Renderer:
             lines = list(itertools.takewhile(lambda line: not _at_or_after(line, late), lines))
             self.finished = True
         return lines
+
+
+def _pieces(log: bytes | bytearray, size: int, stream: StreamId) -> list[int]:
+    """Where the P lines of a stream begin.
+
+    By the letter alone where it is rare: searching for one byte is ten times as fast.
+    """
+    key = b" stdout P " if stream is StreamId.STDOUT else b" stderr P "
+    is_rare = log.count(b"P", 0, _SAMPLE) <= _SAMPLE // 256
+    needle, place = (b"P", 43) if is_rare else (key, 35)
+    found = []
+    at = log.find(needle, place, size)
+    while at >= 0:
+        start = at - place
+        if log.startswith(key, start + 35) and (not start or log[start - 1] == _NEWLINE):
+            found.append(start)
+        at = log.find(needle, at + 1, size)
+    return found
 
 
 def _at_or_after(line: bytes, bound_ns: int) -> bool:
