@@ -8,6 +8,8 @@ docs/divergence.md why.
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,36 @@ def refused(what: str, program: str = "docker: ", hint: str = _HINT, exit: int =
 
 
 @dataclass(frozen=True)
+class Told:
+    """Something that must have happened since the scenario began: so many events of a container, by action."""
+
+    container: str
+    action: str
+    times: int = 1
+
+    def wait(self, cli: CLI, since: float, deadline_s: float = 30) -> None:
+        """Until it has; AssertionError if it does not."""
+        argv = [
+            "docker",
+            "events",
+            "--since",
+            f"{since:.6f}",
+            "--until",
+            f"{since + deadline_s:.6f}",
+        ]
+        argv += ["--filter", f"container={self.container}", "--format", "{{.Action}}"]
+        seen = []
+        with subprocess.Popen(argv, env=cli.env, stdout=subprocess.PIPE, text=True) as events:
+            assert events.stdout is not None
+            for line in events.stdout:
+                seen.append(line.strip())
+                if sum(action.startswith(self.action) for action in seen) == self.times:
+                    events.kill()
+                    return
+        raise AssertionError(f"{self} is not told, but {seen}")
+
+
+@dataclass(frozen=True)
 class Step:
     """One command.  `{registry}`, `{tmp}` are filled in.
 
@@ -56,6 +88,8 @@ class Step:
     sort: bool = False
     """The order of lines means nothing."""
     smartos: OnSmartOS = OnSmartOS()
+    after: Told | None = None
+    """What must have happened before."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +124,11 @@ def play(
 ) -> list[dict[str, Any]]:
     """Run all steps; their normalised answers."""
     rows = []
+    began = time.time()
     for item in subject.steps:
         step = item if isinstance(item, Step) else Step(item)
+        if step.after is not None:
+            step.after.wait(cli, began)
         command = (step.smartos.command if on_smartos else None) or step.command
         for word, value in fill.items():
             command = command.replace(f"{{{word}}}", value)
