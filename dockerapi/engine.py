@@ -111,6 +111,18 @@ class BuildQuery:
     logins: Mapping[str, AuthConfig] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ImportQuery:
+    """Query of import.  `source` is an URL, "-" = the body; `changes` are Dockerfile instructions."""
+
+    source: str
+    repo: str = ""
+    tag: str = ""
+    message: str = ""
+    platform: str = ""
+    changes: tuple[str, ...] = ()
+
+
 class Containers(Protocol):
     """What `docker container` does."""
 
@@ -236,10 +248,6 @@ class Images(Protocol):
         """`tag` may be a digest; "" means all tags.  Errors until the first message are statuses."""
         ...
 
-    async def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str
-    ) -> AsyncIterator[JSONObject]: ...
-
     async def list(
         self, *, all: bool, digests: bool, shared_size: bool, filters: Filters
     ) -> Sequence[JSONObject]: ...
@@ -256,6 +264,38 @@ class Images(Protocol):
         self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None
     ) -> Sequence[JSONObject]:
         """`limit` 0 = as many as dockerd would ask for."""
+        ...
+
+
+class ImageFiles(Protocol):
+    """What `docker save`, `load` and `import` do."""
+
+    async def save(self, names: Sequence[str], *, platform: str) -> AsyncGenerator[bytes, None]:
+        """A tar; `platform` "" = any."""
+        ...
+
+    async def load(
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str
+    ) -> AsyncIterator[JSONObject]: ...
+
+    async def import_image(
+        self, query: ImportQuery, body: AsyncIterator[bytes]
+    ) -> AsyncIterator[JSONObject]:
+        """What is wrong with the query is an error at once, the archive is read with the messages."""
+        ...
+
+
+class Distribution(Protocol):
+    """What `docker push` and `manifest inspect` ask registries for."""
+
+    async def push(
+        self, name: str, *, tag: str, platform: str, auth: AuthConfig | None
+    ) -> AsyncIterator[JSONObject]:
+        """`tag` "" = all tags of the repository.  Only a malformed name is an error at once."""
+        ...
+
+    async def inspect(self, name: str, *, auth: AuthConfig | None) -> JSONObject:
+        """{Descriptor, Platforms}."""
         ...
 
 
@@ -328,6 +368,10 @@ class Engine(Protocol):
     def execs(self) -> Execs: ...
     @property
     def images(self) -> Images: ...
+    @property
+    def image_files(self) -> ImageFiles: ...
+    @property
+    def distribution(self) -> Distribution: ...
     @property
     def commits(self) -> Commits: ...
     @property

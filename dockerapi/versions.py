@@ -218,7 +218,7 @@ def _bridge_netfilter(answer: Answer) -> None:
 
 
 def _expected_commits(answer: Answer) -> None:
-    """Until 1.48 each component's commit had the one that the daemon was built for."""
+    """Until 1.49 each component's commit had the one that the daemon was built for."""
     for key in ("ContainerdCommit", "RuncCommit", "InitCommit"):
         commit = answer.get(key)
         if commit:
@@ -229,10 +229,37 @@ def _kernel_memory(answer: Answer) -> None:
     answer.setdefault("KernelMemory", False)
 
 
+def _runtime_paths(answer: Answer) -> None:
+    """What a runtime says of itself came with 1.44."""
+    answer["Runtimes"] = {
+        name: {key: value for key, value in runtime.items() if key != "status"}
+        for name, runtime in (answer.get("Runtimes") or {}).items()
+    }
+
+
+def _nondistributable(answer: Answer) -> None:
+    """Until 1.49 the registries that layers not to be handed on might be pushed to."""
+    answer["RegistryConfig"] = {
+        "AllowNondistributableArtifactsCIDRs": None,
+        "AllowNondistributableArtifactsHostnames": None,
+        **(answer.get("RegistryConfig") or {}),
+    }
+
+
+def _execution_driver(answer: Answer) -> None:
+    """Until 1.25 security options were bare names, and there was word of an execution driver."""
+    answer["ExecutionDriver"] = "<not supported>"
+    options = [dict(p.partition("=")[::2] for p in o.split(",")) for o in answer["SecurityOptions"]]
+    answer["SecurityOptions"] = [option.get("name", "") for option in options]
+
+
 _INFO: list[tuple[str, _Shim]] = [
+    ("1.25", _execution_driver),
     ("1.42", _kernel_memory),
+    ("1.44", _runtime_paths),
     ("1.46", _without("Containerd")),
-    ("1.48", _expected_commits),
+    ("1.49", _expected_commits),
+    ("1.49", _nondistributable),
     ("1.49", _without("FirewallBackend")),
     ("1.50", _without("DiscoveredDevices")),
     ("1.50", _bridge_netfilter),
@@ -244,6 +271,22 @@ def info_for(version: Version, answer: Answer) -> Answer:
     answer = dict(answer)
     _apply(answer, version, _INFO)
     return answer
+
+
+def disk_usage_for(version: Version, answer: Answer) -> Answer:
+    """GET /system/df."""
+    answer = dict(answer)
+    if version < Version(1, 42):
+        records = answer.get("BuildCache") or ()
+        answer["BuilderSize"] = sum(record.get("Size", 0) for record in records)
+    for key, change in (("Images", image_row_for), ("Containers", _row_in_new)):
+        if answer.get(key) is not None:
+            answer[key] = [change(version, row) for row in answer[key]]
+    return answer
+
+
+def _row_in_new(version: Version, row: Answer) -> Answer:
+    return row_for(version, _copy(row))
 
 
 def _copy(answer: Answer) -> Answer:

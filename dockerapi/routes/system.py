@@ -10,8 +10,10 @@ from dockerapi.engine import EventsQuery
 from dockerapi.errors import InvalidParameter
 from dockerapi.models.system import AuthConfig
 from dockerapi.routes import parameters
-from dockerapi.routes.base import Call, Route, json_answer, not_built
-from dockerapi.versions import Version, info_for
+from dockerapi.routes.base import Call, Route, json_answer
+from dockerapi.versions import Version, disk_usage_for, info_for
+
+V1_42 = Version(1, 42)
 
 PING_HEADERS = {
     "Builder-Version": "1",
@@ -55,6 +57,19 @@ async def events(call: Call) -> web.StreamResponse:
     return call.cut_short()
 
 
+KINDS = ("container", "image", "volume", "build-cache")
+
+
+async def disk_usage(call: Call) -> web.StreamResponse:
+    """GET /system/df.  `type` came with 1.42; what it does not name is null."""
+    asked = call.texts("type") if call.since(V1_42) else []
+    for kind in asked:
+        if kind not in KINDS:
+            raise InvalidParameter(f"unknown object type: {kind}")
+    found = await call.engine.system.disk_usage(frozenset(asked or KINDS))
+    return json_answer(disk_usage_for(call.version, found))
+
+
 def _events_query(call: Call) -> EventsQuery:
     now_ns = time.time_ns()
     since = parameters.timestamp_ns(call.text("since"), now_ns=now_ns)
@@ -73,5 +88,5 @@ ROUTES = (
     Route("GET", "/info", info),
     Route("POST", "/auth", auth),
     Route("GET", "/events", events),
-    Route("GET", "/system/df", not_built("disk usage"), Version(1, 25)),
+    Route("GET", "/system/df", disk_usage, Version(1, 25)),
 )

@@ -22,6 +22,7 @@ from gateway.engine.buildsteps import Workshop
 from gateway.engine.commit import Commits
 from gateway.engine.containers import Containers, places
 from gateway.engine.disk import DiskUsage
+from gateway.engine.distribution import Distribution
 from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.files import Files
@@ -104,6 +105,8 @@ class Gateway:
             storage_driver=host.facts.storage_driver,
             servers=servers,
         )
+        self.image_files = self.images.files
+        self.distribution = Distribution(catalog, puller.blobs, registry, emit=self.images.emit)
         workshop = Workshop(
             host, catalog, puller, self.containers, self.images, self._roster, spool, group
         )

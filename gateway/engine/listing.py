@@ -5,6 +5,7 @@ A row is written once per value of its zone; only its Status depends on the time
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockerapi.engine import ListQuery
-from dockerapi.errors import InvalidParameter, NoSuchContainer
+from dockerapi.errors import InvalidParameter
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from gateway.translate import from_zone
 from gateway.translate.health import Health
-from gateway.translate.ports import parse_port, parse_range
+from gateway.translate.ports import parse_range
 from gateway.translate.status import exit_code, status, status_text
 from gateway.zones.host import Network, Zone
 from gateway.zones.spec import ZoneUUID
@@ -79,11 +80,11 @@ def _tests(filters: Filters, lookup: Lookup) -> list[Test]:
         "ancestor": lambda values: _ancestors(values, lookup),
         "network": lambda values: _networks(values, lookup),
         "volume": _volumes,
-        "publish": lambda values: _ports(values, _published),
-        "expose": lambda values: _ports(values, _exposed),
+        "publish": lambda values: _ports("publish", values, _published),
+        "expose": lambda values: _ports("expose", values, _exposed),
         "before": lambda values: _older(values, lookup),
         "since": lambda values: _newer(values, lookup),
-        "isolation": lambda values: lambda _: "default" in values or "" in values,
+        "isolation": lambda values: lambda _: True,  # of Windows; dockerd passes it over
         "is-task": lambda values: lambda _: not filters.boolean("is-task"),
     }
     tests: list[Test] = []
@@ -96,14 +97,15 @@ def _tests(filters: Filters, lookup: Lookup) -> list[Test]:
 
 
 def _names(values: tuple[str, ...]) -> Test:
-    try:
-        patterns = [re.compile(value) for value in values]
-    except re.error as error:
-        raise InvalidParameter(f"invalid filter 'name={values}': {error}") from error
+    patterns: list[re.Pattern[str]] = []
+    for value in values:
+        # As dockerd: what is no pattern is still a name.
+        with contextlib.suppress(re.error):
+            patterns.append(re.compile(value))
 
     def test(zone: Zone) -> bool:
         name = zone.spec.alias
-        return any(pattern.search(name) or pattern.search(f"/{name}") for pattern in patterns)
+        return name in values or any(p.search(name) or p.search(f"/{name}") for p in patterns)
 
     return test
 
@@ -170,33 +172,30 @@ def _exposed(zone: Zone) -> set[str]:
     return set(from_zone.config(zone).get("ExposedPorts", ()))
 
 
-def _ports(values: tuple[str, ...], known: Callable[[Zone], set[str]]) -> Test:
+def _ports(key: str, values: tuple[str, ...], known: Callable[[Zone], set[str]]) -> Test:
     wanted: set[str] = set()
     for value in values:
+        if ":" in value:
+            raise InvalidParameter(f"filter for '{key}' should not contain ':': {value}")
         numbers, _, protocol = value.partition("/")
         try:
             start, end = parse_range(numbers)
         except ValueError as error:
-            raise InvalidParameter(f"invalid filter: invalid port: {value}") from error
-        wanted |= {str(port) for port in parse_port(f"{start}-{end}/{protocol or 'tcp'}")}
+            raise InvalidParameter(
+                f"error while looking up for {key} {value}: strconv.ParseUint: "
+                f"parsing {json.dumps(numbers)}: invalid syntax"
+            ) from error
+        wanted |= {f"{port}/{protocol.lower() or 'tcp'}" for port in range(start, end + 1)}
     return lambda zone: bool(known(zone) & wanted)
 
 
-def _anchor(values: tuple[str, ...], lookup: Lookup) -> int:
-    try:
-        return lookup.container(values[0]).created_ns
-    except NoSuchContainer as error:
-        # dockerd: an error of the query, not of the path.
-        raise NoSuchContainer(values[0]) from error
-
-
 def _older(values: tuple[str, ...], lookup: Lookup) -> Test:
-    moment = _anchor(values, lookup)
+    moment = min(lookup.container(value).created_ns for value in values)
     return lambda zone: zone.created_ns < moment
 
 
 def _newer(values: tuple[str, ...], lookup: Lookup) -> Test:
-    moment = _anchor(values, lookup)
+    moment = max(lookup.container(value).created_ns for value in values)
     return lambda zone: zone.created_ns > moment
 
 

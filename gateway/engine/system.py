@@ -1,16 +1,18 @@
-"""What `docker version`, `info`, `login` and `events` answer."""
+"""What `docker version`, `info`, `login`, `system df` and `events` answer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import platform
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 
 from dockerapi.engine import EventsQuery
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
+from gateway.engine.disk import DiskUsage
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
 from gateway.settings import Settings
@@ -39,6 +41,7 @@ class System:
         bus: Bus,
         settings: Settings,
         registry: Callable[[AuthConfig | None], RegistryClient],
+        disk: DiskUsage,
         identity: str,
         hostname: str,
     ) -> None:
@@ -48,6 +51,7 @@ class System:
         self._bus = bus
         self._settings = settings
         self._registry = registry
+        self._disk = disk
         self._identity = identity
         self._hostname = hostname
 
@@ -124,6 +128,8 @@ class System:
             "RuncCommit": {"ID": dict(facts.components).get(facts.default_runtime, "")},
             "InitCommit": {"ID": ""},
             "Isolation": "",
+            # The rules of published ports and of the networks' limits; zones of SmartOS have rules of their own.
+            **({"FirewallBackend": {"Driver": "nftables"}} if facts.platform == "linux" else {}),
         }
 
     def _limits(self) -> JSONObject:
@@ -158,9 +164,9 @@ class System:
             "IndexServerAddress": _INDEX,
             "RegistryConfig": _registry_config(settings),
             "GenericResources": None,
-            "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-            "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-            "NoProxy": os.environ.get("NO_PROXY", ""),
+            "HttpProxy": _proxy("HTTP_PROXY"),
+            "HttpsProxy": _proxy("HTTPS_PROXY"),
+            "NoProxy": _proxy("NO_PROXY"),
             "Labels": list(settings.labels),
             "ExperimentalBuild": False,
             "ServerVersion": VERSION,
@@ -187,9 +193,19 @@ class System:
         login = await self._registry(None).login(credentials, body.serveraddress)
         return {"Status": login.status, "IdentityToken": login.identity_token}
 
+    async def disk_usage(self, kinds: frozenset[str]) -> JSONObject:
+        """GET /system/df."""
+        return await self._disk.of(kinds)
+
     async def events(self, query: EventsQuery) -> AsyncIterator[bytes]:
         """Past ones first."""
         return self._bus.stream(query)
+
+
+def _proxy(name: str) -> str:
+    """A proxy of the environment, its credentials hidden as dockerd hides them."""
+    text = os.environ.get(name) or os.environ.get(name.lower(), "")
+    return re.sub(r"^(\w+://)[^/@]*@", r"\1xxxxx:xxxxx@", text)
 
 
 def _registry_config(settings: Settings) -> JSONObject:

@@ -190,5 +190,5 @@ def row(zone: Zone, *, image: str, networks: Mapping[str, Network], status_text:
 
 
 def command_text(argv: Sequence[str]) -> str:
-    """The command as `docker ps` shows it: arguments with blanks in single quotes."""
-    return " ".join(f"'{part}'" if " " in part else part for part in argv)
+    """The command as `docker ps` shows it: arguments, not the program, with blanks in single quotes."""
+    return " ".join([*argv[:1], *(f"'{part}'" if " " in part else part for part in argv[1:])])
