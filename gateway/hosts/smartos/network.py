@@ -24,6 +24,7 @@ from dockerapi.errors import (
     Conflict,
     Forbidden,
     InvalidParameter,
+    NotFound,
     NotSupported,
 )
 from gateway.hosts.ipam import LeaseBook, Span
@@ -31,19 +32,30 @@ from gateway.hosts.networks import DRIVERS, address_of, find, of_nic, uuid_of
 from gateway.hosts.smartos import firewall
 from gateway.hosts.smartos.egress import Egress
 from gateway.hosts.smartos.globalzone import GlobalZone
-from gateway.hosts.smartos.networkrecords import NetworkRecords, Record, new_record
+from gateway.hosts.smartos.networkrecords import NetworkRecords, Record, new_record, plan_of
 from gateway.hosts.smartos.nictags import NicTags
 from gateway.hosts.smartos.published import PublishedPorts
 from gateway.hosts.smartos.reach import Reach
 from gateway.hosts.smartos.stubnetworks import StubNetworks, place
 from gateway.settings import Settings, SmartOSSettings
-from gateway.zones.host import Network, NetworkRequest, Zone
+from gateway.zones.host import Network, NetworkPlan, NetworkRequest, Zone
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
 
 log = logging.getLogger(__name__)
 
 _MTU = "com.docker.network.driver.mtu"
+_MACVLAN, _PARENT, _LAST_VLAN = "macvlan", "parent", 4094
+_OPTIONS: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
+    "bridge": {
+        _MTU: None,
+        "com.docker.network.bridge.enable_icc": ("true",),
+        "com.docker.network.bridge.enable_ip_masquerade": ("true",),
+    },
+    _MACVLAN: {_MTU: None, _PARENT: None, "macvlan_mode": ("bridge",)},
+}
+"""Driver -> option -> values that are taken, None = any."""
+_MTU_RANGE = 576, 9000
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -142,7 +154,9 @@ class SmartOSNetworks:
         self._show()
 
     def _add_leases(self, record: Record) -> None:
-        self._book.add_network(record.id, record.network, IPv4Address(record.gateway), record.span)
+        aux = [IPv4Address(text) for text in plan_of(record.plan).ipv4.aux.values()]
+        router = IPv4Address(record.gateway)
+        self._book.add_network(record.id, record.network, router, record.span, aux)
         self._reserve_others()
 
     def _reserve_others(self) -> None:
@@ -229,12 +243,16 @@ class SmartOSNetworks:
         self._check_lease(network, request)
         if request.address:
             address = IPv4Address(request.address)
+            # vmadm lets no two zones have one, running or not.
+            if set(self._book.owners(network.id, address)) - {uuid}:
+                raise Forbidden("Address already in use")
             self._book.lease_this(uuid, network.id, address)
         else:
             address = self._book.lease(uuid, network.id, network.name)
         vlan, mtu = self._settings.vlan_id or None, self._settings.mtu
         if network.id != self._default_id:
-            vlan, mtu = None, self._record(network).mtu
+            record = self._record(network)
+            vlan, mtu = record.vlan, record.mtu
         return Nic(
             nic_tag=network.nic_tag,
             mac=request.mac.lower() if request.mac else None,
@@ -263,6 +281,8 @@ class SmartOSNetworks:
             raise InvalidParameter(
                 "user specified IP address is supported on user defined networks only"
             )
+        if request.address6:
+            raise InvalidParameter(f"no configured subnet contains IP address {request.address6}")
         if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
             raise InvalidParameter(f"invalid MAC address: {request.mac}")
 
@@ -273,9 +293,9 @@ class SmartOSNetworks:
     def _record(self, network: Network) -> Record:
         return next(record for record in self._records.all() if record.id == network.id)
 
-    def release(self, uuid: ZoneUUID) -> None:
-        """Give back every lease of a zone; none is fine."""
-        self._book.release(uuid)
+    def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
+        """Give back a zone's leases, all or of one network; none is fine."""
+        self._book.release(uuid, network)
 
     # What the zone host tells.
 
@@ -347,48 +367,55 @@ class SmartOSNetworks:
 
     # Networks of the user's.
 
-    async def create(
-        self,
-        name: str,
-        *,
-        subnet: str = "",
-        gateway: str = "",
-        range: str = "",
-        internal: bool = False,
-        labels: Mapping[str, str] | None = None,
-        options: Mapping[str, str] | None = None,
-    ) -> Network:
-        """A network on an etherstub of its own; all or nothing.  "" = chosen from the default address pools.
+    async def create(self, plan: NetworkPlan) -> Network:
+        """A network on an etherstub of its own, or (driver macvlan) on a nic tag that is there; all or nothing.
 
-        `range` is a CIDR inside the subnet.  Conflict if the name is taken; InvalidParameter, Forbidden, APIError
-        in dockerd's words.  Without smartos.egress_nic it is internal: see `note`.
+        Without smartos.egress_nic one on an etherstub is internal: see `note`.
         """
         async with self._lock:
-            mtu = self._check_new(name, options or {})
+            self._check_new(plan)
+            mtu = _mtu(plan.options)
             await self._reserve_own()
+            tag, vlan = await self._parent(plan) if plan.driver == _MACVLAN else ("", None)
+            ipv4 = plan.ipv4
             network, router, span = place(
-                subnet, gateway, range, pools=self._pools, taken=self._taken()
+                ipv4.subnet, ipv4.gateway, ipv4.ip_range, pools=self._pools, taken=self._taken()
             )
             record = new_record(
-                self._name, name, network, router, range=span, asked_internal=internal, mtu=mtu,
-                labels=dict(labels or {}), options=dict(options or {}),
-            )  # fmt: skip
+                self._name, plan, network, router, range=span, mtu=mtu, tag=tag, vlan=vlan
+            )
             record = await self._stubs.make(record)
             self._add_leases(record)
             self._show()
             return self.get(record.id)
 
+    async def _parent(self, plan: NetworkPlan) -> tuple[str, int | None]:
+        """Nic tag and vlan of a network that the machine has: `-o parent=TAG[.VLAN]`."""
+        tag, _, vlan = plan.options.get(_PARENT, "").partition(".")
+        known = await self._tags.list()
+        if tag not in known:
+            raise InvalidParameter(
+                f"parent {tag or '(none)'} is no nic tag of this machine: it has {', '.join(sorted(known))}"
+            )
+        if not plan.ipv4.subnet:
+            raise InvalidParameter(
+                "a network on a nic tag needs the subnet that it has: --subnet, and --gateway for its router"
+            )
+        if vlan and not (vlan.isdigit() and 0 < int(vlan) <= _LAST_VLAN):
+            raise InvalidParameter(f"invalid vlan {vlan} in parent: 1 to {_LAST_VLAN}")
+        return tag, int(vlan) if vlan else None
+
     def note(self, network: Network) -> str:
         """What the one who made a network should know of it, "" if nothing: for the answer's Warning."""
-        if network.internal and not self._record(network).asked_internal:
+        if network.plan and network.internal and not self._record(network).asked_internal:
             return (
                 f"network {network.name} does not reach outside: smartos.egress_nic names no interface"
                 " of the global zone for it"
             )
         return ""
 
-    def _check_new(self, name: str, options: Mapping[str, str]) -> int | None:
-        """The mtu it asks for."""
+    def _check_new(self, plan: NetworkPlan) -> None:
+        name = plan.name
         if not _NAME.fullmatch(name):
             raise InvalidParameter(
                 f"invalid network name: {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
@@ -397,15 +424,20 @@ class SmartOSNetworks:
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if any(network.name == name for network in self._networks):
             raise Conflict(f"network with name {name} already exists")
-        unknown = sorted(set(options) - {_MTU})
-        if unknown:
-            raise NotSupported(f"network option {unknown[0]} is not supported on SmartOS")
-        if _MTU not in options:
-            return None
-        text = options[_MTU]
-        if not text.isdigit() or not 576 <= int(text) <= 9000:
-            raise InvalidParameter(f"invalid value for {_MTU}: {text}: 576 to 9000")
-        return int(text)
+        if plan.driver not in _OPTIONS:
+            raise NotFound(
+                f"could not find plugin {plan.driver} in v1 plugin registry: "
+                f'plugin "{plan.driver}" not found'
+            )
+        if plan.ipv6 is not None:
+            raise NotSupported(
+                "IPv6 networks are not supported on SmartOS: dockerinit gives a zone IPv4 addresses alone"
+            )
+        known = _OPTIONS[plan.driver]
+        for key, value in sorted(plan.options.items()):
+            accepted = known.get(key, ())
+            if accepted is not None and value not in accepted:
+                raise NotSupported(f"network option {key}={value} is not supported on SmartOS")
 
     def _taken(self) -> Sequence[IPv4Network]:
         default = [IPv4Network(self._settings.subnet)] if self._settings.subnet else []
@@ -431,6 +463,15 @@ class SmartOSNetworks:
                 self._book.remove_network(network.id)
             finally:
                 self._show()
+
+
+def _mtu(options: Mapping[str, str]) -> int | None:
+    text = options.get(_MTU)
+    if text is None:
+        return None
+    if not text.isdigit() or not _MTU_RANGE[0] <= int(text) <= _MTU_RANGE[1]:
+        raise InvalidParameter(f"invalid value for {_MTU}: {text}: 576 to 9000")
+    return int(text)
 
 
 def _span(settings: SmartOSSettings) -> Span | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -20,14 +20,15 @@ from gateway.hosts.ipam import Span, replace_json
 from gateway.hosts.networks import DRIVERS
 from gateway.hosts.smartos.egress import StubNic, vnic_name
 from gateway.hosts.smartos.nictags import stub_name
-from gateway.zones.host import Network
+from gateway.zones.host import AddressRange, Network, NetworkPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A network of the user's on an etherstub.  Addresses as text; `gateway` is the global zone's.
+    """A network of the user's.  Addresses as text; `plan` is what its maker asked for.
 
-    `asked_internal`: the client wanted no way out, so the global zone has no nic there either.
+    On an etherstub `gateway` is the global zone's; `asked_internal`: the client wanted no way out, so the global zone
+    has no nic there either.  On a nic tag that is there already (`tag`, driver macvlan) nothing is made: `stub` is "".
     """
 
     id: str
@@ -43,6 +44,10 @@ class Record:
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     ready: bool = False
+    driver: str = "bridge"
+    tag: str = ""
+    vlan: int | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
 
     @property
     def network(self) -> IPv4Network:
@@ -63,37 +68,60 @@ class Record:
         inner = IPv4Network(self.range)
         return inner.network_address, inner.broadcast_address
 
+    @property
+    def nic_tag(self) -> str:
+        """Of the zones' nics."""
+        return self.stub or self.tag
+
     def shown(self, *, egress: bool) -> Network:
         """As the engine sees it.  Without a way out it is internal, whatever was asked for."""
+        plan = plan_of(self.plan)
         return Network(
             self.id,
             self.name,
-            "bridge",
+            self.driver,
             self.created_ns,
             subnet=self.subnet,
             gateway=self.gateway,
-            nic_tag=self.stub,
+            nic_tag=self.nic_tag,
             options=dict(self.options),
             labels=dict(self.labels),
-            internal=self.asked_internal or not egress,
+            internal=self.asked_internal or not (egress or self.tag),
+            ip_range=plan.ipv4.ip_range,
+            aux=dict(plan.ipv4.aux),
+            plan=plan,
         )
 
 
 def new_record(
-    instance: str, name: str, subnet: IPv4Network, gateway: IPv4Address, **more: Any
+    instance: str, plan: NetworkPlan, subnet: IPv4Network, gateway: IPv4Address, **more: Any
 ) -> Record:
-    """With an id, and names for its etherstub and vnic that follow from it."""
+    """With an id, and, unless it has a nic tag, names for its etherstub and vnic that follow from it."""
     network_id = secrets.token_hex(32)
+    on_stub = not more.get("tag")
     return Record(
         id=network_id,
-        name=name,
+        name=plan.name,
         created_ns=time.time_ns(),
-        stub=stub_name(instance, network_id),
-        vnic=vnic_name(instance, network_id),
+        stub=stub_name(instance, network_id) if on_stub else "",
+        vnic=vnic_name(instance, network_id) if on_stub else "",
         subnet=str(subnet),
         gateway=str(gateway),
+        asked_internal=plan.internal,
+        labels=dict(plan.labels),
+        options=dict(plan.options),
+        driver=plan.driver,
+        plan=asdict(plan),
         **more,
     )
+
+
+def plan_of(kept: Mapping[str, Any]) -> NetworkPlan:
+    """As `new_record` kept it."""
+    ranges = {
+        key: AddressRange(**kept[key]) for key in ("ipv4", "ipv6") if kept.get(key) is not None
+    }
+    return NetworkPlan(**{"name": "", **kept, **ranges})
 
 
 class NetworkRecords:

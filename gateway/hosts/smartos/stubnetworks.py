@@ -100,7 +100,7 @@ class StubNetworks:
 
     def leads_out(self, record: Record) -> bool:
         """Whether zones on it reach outside."""
-        return bool(self._egress.nic) and not record.asked_internal
+        return bool(record.stub and self._egress.nic) and not record.asked_internal
 
     async def make(self, record: Record) -> Record:
         """Everything is there on return; on failure nothing of it is, also after a kill and `sweep`."""
@@ -115,7 +115,8 @@ class StubNetworks:
 
     async def unmake(self, record: Record) -> None:
         """Nothing of it is there on return.  Forbidden while a zone, running or not, has a nic on it."""
-        zones = await self._tags.zones(record.stub)
+        # Whoever has a nic on a tag that was there before may keep it.
+        zones = await self._tags.zones(record.stub) if record.stub else ()
         if zones:
             raise Forbidden(
                 f"error while removing network: network {record.name} id {record.id} has active endpoints",
@@ -126,8 +127,8 @@ class StubNetworks:
     async def sweep(self) -> list[str]:
         """At start.  What could not be put right, for the admin; the rest works."""
         problems: list[str] = []
-        known = {record.stub: record for record in self._records.all()}
-        for record in known.values():
+        known = {record.stub for record in self._records.all()}
+        for record in self._records.all():
             try:
                 if record.ready:
                     await self._raise(record)
@@ -153,6 +154,11 @@ class StubNetworks:
         await self._tags.delete(tag)
 
     async def _raise(self, record: Record) -> None:
+        if record.stub:
+            await self._plumb(record)
+        await self._firewall.ensure(network_rules(self._instance, uuid_of(record.id)))
+
+    async def _plumb(self, record: Record) -> None:
         await self._tags.add_etherstub(record.stub)
         if not record.asked_internal:
             await self._egress.plumb(record.own)
@@ -161,13 +167,13 @@ class StubNetworks:
         if leads_out and await self._egress.open(record.own):
             self._records.forwarding = self._egress.nic
             self._records.write()
-        await self._firewall.ensure(network_rules(self._instance, uuid_of(record.id)))
 
     async def _fell(self, record: Record) -> None:
         await self._firewall.remove(network_rules(self._instance, uuid_of(record.id)))
-        await self._egress.shut(record.network)
-        await self._egress.unplumb(record.vnic)
-        await self._tags.delete(record.stub)
+        if record.stub:
+            await self._egress.shut(record.network)
+            await self._egress.unplumb(record.vnic)
+            await self._tags.delete(record.stub)
         self._records.drop(record)
         await self._settle_forwarding()
 

@@ -18,7 +18,7 @@ from gateway.hosts.networks import uuid_of
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.network import SmartOSNetworks, addresses_of
 from gateway.settings import AddressPool, Settings
-from gateway.zones.host import Network, NetworkRequest
+from gateway.zones.host import AddressRange, Network, NetworkPlan, NetworkRequest
 from gateway.zones.spec import Nic, ZoneUUID
 from tests.fakes.globalzone import datalinks, fwrules
 from tests.fakes.globalzone.process import FakeGZ
@@ -80,6 +80,12 @@ def new_uuid() -> ZoneUUID:
 
 def ask(network: str = "bridge", **more: str) -> NetworkRequest:
     return NetworkRequest(network, **more)
+
+
+def plan(name: str, **more: Any) -> NetworkPlan:
+    """`subnet`, `gateway`, `ip_range`, `aux` of IPv4, and whatever else a plan has."""
+    ipv4 = {key: more.pop(key) for key in ("subnet", "gateway", "ip_range", "aux") if key in more}
+    return NetworkPlan(name, ipv4=AddressRange(**ipv4), **more)
 
 
 def links(fake: FakeGZ) -> datalinks.Links:
@@ -246,7 +252,7 @@ async def test_a_missing_nic_tag_is_said_and_stops_nothing(
 async def test_a_network_is_made_and_removed_with_all_that_belongs_to_it(
     networks: SmartOSNetworks, fake: FakeGZ, settings: Settings
 ) -> None:
-    made = await networks.create("web", labels={"a": "b"}, options={MTU: "8000"})
+    made = await networks.create(plan("web", labels={"a": "b"}, options={MTU: "8000"}))
     assert (made.subnet, made.gateway, made.internal) == ("172.26.0.0/24", "172.26.0.1", True)
     assert made.labels == {"a": "b"}
     assert "smartos.egress_nic" in networks.note(made)
@@ -272,7 +278,7 @@ async def test_an_egress_nic_leads_out_until_the_last_network_is_gone(
 ) -> None:
     settings = told(fake, tmp_path, egress_nic="e1000g0")
     networks = await SmartOSNetworks.open(gz, settings)
-    one, two = await networks.create("one"), await networks.create("two")
+    one, two = await networks.create(plan("one")), await networks.create(plan("two"))
     assert not one.internal
     assert networks.note(one) == ""
     assert networks.lease(new_uuid(), ask("two")).gateway == two.gateway
@@ -299,7 +305,7 @@ async def test_forwarding_that_the_admin_began_goes_on(
     forwarding = ("-p", "forwarding=%s", "-m", "ipv4", "e1000g0")
     fake.run("ipadm", "set-ifprop", "-t", *(a.replace("%s", "on") for a in forwarding))
     networks = await SmartOSNetworks.open(gz, told(fake, tmp_path, egress_nic="e1000g0"))
-    await networks.create("one")
+    await networks.create(plan("one"))
     await networks.remove("one")
     assert links(fake).interfaces["e1000g0"].forwarding == "on"
     fake.run("ipadm", "set-ifprop", "-t", *(a.replace("%s", "off") for a in forwarding))
@@ -309,7 +315,7 @@ async def test_forwarding_that_the_admin_began_goes_on(
 async def test_an_internal_network_has_nothing_of_the_global_zone(
     networks: SmartOSNetworks, fake: FakeGZ, settings: Settings
 ) -> None:
-    made = await networks.create("inside", internal=True)
+    made = await networks.create(plan("inside", internal=True))
     assert made.internal
     assert networks.note(made) == ""
     assert not [name for name in links(fake).vnics if settings.name in name]
@@ -319,7 +325,7 @@ async def test_what_the_client_says_of_addresses_is_kept_and_checked(
     networks: SmartOSNetworks, fake: FakeGZ
 ) -> None:
     made = await networks.create(
-        "own", subnet="172.26.9.0/24", gateway="172.26.9.254", range="172.26.9.128/25"
+        plan("own", subnet="172.26.9.0/24", gateway="172.26.9.254", ip_range="172.26.9.128/25")
     )
     assert made.gateway == "172.26.9.254"
     zone = new_uuid()
@@ -330,21 +336,21 @@ async def test_what_the_client_says_of_addresses_is_kept_and_checked(
     with pytest.raises(InvalidParameter, match="no configured subnet contains"):
         networks.lease(new_uuid(), ask("own", address="10.1.1.1"))
     with pytest.raises(Forbidden, match="Pool overlaps"):
-        await networks.create("a", subnet="172.26.8.0/22")
+        await networks.create(plan("a", subnet="172.26.8.0/22"))
     with pytest.raises(Forbidden, match="Pool overlaps"):
-        await networks.create("a", subnet=str(fake.subnet))
+        await networks.create(plan("a", subnet=str(fake.subnet)))
     with pytest.raises(InvalidParameter, match=r"it should be 172\.26\.4\.0/24"):
-        await networks.create("a", subnet="172.26.4.9/24")
+        await networks.create(plan("a", subnet="172.26.4.9/24"))
     with pytest.raises(InvalidParameter, match="no matching subnet for gateway"):
-        await networks.create("a", subnet="172.26.4.0/24", gateway="172.26.5.1")
+        await networks.create(plan("a", subnet="172.26.4.0/24", gateway="172.26.5.1"))
     with pytest.raises(InvalidParameter, match="invalid ip-range"):
-        await networks.create("a", subnet="172.26.4.0/24", range="172.26.5.0/25")
+        await networks.create(plan("a", subnet="172.26.4.0/24", ip_range="172.26.5.0/25"))
     with pytest.raises(Conflict, match="network with name own already exists"):
-        await networks.create("own")
+        await networks.create(plan("own"))
     with pytest.raises(Forbidden, match="predefined bridge"):
-        await networks.create("bridge")
+        await networks.create(plan("bridge"))
     with pytest.raises(NotSupported, match="enable_icc"):
-        await networks.create("a", options={"com.docker.network.bridge.enable_icc": "false"})
+        await networks.create(plan("a", options={"com.docker.network.bridge.enable_icc": "false"}))
     with pytest.raises(Forbidden, match="has active endpoints"):
         await networks.remove("own")
     with pytest.raises(Forbidden, match="pre-defined"):
@@ -352,9 +358,41 @@ async def test_what_the_client_says_of_addresses_is_kept_and_checked(
     networks.release(zone)
 
 
+async def test_a_network_of_the_machine_is_joined_by_its_nic_tag(
+    networks: SmartOSNetworks, fake: FakeGZ
+) -> None:
+    made = await networks.create(
+        plan(
+            "lan",
+            driver="macvlan",
+            options={"parent": "admin.20"},
+            subnet="172.26.20.0/24",
+            gateway="172.26.20.1",
+            aux={"printer": "172.26.20.2"},
+        )
+    )
+    assert (made.driver, made.internal, made.nic_tag) == ("macvlan", False, "admin")
+    zone = new_uuid()
+    nic = networks.lease(zone, ask("lan"))
+    assert (nic.nic_tag, nic.vlan_id, nic.gateway) == ("admin", 20, "172.26.20.1")
+    assert nic.ip == "172.26.20.3"
+    networks.release(zone, made.id)
+    assert not [name for name in links(fake).etherstubs if made.id[:8] in name]
+    for wrong in ({}, {"parent": "nowhere0"}, {"parent": "admin.9999"}):
+        with pytest.raises(InvalidParameter):
+            await networks.create(plan("b", driver="macvlan", options=wrong, subnet="10.9.9.0/24"))
+    with pytest.raises(InvalidParameter, match="needs the subnet"):
+        await networks.create(plan("b", driver="macvlan", options={"parent": "admin"}))
+    await networks.remove("lan")
+    with pytest.raises(NotFound, match='plugin "weave" not found'):
+        await networks.create(plan("c", driver="weave"))
+    with pytest.raises(NotSupported, match="IPv6"):
+        await networks.create(plan("d", ipv6=AddressRange("fd00::/64")))
+
+
 async def test_subnets_of_other_zones_are_passed_over(networks: SmartOSNetworks) -> None:
     networks.learn_foreign("other", [{"ip": "172.26.0.77"}])
-    assert (await networks.create("next")).subnet == "172.26.1.0/24"
+    assert (await networks.create(plan("next"))).subnet == "172.26.1.0/24"
 
 
 FAULTS = [
@@ -377,9 +415,9 @@ async def test_a_network_that_could_not_be_made_leaves_nothing(
     networks = await SmartOSNetworks.open(gz, settings)
     fake.fault(program, match, times=1, stderr="no luck today", code=1, after=after)
     with pytest.raises(APIError, match="no luck today"):
-        await networks.create("web")
+        await networks.create(plan("web"))
     assert traces(fake, settings.name) == []
-    await networks.create("web")
+    await networks.create(plan("web"))
     await networks.remove("web")
     await networks.close()
 
@@ -395,7 +433,7 @@ async def test_what_a_killed_gateway_left_is_swept_at_the_next_start(
     for other in ("fwadm", "ipnat", "ipadm", "dladm", "nictagadm"):
         fake.fault(other, "delete" if other != "ipnat" else "-l", stderr="killed")
     with pytest.raises(APIError):
-        await networks.create("web")
+        await networks.create(plan("web"))
     fake.clear_faults()
     again = await SmartOSNetworks.open(gz, settings)
     assert traces(fake, settings.name) == []
@@ -409,7 +447,7 @@ async def test_networks_come_back_after_a_reboot_of_the_machine(
 ) -> None:
     settings = told(fake, tmp_path, egress_nic="e1000g0")
     networks = await SmartOSNetworks.open(gz, settings)
-    made = await networks.create("web")
+    made = await networks.create(plan("web"))
     before = traces(fake, settings.name)
     datalinks.reboot(fake.root)
     assert traces(fake, settings.name) != before
@@ -425,7 +463,7 @@ async def test_an_egress_nic_taken_from_the_settings_leads_out_no_more(
     gz: LocalGlobalZone, fake: FakeGZ, tmp_path: Path
 ) -> None:
     networks = await SmartOSNetworks.open(gz, told(fake, tmp_path, "swap", egress_nic="e1000g0"))
-    await networks.create("web")
+    await networks.create(plan("web"))
     after = await SmartOSNetworks.open(gz, told(fake, tmp_path, "swap"))
     assert after.get("web").internal
     assert datalinks.nat_rules(fake.root) == []
@@ -437,7 +475,7 @@ async def test_an_egress_nic_taken_from_the_settings_leads_out_no_more(
 async def test_a_network_that_a_stopped_zone_of_anybodys_is_on_stays(
     networks: SmartOSNetworks, fake: FakeGZ, settings: Settings
 ) -> None:
-    await networks.create("web")
+    await networks.create(plan("web"))
     before = traces(fake, settings.name)
     zone = new_uuid()
     vm = make_vm(fake, [networks.lease(zone, ask("web"))])
@@ -496,8 +534,8 @@ def passes(
 async def test_members_of_a_network_reach_each_other_and_nobody_else_reaches_them(
     networks: SmartOSNetworks, fake: FakeGZ
 ) -> None:
-    await networks.create("web")
-    await networks.create("db")
+    await networks.create(plan("web"))
+    await networks.create(plan("db"))
 
     def member(*on: str) -> dict[str, Any]:
         zone = new_uuid()
@@ -528,6 +566,6 @@ async def test_networks_made_at_once_do_not_get_in_each_others_way(
     networks: SmartOSNetworks,
 ) -> None:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(networks.create(f"n{n}")) for n in range(4)]
+        tasks = [group.create_task(networks.create(plan(f"n{n}"))) for n in range(4)]
     made: list[Network] = [task.result() for task in tasks]
     assert len({network.subnet for network in made}) == 4

@@ -21,7 +21,7 @@ from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.hosts.smartos.reach import relays
 from gateway.settings import AddressPool, Settings
-from gateway.zones.host import NetworkRequest, Zone
+from gateway.zones.host import NetworkPlan, NetworkRequest, Zone
 from gateway.zones.metadata import DockerMetadata, PublishedPort, Runtime, encode
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState
 from tests.fakes.globalzone import fwrules
@@ -311,7 +311,7 @@ async def test_a_firewall_that_hangs_is_an_error_and_leaves_no_port_taken(
 async def test_nothing_is_published_of_a_zone_on_internal_networks_only(
     networks: SmartOSNetworks, fake: FakeGZ
 ) -> None:
-    await networks.create("inside", internal=True)
+    await networks.create(NetworkPlan("inside", internal=True))
     alone = make_zone(fake, networks, HTTP, on=("inside",))
     assert await networks.connect(alone) == ()
     both = make_zone(fake, networks, HTTP, on=("inside", "bridge"))
@@ -365,7 +365,7 @@ async def test_over_ssh_a_zone_on_an_etherstub_is_reached_by_the_connection(
     async with Remote() as remote:
         remote.calls = []
         networks = await SmartOSNetworks.open(remote, settings)
-        await networks.create("web")
+        await networks.create(NetworkPlan("web"))
         zone = make_zone(fake, networks, LOOPBACK, on=("web",))
         (first, *_) = await networks.connect(zone)
         assert sources(fake, zone) == {networks.get("web").gateway}
