@@ -45,6 +45,13 @@ class Device(_Frozen):
     permissions: str = "rwm"
 
 
+class DeviceRequest(_Frozen):
+    """Devices that a driver of the host is to choose (--gpus)."""
+
+    driver: str = ""
+    capabilities: tuple[tuple[str, ...], ...] = ()
+
+
 class Tmpfs(_Frozen):
     """A tmpfs mount; `options` as for mount(8): size=64m, mode=1777, noexec."""
 
@@ -131,6 +138,9 @@ class Runtime(_Frozen):
     sysctls: dict[str, str] = Field(default_factory=dict)
     devices: tuple[Device, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
+    writable_cgroups: bool | None = None
+    """Whether the zone may change its own cgroups; None = if it is privileged."""
     tmpfs: tuple[Tmpfs, ...] = ()
     shm_size: int = 67108864
     """Bytes."""
