@@ -31,16 +31,22 @@ class AddressPool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str
-    size: Annotated[int, Field(ge=1, le=30)]
+    size: Annotated[int, Field(ge=1, le=126)]
 
     @field_validator("base")
     @classmethod
     def _is_network(cls, base: str) -> str:
-        return str(ipaddress.IPv4Network(base, strict=False))
+        return str(ipaddress.ip_network(base, strict=False))
+
+    @property
+    def version(self) -> int:
+        """Of IP: 4 or 6."""
+        return ipaddress.ip_network(self.base).version
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
-        if ipaddress.IPv4Network(self.base).prefixlen > self.size:
+        base = ipaddress.ip_network(self.base)
+        if base.prefixlen > self.size or self.size > base.max_prefixlen - 2:
             raise ValueError(f"{self.base} has no subnet of size /{self.size}")
         return self
 

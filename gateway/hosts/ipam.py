@@ -21,6 +21,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     ip_address,
+    ip_network,
 )
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -43,18 +44,30 @@ def mac_of(address: IPv4Address) -> str:
     return "02:42:" + ":".join(f"{byte:02x}" for byte in address.packed)
 
 
-def choose_subnet(pools: Sequence[AddressPool], taken: Iterable[IPv4Network]) -> IPv4Network:
+@overload
+def choose_subnet(
+    pools: Sequence[AddressPool], taken: Iterable[IPv4Network], version: Literal[4] = 4
+) -> IPv4Network: ...
+@overload
+def choose_subnet(
+    pools: Sequence[AddressPool], taken: Iterable[IPv6Network], version: Literal[6]
+) -> IPv6Network: ...
+def choose_subnet(
+    pools: Sequence[AddressPool],
+    taken: Iterable[IPv4Network | IPv6Network],
+    version: Literal[4, 6] = 4,
+) -> IPv4Network | IPv6Network:
     """First subnet of the pools that overlaps nothing in `taken`; APIError in dockerd's words if none is left."""
     used = Ranges(taken)
     for pool in pools:
-        base = IPv4Network(pool.base)
-        if pool.size < base.prefixlen:
+        base = ip_network(pool.base)
+        if base.version != version or pool.size < base.prefixlen:
             continue
-        number, step = int(base.network_address), 1 << (32 - pool.size)
+        number, step = int(base.network_address), 1 << (base.max_prefixlen - pool.size)
         while number <= int(base.broadcast_address):
             beyond = used.end_of_overlap(number, number + step - 1)
             if beyond is None:
-                return IPv4Network((number, pool.size))
+                return type(base)((number, pool.size))
             # Over everything that the one in the way covers: its end may be far.
             number += max(step, (beyond + 1 - number) // step * step)
     raise APIError(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 
 from dockerapi.errors import InvalidParameter, Unavailable
@@ -53,14 +54,14 @@ def open_bridge(
         if link is not None and link.kind != "bridge":
             raise InvalidParameter(f"interface {name} is there and is no bridge")
         present = [a for i, a in route.addresses() if link is not None and i == link.index]
-        if link is None and former is not None and _collides(former, _taken(route)):
+        if link is None and former is not None and _collides(former, taken(route)):
             log.warning(
                 "subnet %s of bridge %s was taken by others meanwhile", former.network, name
             )
             former = None
         address = _address(name, wanted, present, former, ours=bool(link and link.alias == mark))
         if address is None:
-            network = choose_subnet(pools, _taken(route))
+            network = choose_subnet(pools, taken(route))
             address = IPv4Interface((next(network.hosts()), network.prefixlen))
         if link is None:
             route.execute(netlink.new_bridge(name, mac_of(address.ip)))
@@ -83,7 +84,71 @@ def open_bridge(
     return Bridge(name, index, address, link.mtu if link is not None else 1500)
 
 
-def _taken(route: netlink.RouteSocket) -> list[IPv4Network]:
+def raise_bridge(
+    route: netlink.RouteSocket, *, name: str, mark: str, addresses: Sequence[netlink.Interface],
+    mtu: int | None,
+) -> int:  # fmt: skip
+    """A user network's bridge is there and up with these addresses; its index.
+
+    Somebody's own bridge is taken as it is, and gets the addresses.  InvalidParameter if `name` is no bridge.
+    """
+    if (
+        len(name) > _NAME_MAX
+        or not name
+        or "/" in name
+        or any(c.isspace() or c == '"' for c in name)
+    ):
+        raise InvalidParameter(f"invalid bridge name {name}")
+    link = route.link(name)
+    if link is not None and link.kind != "bridge":
+        raise InvalidParameter(f"interface {name} is there and is no bridge")
+    if link is None:
+        first = next((a.ip for a in addresses if isinstance(a, IPv4Interface)), None)
+        route.execute(netlink.new_bridge(name, mac_of(first) if first else random_mac()))
+    index = link.index if link else socket.if_nametoindex(name)
+    try:
+        is_ours = link is None or link.alias == mark
+        _furnish(route, name, index, addresses, mtu if is_ours else None, is_old=link is not None)
+        if link is None:
+            route.execute(netlink.set_alias(index, mark))
+        route.execute(netlink.link_up(index))
+    except BaseException:
+        if link is None:
+            route.execute(netlink.delete_link(index))
+        raise
+    return index
+
+
+def _furnish(
+    route: netlink.RouteSocket, name: str, index: int, addresses: Sequence[netlink.Interface],
+    mtu: int | None, *, is_old: bool,
+) -> None:  # fmt: skip
+    if mtu is not None:
+        route.execute(netlink.set_mtu(index, mtu))
+    present = [*route.addresses(), *route.addresses6()] if is_old else []
+    if any(a.version == 6 for a in addresses):
+        write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
+        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        write_sysctl("net/ipv6/conf/all/forwarding", "1")
+    for address in addresses:
+        if (index, address) not in present:
+            route.execute(netlink.add_address(index, address))
+    # Else the machine drops what 127.0.0.1 sends to a zone by a published port.
+    write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+
+
+def random_mac() -> str:
+    """Locally administered."""
+    return "02:42:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(4))
+
+
+def taken6(route: netlink.RouteSocket) -> list[IPv6Network]:
+    """IPv6 networks that the machine knows a way to, link-local ones left out."""
+    found = [n for _, n in route.routes6()] + [a.network for _, a in route.addresses6()]
+    return [network for network in found if not network.is_link_local and not network.is_multicast]
+
+
+def taken(route: netlink.RouteSocket) -> list[IPv4Network]:
     """Networks that the machine knows a way to."""
     return [n for _, n in route.routes()] + [a.network for _, a in route.addresses()]
 

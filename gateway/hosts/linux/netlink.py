@@ -16,20 +16,43 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 
 _ACK, _REQUEST, _DUMP = 0x4, 0x1, 0x300
 _REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 _ERROR, _DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE, _NEWNEIGH = 20, 21, 22, 24, 26, 28
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH = 24, 25, 26, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = (
+    1,
+    3,
+    4,
+    5,
+    10,
+    18,
+)
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 20, 26, 28
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
-_VETH_PEER, _BRPORT_MODE, _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 1, 4, 8, 1
+_VETH_PEER, _BRPORT_MODE, _BRPORT_ISOLATED, _VLAN_ID, _NODAD = 1, 4, 33, 1, 0x02
+_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _IFF_UP = 1
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _TABLE_MAIN = 254
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+
+Interface = IPv4Interface | IPv6Interface
 
 
 class NetlinkError(OSError):
@@ -108,10 +131,55 @@ def new_veth(
     return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create veth {name}")
 
 
-def bridge_port_up(index: int, *, alias: str, ipv6: bool) -> Message:
+def new_on_parent(
+    kind: str, mode: int, flags: int, *, parent: int, name: str, index: int, netns_fd: int,
+    mac: str, mtu: int | None,
+) -> Message:  # fmt: skip
+    """A macvlan or ipvlan of `parent`, which is here, in the other namespace.  `flags` are ipvlan's.
+
+    An ipvlan has its parent's MAC: `mac` is passed over.
+    """
+    body = _link_header(index) + _text(_IFLA_IFNAME, name) + _number(_IFLA_LINK, parent)
+    body += _number(_IFLA_NET_NS_FD, netns_fd) + (_number(_IFLA_MTU, mtu) if mtu else b"")
+    if kind == "macvlan":
+        body += _attribute(_IFLA_ADDRESS, _mac(mac))
+        data = _number(1, mode)
+    else:
+        data = _attribute(1, struct.pack("H", mode)) + _attribute(2, struct.pack("H", flags))
+    body += _attribute(_IFLA_LINKINFO, _text(_KIND, kind) + _attribute(_DATA, data))
+    return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create {kind} {name}")
+
+
+def new_vlan(name: str, parent: int, vlan: int) -> Message:
+    """NAME.N: the packets of one VLAN of `parent`."""
+    body = _link_header() + _text(_IFLA_IFNAME, name) + _number(_IFLA_LINK, parent)
+    data = _attribute(_VLAN_ID, struct.pack("H", vlan))
+    body += _attribute(_IFLA_LINKINFO, _text(_KIND, "vlan") + _attribute(_DATA, data))
+    return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create vlan {name}")
+
+
+def new_dummy(name: str) -> Message:
+    """An interface that leads nowhere, for zones that are to reach each other alone."""
+    body = _link_header() + _text(_IFLA_IFNAME, name)
+    body += _attribute(_IFLA_LINKINFO, _text(_KIND, "dummy"))
+    return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create dummy {name}")
+
+
+def set_mtu(index: int, mtu: int) -> Message:
+    """Of an interface that is there."""
+    body = _link_header(index) + _number(_IFLA_MTU, mtu)
+    return Message(_NEWLINK, 0, body, f"set mtu {mtu}")
+
+
+def bridge_port_up(index: int, *, alias: str, ipv6: bool, isolated: bool = False) -> Message:
     """Bring a port up: hairpin on, so that a zone reaches itself by its published port even where bridged
-    packets pass netfilter; no link-local address, which would only make noise on the bridge."""
+    packets pass netfilter; no link-local address, which would only make noise on the bridge.
+
+    Isolated ports reach the bridge's own address and not each other.
+    """
     slave = _attribute(_BRPORT_MODE, b"\1")
+    if isolated:
+        slave += _attribute(_BRPORT_ISOLATED, b"\1")
     body = _link_header(index, up=True) + _text(_IFLA_IFALIAS, alias)
     info = _text(_SLAVE_KIND, "bridge") + _attribute(_SLAVE_DATA, slave)
     body += _attribute(_IFLA_LINKINFO, info)
@@ -137,29 +205,50 @@ def delete_link(index: int) -> Message:
     return Message(_DELLINK, 0, _link_header(index), f"delete interface {index}")
 
 
-def add_address(index: int, address: IPv4Interface) -> Message:
-    """An address with its prefix and broadcast address."""
+def add_address(index: int, address: Interface) -> Message:
+    """An address with its prefix and broadcast address; of IPv6 at once, nobody else can have it."""
     body = _address(index, address)
-    body += _attribute(4, address.network.broadcast_address.packed)
+    if address.version == 4:
+        body += _attribute(4, address.network.broadcast_address.packed)
     return Message(_NEWADDR, _CREATE | _EXCLUSIVE, body, f"add address {address}")
 
 
-def delete_address(index: int, address: IPv4Interface) -> Message:
+def delete_address(index: int, address: Interface) -> Message:
     """Take an address away."""
     return Message(_DELADDR, 0, _address(index, address), f"delete address {address}")
 
 
-def _address(index: int, address: IPv4Interface) -> bytes:
-    raw = address.ip.packed
-    head = struct.pack("BBBBI", socket.AF_INET, address.network.prefixlen, 0, 0, index)
+def _address(index: int, address: Interface) -> bytes:
+    raw, flags = address.ip.packed, 0 if address.version == 4 else _NODAD
+    head = struct.pack("BBBBI", _family(address), address.network.prefixlen, flags, 0, index)
     return head + _attribute(2, raw) + _attribute(1, raw)
 
 
-def default_route(gateway: IPv4Address, index: int) -> Message:
-    """Everything else by `gateway`."""
-    head = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 3, 0, 1, 0)
-    body = head + _attribute(5, gateway.packed) + _number(4, index)
-    return Message(_NEWROUTE, _CREATE | _EXCLUSIVE, body, f"add default route by {gateway}")
+def _family(address: Interface | IPv4Address | IPv6Address) -> int:
+    return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+
+
+def default_route(
+    gateway: IPv4Address | IPv6Address | None, index: int, family: int = 4
+) -> Message:
+    """Everything else by `gateway`; None: straight from the interface, in the version of IP `family`.
+
+    It takes the place of the one before.
+    """
+    number = (
+        _family(gateway) if gateway else int(socket.AF_INET if family == 4 else socket.AF_INET6)
+    )
+    scope = 0 if gateway else 253
+    head = struct.pack("BBBBBBBBI", number, 0, 0, 0, _TABLE_MAIN, 3, scope, 1, 0)
+    body = head + (_attribute(5, gateway.packed) if gateway else b"") + _number(4, index)
+    return Message(_NEWROUTE, _CREATE | _REPLACE, body, f"add default route by {gateway}")
+
+
+def no_default_route(version: int) -> Message:
+    """Nothing else is reached any more."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    head = struct.pack("BBBBBBBBI", family, 0, 0, 0, _TABLE_MAIN, 0, 255, 0, 0)
+    return Message(_DELROUTE, 0, head, "delete default route")
 
 
 def forwarding_entry(port: int, mac: str) -> Message:
@@ -230,24 +319,63 @@ class RouteSocket:
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
         """Interface index and IPv4 address of every interface."""
-        found = []
-        for body in self._dump(_GETADDR, struct.pack("BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+        found = self._addresses(socket.AF_INET)
+        return [(index, one) for index, one in found if isinstance(one, IPv4Interface)]
+
+    def addresses6(self) -> list[tuple[int, IPv6Interface]]:
+        """Of IPv6, link-local ones included."""
+        found = self._addresses(socket.AF_INET6)
+        return [(index, one) for index, one in found if isinstance(one, IPv6Interface)]
+
+    def _addresses(self, family: int) -> list[tuple[int, Interface]]:
+        found: list[tuple[int, Interface]] = []
+        for body in self._dump(_GETADDR, struct.pack("BBBBI", family, 0, 0, 0, 0)):
             prefix, index = body[1], struct.unpack_from("I", body, 4)[0]
             values = dict(_attributes(body[8:]))
             if raw := values.get(2) or values.get(1):
-                found.append((index, IPv4Interface((raw[:4], prefix))))
+                found.append((index, ip_interface((raw, prefix))))
         return found
+
+    def link(self, name: str) -> Link | None:
+        """One interface by name, without a look at the others."""
+        body = _link_header() + _text(_IFLA_IFNAME, name)
+        self._socket.send(self._pack(Message(_GETLINK, 0, body, f"look up {name}"), _REQUEST))
+        while True:
+            for kind, sequence, _, answer in _split(self._socket.recv(65536)):
+                if sequence != self._sequence:
+                    continue
+                if kind == _NEWLINK:
+                    return _link(answer)
+                if kind == _ERROR:
+                    number = -struct.unpack_from("i", answer)[0]
+                    if number == errno.ENODEV:
+                        return None
+                    raise NetlinkError(number, f"look up {name}")
+
+    def index_of(self, name: str) -> int:
+        """Of an interface of this socket's namespace; 0 if there is none."""
+        link = self.link(name)
+        return link.index if link else 0
 
     def routes(self) -> list[tuple[int, IPv4Network]]:
         """Interface index and destination of every IPv4 route of the main table, default routes left out."""
-        found = []
-        head = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        found = self._routes(socket.AF_INET)
+        return [(index, one) for index, one in found if isinstance(one, IPv4Network)]
+
+    def routes6(self) -> list[tuple[int, IPv6Network]]:
+        """Of IPv6."""
+        found = self._routes(socket.AF_INET6)
+        return [(index, one) for index, one in found if isinstance(one, IPv6Network)]
+
+    def _routes(self, family: int) -> list[tuple[int, IPv4Network | IPv6Network]]:
+        found: list[tuple[int, IPv4Network | IPv6Network]] = []
+        head = struct.pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in self._dump(_GETROUTE, head):
             length, table = body[1], body[4]
             values = dict(_attributes(body[12:]))
             if table == _TABLE_MAIN and length and (raw := values.get(1)):
                 index = struct.unpack("I", values[4])[0] if 4 in values else 0
-                found.append((index, IPv4Network((raw, length), strict=False)))
+                found.append((index, ip_network((raw, length), strict=False)))
         return found
 
 
@@ -297,6 +425,11 @@ def _link(body: bytes) -> Link:
 def is_gone(error: OSError) -> bool:
     """Whether an error says that the interface is no longer there."""
     return error.errno in (errno.ENODEV, errno.ENOENT)
+
+
+def is_no_route(error: OSError) -> bool:
+    """Whether there was no route to delete, or no such version of IP."""
+    return error.errno in (errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT)
 
 
 def first_by_name(links: Sequence[Link], name: str) -> Link | None:

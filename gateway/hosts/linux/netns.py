@@ -12,7 +12,9 @@ import errno
 import os
 import queue
 import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,27 @@ class Namespace:
         """Let go; without a name it is gone."""
         self.route.close()
         os.close(self.fd)
+
+
+@contextmanager
+def inside(fd: int) -> Iterator[None]:
+    """The calling thread is in that namespace meanwhile: sockets that it opens, and /proc/sys/net, are its."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.setns(fd, _CLONE_NEWNET), "enter network namespace")
+        try:
+            yield
+        finally:
+            _checked(_libc.setns(home, _CLONE_NEWNET), "return to own network namespace")
+    finally:
+        os.close(home)
+
+
+def write_sysctls(fd: int, values: Mapping[str, str]) -> None:
+    """Set sysctls (as paths below net) of a namespace; one that does not exist is an OSError."""
+    with inside(fd):
+        for name, value in values.items():
+            Path("/proc/sys/net", name).write_text(value)
 
 
 def _make() -> Namespace:
@@ -148,6 +171,16 @@ class NamespaceFolder:
             _mount(f"/proc/self/fd/{namespace.fd}", str(path), _MS_BIND)
         except BaseException:
             path.unlink()
+            raise
+
+    def open(self, name: str) -> Namespace:
+        """One that has a name.  FileNotFoundError."""
+        fd = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with inside(fd):
+                return Namespace(fd, RouteSocket())
+        except BaseException:
+            os.close(fd)
             raise
 
     def remove(self, name: str) -> None:

@@ -1,11 +1,12 @@
-"""Networks of the Linux host: a bridge, a namespace and veth per zone, leases, published ports.
+"""Networks of the Linux host: a bridge each, a namespace per zone and a veth per nic, leases, published ports.
 
     zone netns: lo, eth0 --veth-- bridge (gateway address) --routing + nft masquerade-- outside
                                      published port --nft dnat--> eth0
 
-No program is started: netlink.py speaks to the kernel, nft.py runs the rules, netns.py makes namespaces
-ahead, publishing.py has the ports.  All of it happens in one worker thread, in order; a zone costs 2-3 ms there.
-What crosses a crash: bridge, rules and namespaces live on in the kernel; `adopt` takes back those of live
+No program is started: netlink.py speaks to the kernel, rules.py has the packet rules, netns.py makes namespaces
+ahead, usernetworks.py has what clients make, plugs.py the nics, publishing.py the ports.  All of it happens in one
+worker thread, in order; a zone costs 2-3 ms there.
+What crosses a crash: bridges, rules and namespaces live on in the kernel; `adopt` takes back those of live
 zones and removes the rest.  Rules of others are never changed: `warnings` says where they are in the way.
 """
 
@@ -13,40 +14,47 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import re
-import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv6Address,
+    IPv6Interface,
+    ip_address,
+    ip_interface,
+)
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
 from gateway.hosts.ipam import LeaseBook, mac_of
 from gateway.hosts.linux import netlink, nft
 from gateway.hosts.linux.bridges import Bridge, open_bridge, remove_bridge, write_sysctl
 from gateway.hosts.linux.forwarding import forwarding_warnings
-from gateway.hosts.linux.netns import Namespace, NamespaceFolder, NamespacePool
+from gateway.hosts.linux.netns import NamespaceFolder, NamespacePool
+from gateway.hosts.linux.plugs import Plug, Plugs, routes
 from gateway.hosts.linux.predefined import NetworkRecords
 from gateway.hosts.linux.publishing import PublishedPorts
-from gateway.hosts.networks import uuid_of
+from gateway.hosts.linux.rules import Rules
+from gateway.hosts.linux.usernetworks import UserNetworks, Way, default_way
+from gateway.hosts.networks import find, of_nic, uuid_of
 from gateway.hosts.ports import check
 from gateway.settings import AddressPool
-from gateway.zones.host import Network, NetworkRequest
-from gateway.zones.metadata import PublishedPort
+from gateway.zones.host import Network, NetworkPlan, NetworkRequest
+from gateway.zones.members import ipv4, ipv6
+from gateway.zones.metadata import Endpoint, PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
 
 log = logging.getLogger(__name__)
 
 _POOL_SIZE = 3
-# A namespace may come with fallback tunnel devices (tunl0, sit0, gre0...) at 2, 3, ...: stay above them.
-_FIRST_INDEX = 32
-# Of our ends: drawn far above those the kernel gives out, so that two instances do not meet.
-_LOWEST_OUTER_INDEX = 1 << 29
 _WARNINGS_AGE_S = 10.0
 
 P = ParamSpec("P")
@@ -67,7 +75,7 @@ class LinuxNetworks:
     def __init__(
         self, *, name: str, bridge: Bridge | None, records: NetworkRecords, book: LeaseBook,
         folder: NamespaceFolder, worker: ThreadPoolExecutor,
-        route: netlink.RouteSocket, rules: nft.Nft,
+        route: netlink.RouteSocket, context: nft.Nft, users: UserNetworks, rules: Rules,
     ) -> None:  # fmt: skip
         """See `open`."""
         self._name = name
@@ -77,21 +85,28 @@ class LinuxNetworks:
         self._folder = folder
         self._worker = worker
         self._route = route
+        self._context = context
         self._rules = rules
+        self._users = users
         self._pool = NamespacePool(_POOL_SIZE)
-        bridged = [nft.BridgedSubnet(bridge.name, bridge.address.network)] if bridge else []
-        self._published = PublishedPorts(rules, name, bridged)
-        self._ipv6 = Path("/proc/sys/net/ipv6").exists()
+        self._published = PublishedPorts(rules)
+        self._plugs = Plugs(route, rules, self._mark)
+        self._live: dict[ZoneUUID, tuple[Nic, ...]] = {}
+        """Nics of zones that have their namespace."""
+        self._networks: tuple[Network, ...] = ()
+        self._ways: dict[str, Way] = {}
+        """By network_uuid."""
         self._warnings: tuple[str, ...] = ()
         self._warned_at = 0.0
         self._closed = threading.Event()
+        self._show()
 
     @classmethod
     def open(
         cls, *, name: str, bridge: str, bip: str, pools: Sequence[AddressPool], state: Path,
         exec_root: Path,
     ) -> LinuxNetworks:  # fmt: skip
-        """Bridge, rules and folders are there on return.  Blocking; to be called in a thread.
+        """Bridges, rules and folders are there on return.  Blocking; to be called in a thread.
 
         `bridge` "" or none: no default network.  `bip` "": the network of the last time, else an existing
         bridge's own, else the first of `pools` that is free on this machine.  Call before children are started
@@ -112,32 +127,40 @@ class LinuxNetworks:
         pools: Sequence[AddressPool], state: Path, exec_root: Path,
     ) -> LinuxNetworks:  # fmt: skip
         records = NetworkRecords(state / "networks.json")
-        rules = nft.Nft()
+        context = nft.Nft()
         route = netlink.RouteSocket()
+        rules = Rules(context, name)
+        mark = f"zonegate {name}"
         opened: Bridge | None = None
-        known = netlink.first_by_name(route.links(), bridge) is not None
+        known = route.link(bridge) is not None if bridge else False
         try:
+            book = LeaseBook(state / "leases.json")
             if bridge not in ("", "none"):
                 opened = open_bridge(
-                    route, name=bridge, mark=f"zonegate {name}", bip=bip, pools=pools,
+                    route, name=bridge, mark=mark, bip=bip, pools=pools,
                     former=records.subnet(bridge),
                 )  # fmt: skip
             records.settle(opened)
-            book = LeaseBook(state / "leases.json")
+            users = UserNetworks(
+                state / "user", mark=mark, seed=records.seed, route=route, rules=rules, book=book,
+                pools=pools,
+            )  # fmt: skip
             if opened is not None:
-                book.add_network(
-                    records.by_name("bridge").id, opened.address.network, opened.address.ip
-                )
+                default = records.by_name("bridge")
+                book.add_network(default.id, opened.address.network, opened.address.ip)
+                rules.know_network(default_way(default, bridge, opened.index, opened.mtu).rules())
+            users.load()
             write_sysctl("net/ipv4/ip_forward", "1")
             self = cls(
-                name=name, bridge=opened, records=records, book=book, worker=worker,
-                folder=NamespaceFolder(exec_root / "netns"), route=route, rules=rules,
+                name=name, bridge=opened, records=records, book=book, worker=worker, users=users,
+                folder=NamespaceFolder(exec_root / "netns"), route=route, context=context,
+                rules=rules,
             )  # fmt: skip
         except BaseException:
             if opened is not None and not known:
-                remove_bridge(route, opened, f"zonegate {name}")
+                remove_bridge(route, opened, mark)
             route.close()
-            rules.close()
+            context.close()
             raise
         try:
             self._look_around()
@@ -149,49 +172,109 @@ class LinuxNetworks:
             raise
         return self
 
+    def _show(self) -> None:
+        """What there is, as others see it: they are in other threads, so it changes at once or not at all."""
+        ways = {uuid_of(way.network.id): way for way in self._users.ways()}
+        if self._bridge is not None:
+            bridge, default = self._bridge, self._records.by_name("bridge")
+            ways[uuid_of(default.id)] = default_way(default, bridge.name, bridge.index, bridge.mtu)
+        self._networks = (*self._records.all(), *(way.network for way in self._users.ways()))
+        self._ways = ways
+
     # NetworkHost: from memory, for any thread.
 
     def list(self) -> Sequence[Network]:
-        """The predefined networks."""
-        return self._records.all()
+        """The predefined networks, then the users'."""
+        return self._networks
 
     def get(self, ref: str) -> Network:
         """By full id, name, or unique id prefix; NotFound(`network X not found`)."""
-        return self._records.get(ref)
+        return find(self._networks, ref)
+
+    def note(self, network: Network) -> str:
+        """Nothing: it is as it was asked for."""
+        return ""
+
+    async def create(self, plan: NetworkPlan) -> Network:
+        """All or nothing, also after a kill.  Errors in dockerd's words."""
+        made = await asyncio.shield(self._run(self._users.make, plan, self._networks))
+        self._show()
+        return made
+
+    async def remove(self, ref: str) -> None:
+        """Nothing of it is left; leases of zones that do not run go with it."""
+        network = self.get(ref)
+        if network.plan is None:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        uuid = uuid_of(network.id)
+        # From here on nobody may join.
+        self._networks = tuple(one for one in self._networks if one.id != network.id)
+        try:
+            await asyncio.shield(self._run(self._unmake, network, uuid))
+            for zone in self._book.zones_on(network.id):
+                self._book.release(zone, network.id)
+        finally:
+            self._show()
+
+    def leased(self, network_id: str) -> Sequence[ZoneUUID]:
+        """Zones, running or not, with a lease there."""
+        return self._book.zones_on(network_id)
 
     def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
-        """A nic with an address of its own, kept until `release`.  InvalidParameter, NotFound,
+        """A nic with addresses of its own, kept until `release`.  InvalidParameter, NotFound,
         or APIError (no address left) in dockerd's words."""
-        network = self._records.get(request.network)
-        if network.driver != "bridge" or self._bridge is None:
+        network = self.get(request.network)
+        way = self._ways.get(uuid_of(network.id))
+        if way is None:
             raise InvalidParameter(f"network {network.name} has no addresses to give")
-        if request.address:
+        if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
+            raise InvalidParameter(f"invalid MAC address: {request.mac}")
+        if (request.address or request.address6) and network.plan is None:
             raise InvalidParameter(
                 "user specified IP address is supported on user defined networks only"
             )
-        if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
-            raise InvalidParameter(f"invalid MAC address: {request.mac}")
-        address = self._book.lease(uuid, network.id, network.name)
-        return Nic(
-            nic_tag=network.nic_tag,
-            mac=request.mac.lower() if request.mac else mac_of(address),
-            ip=str(address),
-            netmask=str(self._bridge.address.netmask),
-            gateway=network.gateway,
-            primary=True,
-            network_uuid=uuid_of(network.id),
-        )
+        try:
+            addresses = [
+                a for version in (4, 6) if (a := self._lease(uuid, network, request, version))
+            ]
+        except BaseException:
+            self._book.release(uuid, network.id)
+            raise
+        return _nic(way, request, addresses)
 
-    def release(self, uuid: ZoneUUID) -> None:
-        """Give back every lease of a zone; none is fine."""
-        self._book.release(uuid)
+    def _lease(
+        self, uuid: ZoneUUID, network: Network, request: NetworkRequest, version: int
+    ) -> IPv4Interface | IPv6Interface | None:
+        """Its address in one version of IP; None where the network has none."""
+        subnet = network.subnet if version == 4 else network.ipv6.subnet if network.ipv6 else ""
+        if not subnet:
+            return None
+        asked = request.address if version == 4 else request.address6
+        if asked:
+            self._book.lease_this(uuid, network.id, ip_address(asked))
+            address: IPv4Address | IPv6Address = ip_address(asked)
+        elif version == 4:
+            address = self._book.lease(uuid, network.id, network.name)
+        else:
+            address = self._book.lease(uuid, network.id, network.name, 6)
+        return ip_interface(f"{address}/{subnet.partition('/')[2]}")
+
+    def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
+        """Give back a zone's leases, all or of one network; none is fine."""
+        self._book.release(uuid, network)
 
     def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None:
         """A zone that exists has these nics: their addresses are its own."""
         for nic in nics:
-            network = self._records.of_nic(nic)
-            if network is not None and nic.ip:
-                self._book.learn(uuid, network.id, IPv4Address(nic.ip))
+            way = self._ways.get(nic.network_uuid or "") or self._by_tag(nic)
+            if way is not None:
+                for address in (ipv4(nic), ipv6(nic)):
+                    if address is not None:
+                        self._book.learn(uuid, way.network.id, address.ip)
+
+    def _by_tag(self, nic: Nic) -> Way | None:
+        network = of_nic(self._networks, nic)
+        return self._ways.get(uuid_of(network.id)) if network else None
 
     def netns_path(self, uuid: ZoneUUID) -> str:
         """Where the zone's namespace is while it runs."""
@@ -201,17 +284,18 @@ class LinuxNetworks:
 
     async def connect(
         self, uuid: ZoneUUID, nics: Sequence[Nic], ports: Sequence[PublishedPort], *,
-        endpoint: str = "",
+        endpoint: str = "", endpoints: Mapping[str, Endpoint] | None = None,
     ) -> Attachment:  # fmt: skip
-        """A new namespace with loopback up, a veth per nic, and the ports published; all or nothing.
+        """A new namespace with loopback up, its nics plugged in, and the ports published; all or nothing.
 
-        `endpoint` is the name that errors show.  Ports are ignored without a nic, as in dockerd.  APIError:
-        `driver failed programming external connectivity on endpoint ...` if a port is taken; NotSupported: sctp.
+        `endpoint` is the name that errors show, `endpoints` what was asked for by network_uuid.  Ports are ignored
+        without a nic that leads out, as in dockerd.  APIError: `driver failed programming external connectivity on
+        endpoint ...` if a port is taken; Forbidden if an address is; NotSupported: sctp.
         """
         self._published.stop_serving(uuid)
         try:
             attachment = await self._run(
-                self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid
+                self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid, endpoints or {}
             )
             await self._published.serve(uuid)
         except BaseException:
@@ -220,6 +304,21 @@ class LinuxNetworks:
             self._worker.submit(self._disconnect, uuid)
             raise
         return attachment
+
+    async def rejoin(
+        self, uuid: ZoneUUID, nics: Sequence[Nic], ports: Sequence[PublishedPort], *,
+        endpoint: str = "", endpoints: Mapping[str, Endpoint] | None = None,
+    ) -> tuple[PublishedPort, ...]:  # fmt: skip
+        """A running zone has these nics from now on; its ports as they are taken now.  After an error it has the
+        ones from before.  Arguments and errors as `connect`."""
+        act = functools.partial(
+            self._rejoin, uuid, tuple(nics), tuple(ports), endpoint or uuid, endpoints or {}
+        )
+        taken, moved = await asyncio.shield(self._run(act))
+        if moved:
+            self._published.stop_serving(uuid)
+            await self._published.serve(uuid)
+        return taken
 
     async def disconnect(self, uuid: ZoneUUID) -> None:
         """Ports are free and the namespace has no name any more; none is fine."""
@@ -238,7 +337,7 @@ class LinuxNetworks:
             await self._published.serve(uuid)
 
     async def close(self, remove: bool) -> None:
-        """Let go.  `remove`: no zone is left, so take away rules, bridge (if we made it) and namespaces."""
+        """Let go.  `remove`: no zone is left, so take away rules, bridges (that we made) and namespaces."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -257,98 +356,171 @@ class LinuxNetworks:
     async def _run(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.wrap_future(self._worker.submit(act, *args, **kwargs))
 
+    def _unmake(self, network: Network, uuid: str) -> None:
+        for nics in self._live.values():
+            if any(nic.network_uuid == uuid for nic in nics):
+                raise Forbidden(
+                    f"error while removing network: network {network.name} has active endpoints"
+                )
+        self._users.unmake(network)
+
     def _connect(
-        self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str
-    ) -> Attachment:
+        self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str,
+        endpoints: Mapping[str, Endpoint],
+    ) -> Attachment:  # fmt: skip
         check(ports)
         self._disconnect(uuid)
+        plugs = [self._plug(nic, endpoints) for nic in nics]
+        for nic in nics:
+            self._check_free(uuid, nic)
+        carrier = _carrier(plugs)
         namespace = self._pool.take()
         try:
-            for number, nic in enumerate(nics):
-                self._plug(uuid, nic, _FIRST_INDEX + number, namespace)
+            self._plugs.plug(uuid, plugs, namespace)
+            routes(namespace, carrier, fresh=True)
             self._folder.add(uuid, namespace)
         except OSError as error:
+            self._plugs.forget(uuid)
             raise APIError(f"failed to set up container networking: {error.strerror}") from error
+        except BaseException:
+            self._plugs.forget(uuid)
+            raise
         finally:
             # Without a name this ends the namespace, and its veths with it.
             namespace.close()
+        self._live[uuid] = nics
         try:
-            taken = self._published.publish(uuid, _primary(nics), ports, endpoint) if nics else ()
+            taken = self._publish(uuid, carrier, ports, endpoint)
         except BaseException:
-            self._folder.remove(uuid)
+            self._disconnect(uuid)
             raise
         return Attachment(self.netns_path(uuid), taken)
 
-    def _plug(self, uuid: ZoneUUID, nic: Nic, inner: int, namespace: Namespace) -> None:
-        bridge, address = self._place(nic)
-        mac = nic.mac or mac_of(address.ip)
-        outer = _LOWEST_OUTER_INDEX + secrets.randbelow(1 << 29)
-        self._route.execute(
-            netlink.new_veth(
-                f"zg{outer:x}", index=outer, bridge=bridge.index, netns_fd=namespace.fd,
-                peer=nic.interface, peer_index=inner, mac=mac, mtu=nic.mtu,
-            ),
-            netlink.bridge_port_up(outer, alias=f"{self._mark} {uuid}", ipv6=self._ipv6),
-            netlink.forwarding_entry(outer, mac),
-        )  # fmt: skip
-        inside = [netlink.link_up(inner), netlink.add_address(inner, address)]
-        if nic.gateway and nic.primary:
-            inside.append(netlink.default_route(IPv4Address(nic.gateway), inner))
-        namespace.route.execute(*inside)
+    def _publish(
+        self, uuid: ZoneUUID, carrier: Plug | None, ports: Sequence[PublishedPort], endpoint: str
+    ) -> tuple[PublishedPort, ...]:
+        if carrier is None or not carrier.way.publishes:
+            return ()
+        bound = [_bound(port, carrier.way.options.binding) for port in ports]
+        return self._published.publish(uuid, carrier.nic, bound, endpoint)
+
+    def _plug(self, nic: Nic, endpoints: Mapping[str, Endpoint]) -> Plug:
+        way = self._ways.get(nic.network_uuid or "") or self._by_tag(nic)
+        if way is None:
+            raise NotFound(f"network {nic.network_uuid or nic.nic_tag} not found")
+        return Plug(nic, way, endpoints.get(nic.network_uuid or "", Endpoint()))
+
+    def _check_free(self, uuid: ZoneUUID, nic: Nic) -> None:
+        """Of an address that several may have been promised, one at a time may be in use."""
+        way = self._ways[nic.network_uuid] if nic.network_uuid in self._ways else self._by_tag(nic)
+        for address in (ipv4(nic), ipv6(nic)):
+            if address is None or way is None:
+                continue
+            owners = self._book.owners(way.network.id, address.ip)
+            if any(owner != uuid and owner in self._live for owner in owners):
+                raise Forbidden("Address already in use")
+
+    def _rejoin(
+        self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str,
+        endpoints: Mapping[str, Endpoint],
+    ) -> tuple[tuple[PublishedPort, ...], bool]:  # fmt: skip
+        before = self._live[uuid]
+        plugs = [self._plug(nic, endpoints) for nic in nics]
+        there = {(nic.network_uuid, nic.interface) for nic in before}
+        fresh = [p for p in plugs if (p.nic.network_uuid, p.nic.interface) not in there]
+        stay = {(nic.network_uuid, nic.interface) for nic in nics}
+        for plug in fresh:
+            self._check_free(uuid, plug.nic)
+        namespace = self._folder.open(uuid)
+        try:
+            try:
+                self._plugs.plug(uuid, fresh, namespace)
+                routes(namespace, _carrier(plugs))
+                result = self._carry(uuid, _carrier(plugs), ports, endpoint)
+            except BaseException as error:
+                self._plugs.unplug(uuid, [plug.nic for plug in fresh], namespace)
+                routes(namespace, _carrier([self._plug(nic, {}) for nic in before]))
+                if isinstance(error, OSError):
+                    raise APIError(
+                        f"failed to set up container networking: {error.strerror}"
+                    ) from error
+                raise
+            gone = [nic for nic in before if (nic.network_uuid, nic.interface) not in stay]
+            self._plugs.unplug(uuid, gone, namespace)
+        finally:
+            namespace.close()
+        self._live[uuid] = nics
+        return result
+
+    def _carry(
+        self, uuid: ZoneUUID, carrier: Plug | None, ports: Sequence[PublishedPort], endpoint: str
+    ) -> tuple[tuple[PublishedPort, ...], bool]:
+        """The zone's ports lead to its nic that leads out now; as they are taken, and whether that changed."""
+        taken = self._published.ports(uuid)
+        if carrier is None or not carrier.way.publishes:
+            self._published.withdraw(uuid)
+            return (), bool(taken)
+        if not taken:
+            now = self._publish(uuid, carrier, ports, endpoint)
+            return now, bool(now)
+        if self._published.leads_to(uuid, carrier.nic):
+            return taken, False
+        self._published.move(uuid, carrier.nic)
+        return taken, True
 
     @property
     def _mark(self) -> str:
         return f"zonegate {self._name}"
 
-    def _place(self, nic: Nic) -> tuple[Bridge, IPv4Interface]:
-        """The bridge of a nic, and its address there."""
-        network = self._records.of_nic(nic)
-        if network is None or self._bridge is None:
-            raise NotFound(f"network {nic.network_uuid or nic.nic_tag} not found")
-        if nic.vlan_id:
-            raise NotSupported("vlan_id is not supported on a Linux host")
-        if not nic.ip:
-            raise InvalidParameter(f"nic {nic.interface} has no address")
-        address = IPv4Address(nic.ip)
-        if address not in self._bridge.address.network:
-            raise InvalidParameter(
-                f"address {address} is not in subnet {self._bridge.address.network} of network"
-                f" {network.name}, which has changed: create the container anew"
-            )
-        return self._bridge, IPv4Interface((address, self._bridge.address.network.prefixlen))
-
     def _disconnect(self, uuid: ZoneUUID) -> None:
+        self._live.pop(uuid, None)
         try:
             self._published.withdraw(uuid)
+            self._plugs.forget(uuid)
         finally:
             self._folder.remove(uuid)
 
     def _adopt(self, live: dict[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]) -> None:
+        links = self._route.links()
+        names = {link.alias: link.name for link in links if link.alias.startswith(self._mark)}
         for uuid, (nics, ports) in live.items():
             self.learn(uuid, nics)
             if not self._folder.path(uuid).exists():
                 log.error("zone %s runs without its network namespace file", uuid)
-            if nics and ports:
-                self._published.take_over(uuid, _primary(nics), ports)
-        self._published.make_table()
+            plugs = [
+                Plug(nic, way)
+                for nic in nics
+                if (way := self._ways.get(nic.network_uuid or "") or self._by_tag(nic))
+            ]
+            self._live[uuid] = tuple(nics)
+            self._plugs.take_over(uuid, plugs, names)
+            if ports and (carrier := _carrier(plugs)):
+                self._published.take_over(uuid, carrier.nic, ports)
+        self._rules.make()
         for name in self._folder.names():
             if name not in live:
                 self._folder.remove(name)
-        self._remove_links(keep={f"{self._mark} {uuid}" for uuid in live})
+        self._remove_links(links, keep=set(live))
         self._book.forget_unlearned()
 
-    def _remove_links(self, keep: set[str]) -> None:
-        for link in self._route.links():
-            if link.alias.startswith(f"{self._mark} ") and link.alias not in keep:
-                try:
-                    self._route.execute(netlink.delete_link(link.index))
-                except netlink.NetlinkError as error:
-                    if error.errno != errno.ENODEV:
-                        raise
+    def _remove_links(self, links: Sequence[netlink.Link], keep: Set[str]) -> None:
+        """Of zones that do not run any more, and of networks that are gone."""
+        known = {way.network.id for way in self._users.ways()}
+        for link in links:
+            if not link.alias.startswith(f"{self._mark} "):
+                continue
+            kind, _, more = link.alias.removeprefix(f"{self._mark} ").partition(" ")
+            if (more in known) if kind == "network" else (kind in keep):
+                continue
+            try:
+                self._route.execute(netlink.delete_link(link.index))
+            except netlink.NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
 
     def _look_around(self) -> None:
         """Whether our rules are still there, and what those of others do."""
-        self._published.make_table_if_missing()
+        self._rules.make_if_missing()
         self._warned_at = time.monotonic()
         bridge = self._bridge.name if self._bridge else ""
         self._warnings = forwarding_warnings(bridge) if bridge else ()
@@ -364,8 +536,9 @@ class LinuxNetworks:
 
     def _remove_all(self) -> None:
         self._folder.close()
-        self._rules.run(nft.delete_table(self._name))
-        self._remove_links(keep=set())
+        self._rules.remove()
+        self._users.take_down()
+        self._remove_links(self._route.links(), keep=set())
         if self._bridge is not None:
             remove_bridge(self._route, self._bridge, self._mark)
 
@@ -373,8 +546,41 @@ class LinuxNetworks:
         self._published.let_go()
         self._book.close()
         self._route.close()
-        self._rules.close()
+        self._context.close()
 
 
-def _primary(nics: Sequence[Nic]) -> Nic:
-    return next((nic for nic in nics if nic.primary), nics[0])
+def _nic(
+    way: Way, request: NetworkRequest, addresses: Sequence[IPv4Interface | IPv6Interface]
+) -> Nic:
+    """With IPv6 in `ips`, as vmadm has it; the gateway only where it leads out."""
+    network = way.network
+    four = next((a for a in addresses if isinstance(a, IPv4Interface)), None)
+    several = tuple(str(address) for address in addresses)
+    mac = request.mac.lower() if request.mac else mac_of(four.ip) if four else None
+    return Nic(
+        nic_tag=network.nic_tag,
+        mac=mac,
+        ip=str(four.ip) if four else None,
+        netmask=str(four.netmask) if four else None,
+        ips=several if len(several) > 1 else None,
+        gateway=None if network.internal else network.gateway or None,
+        primary=True,
+        network_uuid=uuid_of(network.id),
+        mtu=way.options.mtu if network.plan is not None and (way.options.mtu or 0) >= 576 else None,
+    )
+
+
+def _carrier(plugs: Sequence[Plug]) -> Plug | None:
+    """The nic that all else is reached by: the primary one, if it leads out."""
+    for plug in plugs:
+        leads_out = bool(plug.nic.gateway) or plug.way.options.on_link
+        if plug.nic.primary and leads_out and not plug.way.network.internal:
+            return plug
+    return None
+
+
+def _bound(port: PublishedPort, binding: str) -> PublishedPort:
+    """At the network's own address for published ports, where the client named none."""
+    if port.host_ip or not binding:
+        return port
+    return port.model_copy(update={"host_ip": binding})

@@ -1,13 +1,17 @@
 """nftables by libnftables in this process: the rules of one instance, as text, and the context that runs them.
 
-All rules of an instance are in a table of its own, `inet zonegate_NAME`.  Other people's tables are read
-(`dropping_chains`) and never changed.  Rules go in as text only: libnftables 1.0.6 dies of SIGSEGV on JSON
-*input* of a dnat to a concatenated map, though it prints exactly that JSON.
+All rules of an instance are in tables of its own, `inet zonegate_NAME` and `bridge zonegate_NAME`.  Other people's
+tables are read (`dropping_chains`) and never changed.  Rules go in as text only: libnftables 1.0.6 dies of SIGSEGV on
+JSON *input* of a dnat to a concatenated map, though it prints exactly that JSON.
 
     raw         packets of zones to 127.x: dropped, route_localnet would let them in
     prerouting, output -> published     the ports map says where a local port leads
     postrouting masquerade: host's loopback to a zone; hairpin; zones to the outside
-    forward     answers and published ports; zones of one network (`same`); nothing else into a bridge
+    forward     zones of one network (`pairs`); nothing in or out of an internal one; answers and published ports;
+                nothing else into a bridge
+    senders     (bridge) a zone's port lets in packets from the zone's own MAC and addresses alone
+
+Rules are the same for any number of networks and zones: what comes and goes are elements of sets, at 0.05 ms each.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import ctypes
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Literal
 
 from dockerapi.errors import CommandFailed, NotSupported
@@ -26,11 +30,26 @@ _JSON = 1 << 4
 
 
 @dataclass(frozen=True, slots=True)
-class BridgedSubnet:
-    """A network as the rules see it."""
+class BridgedNetwork:
+    """A network as the rules see it.
+
+    `connects`: whether packets pass between its own zones; `masquerades`: whether they leave under the host's address.
+    """
 
     bridge: str
-    subnet: IPv4Network
+    subnets: tuple[IPv4Network | IPv6Network, ...]
+    connects: bool = True
+    masquerades: bool = True
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A port of a bridge, and who may send there."""
+
+    port: str
+    mac: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +68,27 @@ def table_of(name: str) -> str:
     return f"zonegate_{name}"
 
 
-def ruleset(name: str, networks: Sequence[BridgedSubnet], redirects: Iterable[Redirect]) -> str:
-    """One transaction that makes the table anew: at no moment is a live zone's port unreachable."""
-    bridges = "".join(
-        f'\n  add element inet {table_of(name)} bridges {{ "{n.bridge}" }}' for n in networks
-    )
-    subnets = "".join(
-        f"\n  add element inet {table_of(name)} subnets {{ {n.subnet} }}" for n in networks
-    )
-    same = "".join(f'\n  iifname "{n.bridge}" oifname "{n.bridge}" accept' for n in networks)
+def ruleset(
+    name: str,
+    networks: Sequence[BridgedNetwork],
+    redirects: Iterable[Redirect],
+    senders: Iterable[Sender] | None = (),
+) -> str:
+    """One transaction that makes the tables anew: at no moment is a live zone's port unreachable.
+
+    `senders` None: without rules for bridges.
+    """
+    guard = "" if senders is None else _bridge_rules(name)
     return f"""add table inet {table_of(name)}
 delete table inet {table_of(name)}
 table inet {table_of(name)} {{
  set bridges {{ type ifname; }}
+ set internal {{ type ifname; }}
+ set pairs {{ type ifname . ifname; }}
  set subnets {{ type ipv4_addr; flags interval; }}
+ set subnets6 {{ type ipv6_addr; flags interval; }}
+ set leaving {{ type ipv4_addr; flags interval; }}
+ set leaving6 {{ type ipv6_addr; flags interval; }}
  map ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
  map ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
  chain raw {{ type filter hook prerouting priority -300; iifname @bridges ip daddr 127.0.0.0/8 drop; }}
@@ -75,20 +101,91 @@ table inet {table_of(name)} {{
  chain postrouting {{ type nat hook postrouting priority 100;
   ip saddr 127.0.0.0/8 oifname @bridges masquerade
   ip saddr @subnets oifname @bridges ct status dnat masquerade
-  ip saddr @subnets oifname != @bridges masquerade
+  ip saddr @leaving oifname != @bridges masquerade
+  ip6 saddr @leaving6 oifname != @bridges masquerade
  }}
  chain forward {{ type filter hook forward priority 0;
+  iifname . oifname @pairs accept
+  iifname @internal drop
+  oifname @internal drop
   ct state established,related accept
   ct status dnat accept
-  iifname @bridges oifname @bridges jump same
-  iifname != @bridges oifname @bridges drop
+  oifname @bridges drop
  }}
- chain same {{{same}
+}}
+{"".join(add_network(name, network) for network in networks)}{add_redirects(name, redirects)}
+{guard}{"".join(add_sender(name, sender) for sender in senders or ())}"""
+
+
+def _bridge_rules(name: str) -> str:
+    """Besides its address a port may send from none (it looks whether anybody has it) and a link-local one."""
+    return f"""add table bridge {table_of(name)}
+delete table bridge {table_of(name)}
+table bridge {table_of(name)} {{
+ set ports {{ type ifname; }}
+ set macs {{ type ifname . ether_addr; }}
+ set own {{ type ifname . ether_addr . ipv4_addr; }}
+ set own6 {{ type ifname . ether_addr . ipv6_addr; }}
+ chain senders {{ type filter hook prerouting priority -300;
+  iifname != @ports accept
+  iifname . ether saddr != @macs drop
+  ether type ip iifname . ether saddr . ip saddr @own accept
+  ether type arp iifname . arp saddr ether . arp saddr ip @own accept
+  ether type arp arp saddr ip 0.0.0.0 accept
+  ether type ip6 iifname . ether saddr . ip6 saddr @own6 accept
+  ether type ip6 ip6 saddr {{ ::, fe80::/10 }} accept
   drop
  }}
 }}
-{bridges}{subnets}
-{add_redirects(name, redirects)}"""
+"""
+
+
+def add_network(name: str, network: BridgedNetwork) -> str:
+    """Text that takes a network in.  An element that is there is fine."""
+    return _elements("add", name, network)
+
+
+def delete_network(name: str, network: BridgedNetwork) -> str:
+    """Text that takes it out.  One that is missing is an error of nft's."""
+    return _elements("delete", name, network)
+
+
+def _elements(verb: str, name: str, network: BridgedNetwork) -> str:
+    bridge = f'"{network.bridge}"'
+    found = [("bridges", bridge)]
+    if network.internal:
+        found.append(("internal", bridge))
+    if network.connects:
+        found.append(("pairs", f"{bridge} . {bridge}"))
+    for subnet in network.subnets:
+        six = "6" if subnet.version == 6 else ""
+        found.append((f"subnets{six}", str(subnet)))
+        if network.masquerades and not network.internal:
+            found.append((f"leaving{six}", str(subnet)))
+    return "".join(
+        f"{verb} element inet {table_of(name)} {place} {{ {value} }}\n" for place, value in found
+    )
+
+
+def add_sender(name: str, sender: Sender) -> str:
+    """Text that lets a port send, by its own address alone.  An element that is there is fine."""
+    return _sending("add", name, sender)
+
+
+def delete_sender(name: str, sender: Sender) -> str:
+    """Text that forgets the port.  One that is missing is an error of nft's."""
+    return _sending("delete", name, sender)
+
+
+def _sending(verb: str, name: str, sender: Sender) -> str:
+    port = f'"{sender.port}"'
+    found = [("ports", port), ("macs", f"{port} . {sender.mac}")]
+    for address in sender.addresses:
+        place = "own" if address.version == 4 else "own6"
+        found.append((place, f"{port} . {sender.mac} . {address}"))
+    return "".join(
+        f"{verb} element bridge {table_of(name)} {place} {{ {value} }}\n" for place, value in found
+    )
 
 
 def add_redirects(name: str, redirects: Iterable[Redirect]) -> str:
@@ -106,9 +203,12 @@ def delete_redirects(name: str, redirects: Iterable[Redirect]) -> str:
     )
 
 
-def delete_table(name: str) -> str:
+def delete_table(name: str, *, guards: bool = True) -> str:
     """Text that removes everything of an instance, whether it is there or not."""
-    return f"add table inet {table_of(name)}\ndelete table inet {table_of(name)}"
+    return "\n".join(
+        f"add table {family} {table_of(name)}\ndelete table {family} {table_of(name)}"
+        for family in (("inet", "bridge") if guards else ("inet",))
+    )
 
 
 def _map(redirect: Redirect) -> str:

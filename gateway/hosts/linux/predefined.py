@@ -62,6 +62,11 @@ class NetworkRecords:
             if name != "bridge" or bridge is not None
         )
 
+    @property
+    def seed(self) -> str:
+        """Drawn once per instance."""
+        return self._records["bridge"]["id"]
+
     def all(self) -> Sequence[Network]:
         """From memory."""
         return self._networks

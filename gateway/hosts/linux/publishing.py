@@ -1,6 +1,6 @@
 """Ports of zones on the machine's addresses: taken, led to the zone, given back.
 
-    ports.py holds the sockets, nft.py leads IPv4 packets, proxy.py relays what comes by IPv6
+    ports.py holds the sockets, rules.py leads IPv4 packets, proxy.py relays what comes by IPv6
 
 Rules and sockets are the worker thread's, proxies the event loop's; each method says whose it is.
 """
@@ -14,6 +14,7 @@ from typing import Literal, cast
 
 from dockerapi.errors import CommandFailed
 from gateway.hosts.linux import conntrack, nft
+from gateway.hosts.linux.rules import Rules
 from gateway.hosts.ports import Held, HeldPorts, PortAllocated, PortTaken, cannot_publish
 from gateway.hosts.proxy import TCPProxy, UDPProxy
 from gateway.zones.metadata import PublishedPort
@@ -26,30 +27,20 @@ _Pair = tuple[Held, IPv4Address]
 
 
 class PublishedPorts:
-    """Published ports of one instance, and its table of rules."""
+    """Published ports of one instance."""
 
-    def __init__(self, rules: nft.Nft, name: str, networks: Sequence[nft.BridgedSubnet]) -> None:
-        """`rules` stays the caller's to close."""
+    def __init__(self, rules: Rules) -> None:
+        """`rules` stays the caller's."""
         self._rules = rules
-        self._name = name
-        self._networks = tuple(networks)
         self._ports = HeldPorts()
         self._held: dict[ZoneUUID, tuple[_Pair, ...]] = {}
         self._proxies: dict[ZoneUUID, list[TCPProxy | UDPProxy]] = {}
 
     # In the worker thread.
 
-    def make_table_if_missing(self) -> None:
-        """One that is there serves live zones until they are taken over."""
-        try:
-            self._rules.run(f"list chain inet {nft.table_of(self._name)} same")
-        except CommandFailed:
-            self.make_table()
-
-    def make_table(self, more: Iterable[nft.Redirect] = ()) -> None:
-        """All rules anew in one transaction, with every port that is held and `more`."""
-        redirects = [one for held in self._held.values() for one in _redirects(held)]
-        self._rules.run(nft.ruleset(self._name, self._networks, [*redirects, *more]))
+    def ports(self, uuid: ZoneUUID) -> tuple[PublishedPort, ...]:
+        """As they were taken."""
+        return tuple(one.port for one, _ in self._held.get(uuid, ()))
 
     def publish(
         self, uuid: ZoneUUID, nic: Nic, ports: Sequence[PublishedPort], endpoint: str
@@ -60,7 +51,8 @@ class PublishedPorts:
         try:
             for port in ports:
                 held.extend((one, to) for one in self._ports.take(port, to))
-            self._add_redirects(held)
+            if redirects := tuple(_redirects(held)):
+                self._rules.add_redirects(redirects)
         except BaseException as error:
             self._free(held)
             if isinstance(error, PortAllocated | PortTaken):
@@ -72,7 +64,7 @@ class PublishedPorts:
         return tuple(one.port for one, _ in held)
 
     def take_over(self, uuid: ZoneUUID, nic: Nic, ports: Iterable[PublishedPort]) -> None:
-        """Of a zone that lives since before this process, with ports as taken; rules come by `make_table`."""
+        """Of a zone that lives since before this process, with ports as taken; rules come by `Rules.make`."""
         to = IPv4Address(nic.ip or "")
         held: list[_Pair] = []
         for port in ports:
@@ -85,15 +77,30 @@ class PublishedPorts:
                 log.warning("port %d of zone %s is bound by another program", port.host_port, uuid)
             held.append((one, to))
         self._held[uuid] = tuple(held)
+        self._rules.know_redirects(_redirects(held))
+
+    def leads_to(self, uuid: ZoneUUID, nic: Nic) -> bool:
+        """Whether all of a zone's ports lead to this nic."""
+        return all(str(to) == nic.ip for _, to in self._held.get(uuid, ()))
+
+    def move(self, uuid: ZoneUUID, nic: Nic) -> None:
+        """A zone's ports lead to another of its nics; they stay its own meanwhile.  Then `serve` anew."""
+        before = self._held.get(uuid, ())
+        after = tuple((one, IPv4Address(nic.ip or "")) for one, _ in before)
+        self._rules.remove_redirects(tuple(_redirects(before)))
+        self._held[uuid] = after
+        if redirects := tuple(_redirects(after)):
+            self._rules.add_redirects(redirects)
+        _forget_flows(after)
 
     def withdraw(self, uuid: ZoneUUID) -> None:
         """Give back a zone's ports; none is fine."""
         held = self._held.pop(uuid, ())
         try:
             if redirects := tuple(_redirects(held)):
-                self._rules.run(nft.delete_redirects(self._name, redirects))
+                self._rules.remove_redirects(redirects)
         except CommandFailed as error:
-            # Somebody flushed the rules: the port is free all the same.
+            # The port is free all the same.
             log.warning("ports of zone %s could not be unpublished: %s", uuid, error.message)
         finally:
             self._free(held)
@@ -108,17 +115,6 @@ class PublishedPorts:
     def _free(self, held: Iterable[_Pair]) -> None:
         for one, _ in held:
             self._ports.free(one)
-
-    def _add_redirects(self, held: Sequence[_Pair]) -> None:
-        redirects = tuple(_redirects(held))
-        if not redirects:
-            return
-        try:
-            self._rules.run(nft.add_redirects(self._name, redirects))
-        except CommandFailed as error:
-            # A restart of the machine's firewall flushes everybody's tables: ours is known to the last element.
-            log.warning("rules of %s were changed by somebody, made anew: %s", self._name, error)
-            self.make_table(redirects)
 
     # On the event loop.
 

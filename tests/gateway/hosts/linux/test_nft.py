@@ -16,7 +16,7 @@ from gateway.hosts.linux import nft
 _NEWNET = 0x40000000
 WEB = nft.Redirect("tcp", None, 8080, IPv4Address("10.1.0.2"), 80)
 LOCAL = nft.Redirect("udp", IPv4Address("127.0.0.1"), 53, IPv4Address("10.1.0.3"), 53)
-NET = nft.BridgedSubnet("t0", IPv4Network("10.1.0.0/16"))
+NET = nft.BridgedNetwork("t0", (IPv4Network("10.1.0.0/16"),))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_batch_is_all_or_nothing_and_the_error_is_nfts(rules: nft.Nft) -> None
 @pytest.mark.root
 def test_two_instances_have_tables_of_their_own(rules: nft.Nft) -> None:
     rules.run(nft.ruleset("t", [NET], [WEB]))
-    other = nft.BridgedSubnet("u0", IPv4Network("10.2.0.0/16"))
+    other = nft.BridgedNetwork("u0", (IPv4Network("10.2.0.0/16"),))
     rules.run(nft.ruleset("u", [other], []))
     rules.run(nft.delete_table("u"))
     assert "zonegate_t" in rules.run("list tables")

@@ -1,0 +1,153 @@
+"""What the options of a network's driver ask for, in dockerd's words for what is wrong with them.  Pure.
+
+Keys of others than Docker's are kept and mean nothing here, as in dockerd.  Of Docker's own, one that is not known
+here is refused: it would be silently ignored else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Literal
+
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotSupported
+from gateway.hosts.linux.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from gateway.zones.host import NetworkPlan
+
+Driver = Literal["bridge", "macvlan", "ipvlan"]
+_BRIDGE = "com.docker.network.bridge."
+_MTU = "com.docker.network.driver.mtu"
+_PREFIX = "com.docker.network.container_iface_prefix"
+_SPOOFING = "zonegate.network.allow_spoofing"
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
+_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+_KNOWN = {
+    "bridge": {
+        _BRIDGE + "name",
+        _BRIDGE + "enable_icc",
+        _BRIDGE + "enable_ip_masquerade",
+        _BRIDGE + "host_binding_ipv4",
+    },
+    "macvlan": {"parent", "macvlan_mode"},
+    "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag"},
+}
+NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this'
+    " node to swarm and try again."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`interface`: the bridge's name or the parent, "" = the host chooses.  `mode` and `flags` as numbers of the kernel.
+
+    `binding`: address of published ports for which the client named none, "" = any.
+    `prefix` of interface names in zones.
+    """
+
+    driver: Driver
+    interface: str = ""
+    connects: bool = True
+    masquerades: bool = True
+    binding: str = ""
+    mtu: int | None = None
+    prefix: str = "eth"
+    guarded: bool = True
+    mode: int = 0
+    flags: int = 0
+    on_link: bool = False
+    """No gateway is needed, nor asked: everything is straight behind the interface (ipvlan l3)."""
+
+
+def parse(plan: NetworkPlan) -> Options:
+    """InvalidParameter, Forbidden, NotFound in dockerd's words; NotSupported for an option that is not built."""
+    driver = plan.driver
+    if driver in ("host", "null"):
+        raise Forbidden(f'only one instance of "{driver}" network is allowed')
+    if driver == "overlay":
+        raise Forbidden(NO_SWARM)
+    if driver not in _KNOWN:
+        raise NotFound(f'plugin "{driver}" not found')
+    _refuse_unknown(driver, plan.options)
+    found = {"mtu": _mtu(plan.options), "prefix": plan.options.get(_PREFIX) or "eth"}
+    if driver == "bridge":
+        return _bridge(plan.options, found)
+    interface = plan.options.get("parent", "")
+    if driver == "macvlan":
+        mode = plan.options.get("macvlan_mode") or "bridge"
+        if mode not in MACVLAN_MODES:
+            raise InvalidParameter(
+                f"requested macvlan mode '{mode}' is not valid, 'bridge' mode is the macvlan driver default"
+            )
+        return Options("macvlan", interface, mode=MACVLAN_MODES[mode], **found)  # type: ignore[arg-type]
+    mode, flag = (
+        plan.options.get("ipvlan_mode") or "l2",
+        plan.options.get("ipvlan_flag") or "bridge",
+    )
+    if mode not in IPVLAN_MODES:
+        raise InvalidParameter(
+            f"requested ipvlan mode '{mode}' is not valid, 'l2' mode is the ipvlan driver default"
+        )
+    if flag not in IPVLAN_FLAGS:
+        raise InvalidParameter(
+            f"requested ipvlan flag '{flag}' is not valid, 'bridge' is the ipvlan driver default"
+        )
+    return Options(
+        "ipvlan", interface, mode=IPVLAN_MODES[mode], flags=IPVLAN_FLAGS[flag],
+        on_link=mode != "l2", **found,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _refuse_unknown(driver: str, options: Mapping[str, str]) -> None:
+    known = _KNOWN[driver] | {_MTU, _PREFIX, _SPOOFING}
+    for key in options:
+        theirs = key.startswith("com.docker.network.") or ("." not in key and driver != "bridge")
+        if (theirs or key.startswith("zonegate.")) and key not in known:
+            raise NotSupported(f"network option {key} is not supported by zonegate")
+
+
+def _bridge(options: Mapping[str, str], found: Mapping[str, object]) -> Options:
+    binding = options.get(_BRIDGE + "host_binding_ipv4", "")
+    if binding:
+        try:
+            address = IPv4Address(binding)
+        except ValueError as error:
+            raise InvalidParameter(
+                f"failed to parse {_BRIDGE}host_binding_ipv4 value: {binding} (invalid IP address)"
+            ) from error
+        binding = "" if address.is_unspecified else str(address)
+    return Options(
+        "bridge",
+        options.get(_BRIDGE + "name", ""),
+        connects=_flag(options, _BRIDGE + "enable_icc", default=True),
+        masquerades=_flag(options, _BRIDGE + "enable_ip_masquerade", default=True),
+        binding=binding,
+        guarded=not _flag(options, _SPOOFING, default=False),
+        **found,  # type: ignore[arg-type]
+    )
+
+
+def _flag(options: Mapping[str, str], key: str, *, default: bool) -> bool:
+    text = options.get(key)
+    if text is None:
+        return default
+    if text not in _TRUE | _FALSE:
+        raise InvalidParameter(
+            f'failed to parse {key} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)'
+        )
+    return text in _TRUE
+
+
+def _mtu(options: Mapping[str, str]) -> int | None:
+    text = options.get(_MTU)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise InvalidParameter(
+            f'failed to parse {_MTU} value: {text} (strconv.Atoi: parsing "{text}": invalid syntax)'
+        )
+    number = int(text)
+    if number and not 68 <= number <= 65535:
+        raise APIError(f"invalid MTU value: {number}")
+    return number or None

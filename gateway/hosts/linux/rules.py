@@ -1,0 +1,120 @@
+"""The packet rules of one instance as they are to be, and the kernel brought to that: element by element, or all anew.
+
+What a rule says is nft.py's.  Blocking; for the networks' worker thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from dockerapi.errors import CommandFailed
+from gateway.hosts.linux import nft
+
+log = logging.getLogger(__name__)
+
+
+class Rules:
+    """Networks, senders and redirects of an instance.  `context` stays the caller's to close."""
+
+    def __init__(self, context: nft.Nft, name: str) -> None:
+        self._context = context
+        self._name = name
+        self._networks: dict[str, nft.BridgedNetwork] = {}
+        self._senders: dict[str, nft.Sender] = {}
+        self._redirects: dict[nft.Redirect, None] = {}
+        self.guards = True
+        """Whether zones are kept from sending by others' addresses: a kernel may lack rules for bridges."""
+
+    def make(self) -> None:
+        """All of it in one transaction."""
+        try:
+            self._run_all()
+        except CommandFailed as error:
+            if not self.guards:
+                raise
+            self.guards = False
+            self._run_all()
+            log.warning("zones are not kept from sending by others' addresses: %s", error.message)
+
+    def _run_all(self) -> None:
+        text = nft.ruleset(
+            self._name,
+            tuple(self._networks.values()),
+            self._redirects,
+            self._senders.values() if self.guards else None,
+        )
+        self._context.run(text)
+
+    def make_if_missing(self) -> None:
+        """One that is there serves live zones until they are taken over."""
+        try:
+            self._context.run(f"list chain inet {nft.table_of(self._name)} forward")
+            if self.guards:
+                self._context.run(f"list chain bridge {nft.table_of(self._name)} senders")
+        except CommandFailed:
+            self.make()
+
+    def remove(self) -> None:
+        """Nothing of it is in the kernel."""
+        try:
+            self._context.run(nft.delete_table(self._name, guards=self.guards))
+        except CommandFailed as error:
+            log.warning("rules of %s are left: %s", self._name, error.message)
+
+    def know_network(self, network: nft.BridgedNetwork) -> None:
+        """For the next `make`."""
+        self._networks[network.bridge] = network
+
+    def add_network(self, network: nft.BridgedNetwork) -> None:
+        """Its packets pass."""
+        self._networks[network.bridge] = network
+        self._change(nft.add_network(self._name, network))
+
+    def remove_network(self, bridge: str) -> None:
+        """None is fine."""
+        network = self._networks.pop(bridge, None)
+        if network is not None:
+            self._change(nft.delete_network(self._name, network))
+
+    def know_senders(self, senders: Iterable[nft.Sender]) -> None:
+        """For the next `make`."""
+        self._senders |= {sender.port: sender for sender in senders}
+
+    def add_senders(self, senders: Sequence[nft.Sender]) -> None:
+        """They may send as themselves only."""
+        self.know_senders(senders)
+        if self.guards:
+            self._change("".join(nft.add_sender(self._name, sender) for sender in senders))
+
+    def remove_senders(self, ports: Iterable[str]) -> None:
+        """Their ports are gone, or go; unknown ones are fine."""
+        gone = [sender for port in ports if (sender := self._senders.pop(port, None))]
+        if self.guards:
+            self._change("".join(nft.delete_sender(self._name, sender) for sender in gone))
+
+    def know_redirects(self, redirects: Iterable[nft.Redirect]) -> None:
+        """For the next `make`."""
+        self._redirects |= dict.fromkeys(redirects)
+
+    def add_redirects(self, redirects: Sequence[nft.Redirect]) -> None:
+        """Ports lead there."""
+        self.know_redirects(redirects)
+        self._change(nft.add_redirects(self._name, redirects))
+
+    def remove_redirects(self, redirects: Sequence[nft.Redirect]) -> None:
+        """They lead nowhere any more; unknown ones are fine."""
+        known = [one for one in redirects if one in self._redirects]
+        for one in known:
+            del self._redirects[one]
+        self._change(nft.delete_redirects(self._name, known))
+
+    def _change(self, text: str) -> None:
+        if not text:
+            return
+        try:
+            self._context.run(text)
+        except CommandFailed as error:
+            # A restart of the machine's firewall flushes everybody's tables: ours is known to the last element.
+            log.warning("rules of %s were changed by somebody, made anew: %s", self._name, error)
+            self.make()
