@@ -20,6 +20,7 @@ from dockerapi.framing import Stdio, StreamId
 from gateway.zones.metadata import DockerMetadata, PublishedPort
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState, ZoneUUID
 from imgsources.datasets import DatasetStore
+from imgsources.oci import ImageUUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,12 @@ class ZoneEvent:
 
 @dataclass(frozen=True, slots=True)
 class AttachStreams:
-    """Which streams an attach takes."""
+    """Which streams an attach takes.  `logs`: what was logged before comes first, and each byte once."""
 
     stdin: bool = False
     stdout: bool = True
     stderr: bool = True
+    logs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +508,10 @@ class NetworkHost(Protocol):
         """
         ...
 
+    def leased(self, network_id: str) -> Sequence[ZoneUUID]:
+        """Zones, running or not, with a lease there."""
+        ...
+
     def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
         """Give back a zone's leases, all or of one network (its id); none is fine."""
         ...
@@ -611,6 +617,13 @@ class Host(Protocol):
     def files(self) -> ZoneFiles: ...
     @property
     def gauges(self) -> ZoneGauges: ...
+
+    def image_folder(self, uuid: ImageUUID) -> str:
+        """The source of a filesystem that shows an image, by its dataset; NotFound.
+
+        Its mount options have the word `image`.
+        """
+        ...
 
     async def run(self) -> None:
         """The host's background work (events, restarts, clean-up); ends when cancelled."""

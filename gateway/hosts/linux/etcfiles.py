@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dockerapi.errors import InvalidParameter
 from gateway.hosts.linux.nameservers import ADDRESS
+from gateway.zones.members import ipv4, ipv6
 from gateway.zones.metadata import DockerMetadata
 from gateway.zones.spec import ZoneSpec
 
@@ -74,9 +75,43 @@ def hosts(spec: ZoneSpec, metadata: DockerMetadata, host: HostFiles) -> str:
     if runtime.network == "host" and not extra and host.hosts:
         return host.hosts
     has_ipv6 = runtime.sysctls.get("net.ipv6.conf.all.disable_ipv6") != "1"
-    own = [f"{nic.ip}\t{_own_names(spec)}" for nic in spec.nics if nic.ip and spec.hostname]
-    lines = "".join(f"{line}\n" for line in (*extra, *own))
+    lines = "".join(f"{line}\n" for line in (*extra, *_own_lines(spec)))
     return _LOCALHOST + (_LOCALHOST_V6 if has_ipv6 else "") + lines
+
+
+def _own_lines(spec: ZoneSpec) -> tuple[str, ...]:
+    """Its name at each of its addresses."""
+    found = [address for nic in spec.nics for address in (ipv4(nic), ipv6(nic)) if address]
+    return tuple(f"{address.ip}\t{_own_names(spec)}" for address in found if spec.hostname)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A zone as its networks make it; `has_names` as for `write`."""
+
+    spec: ZoneSpec
+    metadata: DockerMetadata
+    has_names: bool = False
+
+
+def amend(folder: Path, before: Joined, after: Joined, host: HostFiles | None = None) -> None:
+    """The zone runs and has joined or left a network: its files are changed where they lie, for it has them open.
+
+    Of hosts our own lines come and go and the zone's stay; resolv.conf is left alone if the zone has changed it.
+    """
+    host = host or HostFiles.read()
+    gone = set(_own_lines(before.spec)) - set(_own_lines(after.spec))
+    path = folder / "hosts"
+    kept = [line for line in path.read_text().splitlines() if line not in gone]
+    fresh = [line for line in _own_lines(after.spec) if line not in kept]
+    path.write_text("".join(f"{line}\n" for line in (*kept, *fresh)))
+    path = folder / "resolv.conf"
+    texts = [
+        resolv_conf(one.spec, one.metadata, host, has_names=one.has_names)
+        for one in (before, after)
+    ]
+    if texts[0] != texts[1] and path.read_text() == texts[0]:
+        path.write_text(texts[1])
 
 
 def _own_names(spec: ZoneSpec) -> str:

@@ -35,7 +35,7 @@ def next_nic(settings: Settings, state: Path) -> Nic:
     address = subnet.take_next()
     return Nic(
         nic_tag=nic_tag_of(settings.bridge_name),
-        mac=mac_of(address) if address else None,
+        mac=mac_of(IPv4Address(address)) if address else None,
         ip=str(address) if address else None,
         netmask=str(interface.netmask),
         gateway=str(interface.ip),

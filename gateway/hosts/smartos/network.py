@@ -293,6 +293,10 @@ class SmartOSNetworks:
     def _record(self, network: Network) -> Record:
         return next(record for record in self._records.all() if record.id == network.id)
 
+    def leased(self, network_id: str) -> Sequence[ZoneUUID]:
+        """Zones, running or not, with a lease there."""
+        return self._book.zones_on(network_id)
+
     def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
         """Give back a zone's leases, all or of one network; none is fine."""
         self._book.release(uuid, network)
