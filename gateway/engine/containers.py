@@ -77,7 +77,7 @@ class Containers:
         self._checks = checks
         self._places = places
         self._around = surroundings
-        self._creation = Creation(host, roster, bus)
+        self._creation = Creation(host, catalog, roster, bus)
         self._rows = listing.Rows()
         self._removing: set[str] = set()
         self._pruning = OneAtATime()

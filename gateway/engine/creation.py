@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFound, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFound
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
@@ -24,6 +24,7 @@ from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inher
 from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
 from gateway.zones.host import Host, Volume, Zone
 from gateway.zones.spec import Nic, ZoneUUID
+from imgsources.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,9 @@ log = logging.getLogger(__name__)
 class Creation:
     """Makes containers on one host."""
 
-    def __init__(self, host: Host, roster: Roster, bus: Bus) -> None:
+    def __init__(self, host: Host, catalog: Catalog, roster: Roster, bus: Bus) -> None:
         self._host = host
+        self._catalog = catalog
         self._roster = roster
         self._bus = bus
 
@@ -43,7 +45,7 @@ class Creation:
         body = self._with_ids(body)
         found = plan(body, image, identity, self._as_seen(body, around))
         joined = {kind: self._joined_zone(kind, ref) for kind, ref in found.joins.items()}
-        points = mount_points(found, self._inherited(body))
+        points = self._with_images(mount_points(found, self._inherited(body)))
         if around.platform == "linux":
             # Elsewhere the files are another machine's: its host looks for them.
             await asyncio.to_thread(_check_sources, points)
@@ -103,14 +105,25 @@ class Creation:
             points += inherited(from_zone.mount_points(self._joined(ref)), writable=writable)
         return points
 
+    def _with_images(self, points: Sequence[MountPoint]) -> tuple[MountPoint, ...]:
+        """Every image that is mounted is there and its folder is known; NoSuchImage."""
+        return tuple(self._with_image(p) if p.type == "image" else p for p in points)
+
+    def _with_image(self, point: MountPoint) -> MountPoint:
+        if point.source:
+            return point  # another container's
+        image = self._catalog.get(point.name)
+        if not image.uuid or image.type != "docker":
+            raise InvalidParameter(f"image {point.name} has no layers that could be mounted")
+        folder = self._host.image_folder(image.uuid)
+        return replace(point, source=folder, image=image.id)
+
     async def _with_volumes(
         self, points: Sequence[MountPoint], owner: str, made: list[Volume]
     ) -> tuple[MountPoint, ...]:
         """Every volume exists and its folder is known; those that were new are put into `made`."""
         ready: list[MountPoint] = []
         for point in points:
-            if point.type == "image" or any(word.startswith("subpath=") for word in point.words):
-                raise NotSupported("image mounts and subpaths are not supported by zonegate yet")
             if point.type != "volume" or point.source:
                 ready.append(point)
                 continue

@@ -24,6 +24,8 @@ from gateway.engine.progress import message
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
 from imgsources.archives import open_archive
+from gateway.translate import from_zone
+from gateway.zones.host import Zone
 from imgsources.catalog import Catalog, Image
 from imgsources.datasets import DatasetStore
 from imgsources.imgapi import ImageServers, is_uuid
@@ -354,8 +356,8 @@ class Images:
         }
 
     def _users(self, image: Image) -> tuple[Ids, Ids]:
-        """Ids of the containers made of it: running, and not."""
-        zones = [zone for zone in self._roster.all() if zone.metadata.image_id == image.id]
+        """Ids of the containers made of it, or with it mounted: running, and not."""
+        zones = [zone for zone in self._roster.all() if _uses(zone, image.id)]
         running = [zone.metadata.id for zone in zones if zone.is_running]
         return running, [z.metadata.id for z in zones if not z.is_running]
 
@@ -390,6 +392,12 @@ class Images:
     def _emit(self, image: Image, action: str, actor: str, name: str) -> None:
         labels = image.config.config.get("Labels") or {}
         self._bus.emit("image", action, actor, {**labels, "name": name})
+
+
+def _uses(zone: Zone, image_id: str) -> bool:
+    if zone.metadata.image_id == image_id:
+        return True
+    return any(point.image == image_id for point in from_zone.mount_points(zone))
 
 
 def _short(ids: Sequence[str]) -> list[str]:

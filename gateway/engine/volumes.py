@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound
+from dockerapi.errors import APIError, Conflict, NotFound
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.volumes import VolumeCreate
@@ -52,14 +52,9 @@ class Volumes:
         """The volume; one that is there already stays as it is."""
         check_driver(body.name, body.driver)
         known = {volume.name for volume in self._volumes.list()}
-        try:
-            volume = await self._volumes.create(
-                body.name, labels=body.labels or {}, options=body.driver_opts or {}
-            )
-        except InvalidParameter as error:
-            if error.message.startswith("create "):
-                raise
-            raise InvalidParameter(f"create {body.name}: {error.message}") from error
+        volume = await self._volumes.create(
+            body.name, labels=body.labels or {}, options=body.driver_opts or {}
+        )
         if volume.owner:
             # A container's anonymous volume, which somebody now means to keep.
             await self._volumes.keep(volume.name)

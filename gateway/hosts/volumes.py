@@ -73,7 +73,12 @@ class LocalVolumes(ABC):
         if name in self._volumes:
             return self._volumes[name]
         check_name(name)
-        self._check(name, options)
+        try:
+            self._check(name, options)
+        except InvalidParameter as error:
+            if error.message.startswith("create "):
+                raise
+            raise InvalidParameter(f"create {name}: {error.message}") from error
         async with self._lock:
             if name in self._volumes:
                 return self._volumes[name]

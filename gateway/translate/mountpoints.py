@@ -34,6 +34,8 @@ class MountPoint:
     anonymous: bool = False
     must_exist: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    image: str = ""
+    """Id of the image that is mounted."""
     driver: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,7 +61,19 @@ class MountPoint:
 
 
 _ALWAYS_KEPT = frozenset(
-    "type destination source name mode rw propagation words anonymous must_exist labels".split()
+    [
+        "type",
+        "destination",
+        "source",
+        "name",
+        "mode",
+        "rw",
+        "propagation",
+        "words",
+        "anonymous",
+        "must_exist",
+        "labels",
+    ]
 )
 
 

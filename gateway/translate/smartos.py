@@ -73,6 +73,26 @@ def _partial(body: ContainerCreate) -> object:
     return [p for p in mounts.mount_points(body, (), ()) if "nonrecursive" in p.words]
 
 
+def _parts(body: ContainerCreate) -> object:
+    points = mounts.mount_points(body, (), ())
+    return [p for p in points if p.type == "volume" and any("subpath=" in w for w in p.words)]
+
+
+def _recursive(body: ContainerCreate) -> object:
+    points = mounts.mount_points(body, (), ())
+    return [p for p in points if "readonlyforcerecursive" in p.words]
+
+
+def _disk_limits(host: HostConfig) -> object:
+    return (
+        host.blkio_weight_device
+        or host.blkio_device_read_bps
+        or host.blkio_device_write_bps
+        or host.blkio_device_read_iops
+        or host.blkio_device_write_iops
+    )
+
+
 _RIGHTS = "a zone has the rights of its brand, no Linux capabilities"
 _REFUSED: tuple[Row, ...] = (
     ("Privileged", _host(lambda h: h.privileged), _RIGHTS),
@@ -82,16 +102,21 @@ _REFUSED: tuple[Row, ...] = (
     ("a seccomp profile", _host(lambda h: security.security_options(h).seccomp not in ("default", "unconfined")), "there is no seccomp"),
     ("an AppArmor profile", _host(lambda h: security.security_options(h).apparmor not in ("", "unconfined")), "there is no AppArmor"),
     ("Devices", _host(lambda h: h.devices), "a zone sees the devices of its brand"),
+    ("DeviceRequests", _host(lambda h: h.device_requests), "a zone sees the devices of its brand"),
     ("DeviceCgroupRules", _host(lambda h: h.device_cgroup_rules), "there are no cgroups"),
     ("Sysctls", _host(lambda h: h.sysctls), "there is no Linux kernel to set them in"),
     ("ReadonlyRootfs", _host(lambda h: h.readonly_rootfs), "vmadm makes no zone whose root is read-only"),
     ("GroupAdd", _host(lambda h: h.group_add), "dockerinit takes the groups of /etc/group alone"),
     ("NetworkMode", _host(lambda h: _is_shared(networking.network_mode(h))), "each zone has a network stack of its own"),
+    ("IpcMode none", _host(lambda h: h.ipc_mode == "none"), "the brand mounts /dev/shm in every zone"),
     ("PidMode", _host(lambda h: _is_shared(h.pid_mode)), "each zone has processes of its own"),
     ("IpcMode", _host(lambda h: _is_shared(h.ipc_mode)), "each zone has shared memory of its own"),
     ("UTSMode", _host(lambda h: _is_shared(h.uts_mode)), "each zone has a host name of its own"),
     ("mount propagation", _propagated, "loopback mounts have none"),
     ("BindOptions.NonRecursive", _partial, "loopback mounts show what is mounted below them"),
+    ("BindOptions.ReadOnlyForceRecursive", _recursive, "what is mounted below a read-only loopback mount stays writable"),
+    ("VolumeOptions.Subpath", _parts, "a loopback mount would follow a link in the volume out of it"),
+    ("writable-cgroups", _host(lambda h: security.security_options(h).writable_cgroups), "there are no cgroups"),
 )  # fmt: skip
 
 _FULL = "a full zone boots the init of its image, which runs the services of the zone"
@@ -126,6 +151,8 @@ _WARNED: tuple[Row, ...] = (
     ("CpusetMems", _host(lambda h: h.cpuset_mems), "zones share all memory of the machine"),
     ("Ulimits", _host(lambda h: h.ulimits), "dockerinit sets none"),
     ("DnsOptions", _host(lambda h: h.dns_options), "vmadm writes no options into /etc/resolv.conf"),
+    ("BlkioWeightDevice, BlkioDevice*", _host(_disk_limits), "zones share the disks of the pool: BlkioWeight is zfs_io_priority"),
+    ("KernelMemoryTCP", _host(lambda h: h.kernel_memory_tcp), _UNLIMITED),
     ("CgroupParent", _host(lambda h: h.cgroup_parent), "there are no cgroups"),
     ("CgroupnsMode host", _host(lambda h: h.cgroupns_mode == "host"), "there are no cgroups"),
     ("max-file", _host(lambda h: "max-file" in h.log_config.config), "SmartOS keeps every rotated log"),

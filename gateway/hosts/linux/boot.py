@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported, StartFailure
 from gateway.hosts.command import Spawner
@@ -34,11 +33,12 @@ from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.process import uses_init
 from gateway.hosts.linux.rooted import make_folders, make_link
+from gateway.hosts.linux.sources import Sources
 from gateway.hosts.linux.users import resolve
 from gateway.hosts.linux.warmth import Warmth
 from gateway.zones.host import Zone
 from gateway.zones.metadata import PublishedPort
-from gateway.zones.spec import Filesystem, ZoneUUID, is_uuid
+from gateway.zones.spec import Filesystem, ZoneUUID
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -94,8 +94,7 @@ class Parts:
     networks: LinuxNetworks
     names: NameServers
     warmth: Warmth
-    copy_up: Callable[[Path, str, Path], None]
-    """(root, target, folder): fill an empty volume with what the image has at `target`."""
+    sources: Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,11 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         if runtime.network:
             return "", ()
         made = await parts.networks.connect(
-            uuid, zone.spec.nics, runtime.published_ports, endpoint=zone.spec.alias
+            uuid,
+            zone.spec.nics,
+            runtime.published_ports,
+            endpoint=zone.spec.alias,
+            endpoints=runtime.endpoints,
         )
         if parts.names.needs(zone):
             await parts.names.open(uuid, made.netns_path)
@@ -146,6 +149,8 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         await parts.spawner.renew()  # a source may have been mounted since we started
     bundle = parts.folders.bundle(uuid)
     pid = await conmon.create(parts.spawner, parts.runtime, bundle, uuid, _streams(parts, zone))
+    if zone.spec.filesystems:
+        await asyncio.to_thread(parts.sources.settle, uuid)
     return Prepared(pid, bundle.conmon_pid(), str(root), ports)
 
 
@@ -198,7 +203,7 @@ def _make_bundle(
     (parts.runtime.exits / zone.uuid).unlink(missing_ok=True)
     _mark(root)
     _make_workdir(root, metadata.workdir)
-    sources = make_sources(parts, zone, root)
+    sources = parts.sources.hold(zone, root)
     network_peer = joined.get("network")
     place = Place(
         rootfs=str(root),
@@ -211,7 +216,7 @@ def _make_bundle(
         shm=_shm(parts, zone, joined.get("ipc")),
         init=_init() if uses_init(metadata.runtime) else "",
         volumes=sources,
-        files=frozenset(f.source for f in spec.filesystems if not Path(f.source).is_dir()),
+        files=_files(spec.filesystems, sources),
         devices=find_devices(metadata.runtime),
         disks=disks(metadata.runtime.resources),
     )
@@ -219,6 +224,12 @@ def _make_bundle(
     config = oci_config(spec, metadata, place, identity, parts.machine)
     bundle.config.write_text(json.dumps(config))
     parts.cgroups.prepare(place.cgroups_path)
+
+
+def _files(filesystems: Sequence[Filesystem], sources: Mapping[str, str]) -> frozenset[str]:
+    """Sources that are no folders."""
+    found = (sources.get(f.target, f.source) for f in filesystems)
+    return frozenset(source for source in found if not Path(source).is_dir())
 
 
 def cgroup(parts: Parts, zone: Zone) -> str:
@@ -293,64 +304,6 @@ def _etc(parts: Parts, zone: Zone, peer: Zone | None) -> Path:
     return folder
 
 
-def is_own_volume(filesystem: Filesystem) -> bool:
-    """Whether the source asks for a volume that dies with the zone."""
-    return filesystem.source == "create-volume" or is_uuid(filesystem.source)
-
-
-def own_volumes(parts: Parts, zone: Zone) -> dict[str, str]:
-    """Target -> folder of the volumes that die with the zone."""
-    # Quoted, for /a/b and /a-b are two volumes.
-    return {
-        filesystem.target: str(
-            parts.folders.zone(zone.uuid) / "volumes" / quote(filesystem.target, safe="")
-        )
-        for filesystem in zone.spec.filesystems
-        if is_own_volume(filesystem)
-    }
-
-
-def make_sources(parts: Parts, zone: Zone, root: Path) -> dict[str, str]:
-    """See that every filesystem's source is there; target -> folder of the zone's own volumes."""
-    options = zone.metadata.runtime.mount_options
-    own = own_volumes(parts, zone)
-    for filesystem in zone.spec.filesystems:
-        words = options.get(filesystem.target, ())
-        if filesystem.target in own:
-            source = Path(own[filesystem.target])
-            source.mkdir(parents=True, exist_ok=True)
-            parts.copy_up(root, filesystem.target, source)
-        elif "volume" in words:
-            if "nocopy" not in words:
-                parts.copy_up(root, filesystem.target, Path(filesystem.source))
-        elif "create" in words:
-            if not os.path.lexists(filesystem.source):
-                Path(filesystem.source).mkdir(parents=True, exist_ok=True)
-        else:
-            check_bind(filesystem.source)
-        _check_propagation(filesystem.source, words)
-    return own
-
-
-def _check_propagation(source: str, words: Sequence[str]) -> None:
-    """InvalidParameter if mounts could not be passed on as asked, in dockerd's words."""
-    shared = {"shared", "rshared"} & set(words)
-    if not shared and not {"slave", "rslave"} & set(words):
-        return
-    place, peers = overlay.mount_of(source)
-    if not peers & ({"shared"} if shared else {"shared", "master"}):
-        kind = "shared" if shared else "shared or slave"
-        raise InvalidParameter(f"path {source} is mounted on {place} but it is not a {kind} mount")
-
-
-def check_bind(source: str) -> None:
-    """InvalidParameter if a bind's source is missing."""
-    if not os.path.lexists(source):
-        raise InvalidParameter(
-            f'invalid mount config for type "bind": bind source path does not exist: {source}'
-        )
-
-
 def failure(error: Exception) -> APIError:
     """What a client is told of a failed start."""
     if isinstance(error, APIError):
@@ -373,7 +326,8 @@ async def clear(parts: Parts, zone: Zone) -> None:
         emptied = group.create_task(_outcome(clear_cgroup(parts, cgroup(parts, zone))))
         disconnected = group.create_task(_outcome(parts.networks.disconnect(zone.uuid)))
     unmounted = await _outcome(parts.datasets.unmount(zone.uuid))
-    await asyncio.to_thread(_clear_files, parts, zone.uuid)
+    if await asyncio.to_thread(_clear_files, parts, zone.uuid):
+        await parts.spawner.renew()  # or its own copy of the mounts would keep them alive
     for result in (emptied.result(), disconnected.result(), unmounted):
         result()
 
@@ -387,7 +341,10 @@ async def clear_cgroup(parts: Parts, path: str) -> None:
         log.warning("cgroup %s is still in use", path)
 
 
-def _clear_files(parts: Parts, uuid: ZoneUUID) -> None:
+def _clear_files(parts: Parts, uuid: ZoneUUID) -> bool:
+    """Whether a volume was unmounted."""
     clear_shm(parts.folders.shm(uuid))
     shutil.rmtree(parts.runtime.state / uuid, ignore_errors=True)
     shutil.rmtree(parts.folders.bundle(uuid).path, ignore_errors=True)
+    parts.sources.settle(uuid)
+    return parts.sources.release(uuid)

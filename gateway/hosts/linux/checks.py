@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dockerapi.errors import APIError, InvalidParameter
-from gateway.hosts.linux import boot, rotation, signals
+from gateway.hosts.linux import rotation, signals
 from gateway.hosts.linux.restarter import RestartPolicy
+from gateway.hosts.linux.sources import check_bind, is_own_volume
 from gateway.zones.host import Zone
+
+_MADE_LATER = frozenset(("volume", "nocopy", "create", "image"))
 
 
 def check(zone: Zone) -> None:
@@ -26,5 +29,5 @@ def check(zone: Zone) -> None:
     options = zone.metadata.runtime.mount_options
     for filesystem in zone.spec.filesystems:
         words = options.get(filesystem.target, ())
-        if not boot.is_own_volume(filesystem) and not {"volume", "create"} & set(words):
-            boot.check_bind(filesystem.source)
+        if not is_own_volume(filesystem) and not _MADE_LATER & set(words):
+            check_bind(filesystem.source)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
@@ -13,7 +14,7 @@ from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
 from dockerapi.framing import StreamId
 from gateway.hosts.command import Child, default_spawner
 from gateway.hosts.inlet import Inlet, Outlet, pipe
-from gateway.hosts.linux import boot, copier
+from gateway.hosts.linux import copier
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.zones import LinuxZones
 from gateway.zones.host import ChangeKind, PathChange, PathStatus, Zone
@@ -21,6 +22,7 @@ from gateway.zones.spec import ZoneUUID
 
 _ERRORS = {"not_found": NotFound, "invalid": InvalidParameter, "forbidden": Forbidden}
 Plan = dict[str, Any]
+_NOWHERE: Mapping[str, str] = {}
 
 
 class LinuxFiles:
@@ -33,8 +35,8 @@ class LinuxFiles:
     async def status(self, uuid: ZoneUUID, path: str) -> PathStatus:
         """The last component is not followed, unless `path` ends in a slash."""
         async with (
-            self._zones.held(uuid) as zone,
-            _running(self._plan(zone, "status", path)) as work,
+            self._held(uuid) as (zone, sources),
+            _running(self._plan(zone, "status", path, sources)) as work,
         ):
             return _status(await work.result())
 
@@ -72,8 +74,8 @@ class LinuxFiles:
         copy_uid_gid: bool,
     ) -> None:
         """The zone is held until all is written: nobody starts it on half of an archive."""
-        async with self._zones.held(uuid) as zone:
-            plan = self._plan(zone, "write", path) | {
+        async with self._held(uuid) as (zone, sources):
+            plan = self._plan(zone, "write", path, sources) | {
                 "no_overwrite_dir_non_dir": no_overwrite_dir_non_dir,
                 "user": zone.metadata.user if copy_uid_gid else None,
             }
@@ -85,8 +87,8 @@ class LinuxFiles:
         self, uuid: ZoneUUID, operation: str, path: str
     ) -> tuple[Plan, AsyncGenerator[bytes, None]]:
         """The result, and the tar after it.  Once the result is there the process has its mounts."""
-        async with self._zones.held(uuid) as zone:
-            context = _running(self._plan(zone, operation, path))
+        async with self._held(uuid) as (zone, sources):
+            context = _running(self._plan(zone, operation, path, sources))
             work = await context.__aenter__()
             try:
                 result = await work.result()
@@ -95,7 +97,23 @@ class LinuxFiles:
                 raise
         return result, _blocks(context, work)
 
-    def _plan(self, zone: Zone, operation: str, path: str) -> Plan:
+    @asynccontextmanager
+    async def _held(self, uuid: ZoneUUID) -> AsyncGenerator[tuple[Zone, Mapping[str, str]], None]:
+        """The zone, and where those of its filesystems are that must be mounted first."""
+        async with self._zones.held(uuid) as zone:
+            if not zone.spec.filesystems:
+                yield zone, {}
+                return
+            opened = self._parts.sources.open(zone)
+            sources = await asyncio.to_thread(opened.__enter__)
+            try:
+                yield zone, sources
+            finally:
+                await asyncio.to_thread(opened.__exit__, None, None, None)
+
+    def _plan(
+        self, zone: Zone, operation: str, path: str, sources: Mapping[str, str] = _NOWHERE
+    ) -> Plan:
         datasets, uuid = self._parts.datasets, zone.uuid
         folder = datasets.folder(uuid)
         origin = datasets.origin(uuid)
@@ -108,7 +126,7 @@ class LinuxFiles:
             "path": path,
             "readonly": zone.metadata.runtime.readonly_rootfs,
             "overlay": None,
-            "mounts": [] if operation == "export" else self._mounts(zone),
+            "mounts": [] if operation == "export" else _mounts(zone, sources),
         }
         if operation in ("changes", "layer"):
             return plan | {"upper": str(folder / "upper"), "lowers": lowers}
@@ -117,16 +135,16 @@ class LinuxFiles:
             plan["overlay"] = {"lowers": lowers, **writable}
         return plan
 
-    def _mounts(self, zone: Zone) -> list[dict[str, Any]]:
-        own = boot.own_volumes(self._parts, zone)
-        return [
-            {
-                "source": own.get(filesystem.target, filesystem.source),
-                "target": filesystem.target,
-                "readonly": "ro" in filesystem.options,
-            }
-            for filesystem in zone.spec.filesystems
-        ]
+
+def _mounts(zone: Zone, sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": sources.get(filesystem.target, filesystem.source),
+            "target": filesystem.target,
+            "readonly": "ro" in filesystem.options,
+        }
+        for filesystem in zone.spec.filesystems
+    ]
 
 
 def _status(result: Plan) -> PathStatus:

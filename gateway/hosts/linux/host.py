@@ -27,12 +27,14 @@ from gateway.hosts.linux.machine import Machine, detect
 from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
-from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.hosts.linux.sources import Sources
+from gateway.hosts.linux.volumes import LinuxVolumes
 from gateway.hosts.linux.warmth import Warmth
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.hosts.linux.zones import LinuxZones
 from gateway.settings import Settings
 from gateway.zones.host import HostFacts
+from imgsources.oci import ImageUUID
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ class LinuxHost:
         runtime_state, exits = folders.run / "runtime", folders.run / "exits"
         datasets = datasets or await OverlayDatasets.open(folders.data / "overlay")
         volumes = await asyncio.to_thread(LinuxVolumes, folders.data)
+        sources = Sources(folders.data / "zones", folders.run, volumes, datasets)
         spawner = Spawner(probes.leave_mount_namespace)
         found = await probes.find_runtime(
             spawner,
@@ -132,7 +135,7 @@ class LinuxHost:
             networks=networks,
             names=NameServers(networks.list, group),
             warmth=Warmth(cgroups),
-            copy_up=copy_up,
+            sources=sources,
         )
         watch = FolderWatch()
         execs = Execs(spawner, found.runtime, folders.run / "execs", watch, group)
@@ -172,6 +175,10 @@ class LinuxHost:
     def gauges(self) -> LinuxGauges:
         """Of the zones."""
         return LinuxGauges(self._zones, self._parts)
+
+    def image_folder(self, uuid: ImageUUID) -> str:
+        """Sources mounts the layers of the dataset that this folder is named after."""
+        return str(self._parts.datasets.lowers(uuid)[0].parent)
 
     @property
     def facts(self) -> HostFacts:

@@ -110,7 +110,7 @@ class Place:
     `netns`, `pidns`, `ipcns`, `utsns`: namespace files to join; "" = own, unless the spec says host.
     `init`: program that reaps orphans (tini), needed where the spec asks for it.
     `shm`: folder to bind on /dev/shm where ipc is shared; "" = a tmpfs of its own.
-    `volumes`: target of a filesystem whose source is no path (UUID, create-volume) -> folder.
+    `volumes`: target of a filesystem that is bound from elsewhere than its source (which may be no path) -> where.
     `files`: sources of filesystems that are no folders.
     `devices`: what `devices.find` made of the spec.  `disks`: path of a disk that is limited -> major, minor.
     """

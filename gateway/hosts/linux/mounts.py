@@ -44,6 +44,7 @@ _TMPFS_VALUES = frozenset(["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks
 _NOT_FOR_THE_MOUNT = frozenset(
     [
         "volume",
+        "image",
         "nocopy",
         "create",
         "nonrecursive",
@@ -139,11 +140,14 @@ def _filesystems(
     spec: ZoneSpec, runtime: Runtime, place: Place, machine: Machine
 ) -> Iterable[Mount]:
     for filesystem in spec.filesystems:
-        source = filesystem.source
-        if not source.startswith("/"):
-            source = place.volumes[filesystem.target]
+        source = place.volumes.get(filesystem.target, filesystem.source)
         options = _options(filesystem, runtime)
-        deep = machine.kernel >= (5, 12) and source not in place.files
+        is_file = source in place.files
+        deep = machine.kernel >= (5, 12) and not is_file
+        if "readonlyforcerecursive" in options and not deep and not is_file:
+            raise InvalidParameter(
+                "recursively read-only mounts are not supported by this kernel: 5.12 or newer is needed"
+            )
         yield _bind(clean(filesystem.target), source, _bind_options(options, deep=deep))
 
 
@@ -165,7 +169,7 @@ def _bind_options(options: Sequence[str], *, deep: bool) -> list[str]:
     propagation = _propagation(options)
     result.append(propagation.removeprefix("r") if alone else propagation)
     known = {"rw", "ro", "rbind", "bind", *_PROPAGATIONS} | _NOT_FOR_THE_MOUNT
-    extra = [word for word in options if word not in known]
+    extra = [word for word in options if word not in known and not word.startswith("subpath=")]
     for word in extra:
         if word not in _FLAGS:
             raise InvalidParameter(f"invalid mount option: {word}")

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_MAGICLINKS = 0x02
+_NO_MAGIC = 0x02
+_RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,7 +29,15 @@ class _OpenHow(ctypes.Structure):
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     """A descriptor of `path` with the folder `root` as `/`; OSError as open(2)."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    return _open(root, path, _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _NO_MAGIC))
+
+
+def open_beneath(folder: int, path: str, flags: int) -> int:
+    """A descriptor of a relative `path` below `folder`; OSError as open(2), EXDEV where a link or `..` leads out."""
+    return _open(folder, path, _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _NO_MAGIC))
+
+
+def _open(root: int, path: str, how: _OpenHow) -> int:
     while True:
         descriptor: int = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),

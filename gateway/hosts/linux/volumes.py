@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dockerapi.errors import NotSupported
+from dockerapi.errors import InvalidParameter
 from gateway.hosts import trees
+from gateway.hosts.linux import overlay
 from gateway.hosts.linux.rooted import open_in_root
 from gateway.hosts.volumes import LocalVolumes, check_options
 from gateway.zones.host import Volume
@@ -35,6 +36,12 @@ class LinuxVolumes(LocalVolumes):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # what zones write is not for the machine's users
         super().__init__(_load(self._folder))
+
+    def mounting(self, folder: str) -> Volume | None:
+        """The volume of this folder, if it is one that mounts something while it is used."""
+        volume = self._volumes.get(Path(folder).parent.name)
+        is_it = volume is not None and volume.mountpoint == folder and "device" in volume.options
+        return volume if is_it else None
 
     def _check(self, name: str, options: dict[str, str]) -> None:
         _check_supported(options)
@@ -62,10 +69,8 @@ class LinuxVolumes(LocalVolumes):
 
 def _check_supported(options: dict[str, str]) -> None:
     check_options(options)
-    if options:
-        raise NotSupported(
-            "options of the volume driver local (type, device, o, size) are not supported by zonegate yet"
-        )
+    if "size" in options:
+        raise InvalidParameter("quota size requested but no quota support")
 
 
 def _load(folder: Path) -> list[Volume]:
@@ -76,7 +81,7 @@ def _load(folder: Path) -> list[Volume]:
         except FileNotFoundError:
             # Half made, or half deleted, when we were killed.
             with suppress(OSError):
-                trees.remove(str(entry))
+                _remove_tree(entry)
             continue
         volumes.append(Volume(name=entry.name, mountpoint=str(entry / _DATA), **body))
     return sorted(volumes, key=lambda volume: volume.created_ns)
@@ -109,7 +114,14 @@ def _unmake(folder: Path) -> None:
     with suppress(FileNotFoundError):
         (folder / _RECORD).unlink()  # from here on it does not exist
     with suppress(FileNotFoundError):
-        trees.remove(str(folder))
+        _remove_tree(folder)
+
+
+def _remove_tree(folder: Path) -> None:
+    """What is mounted in there is somebody else's: it goes first, or nothing does."""
+    while overlay.unmount(folder / _DATA):
+        pass
+    trees.remove(str(folder))
 
 
 def _used(folder: Path) -> int:

@@ -130,6 +130,8 @@ class LinuxZones:
         }
         known = {str(uuid) for uuid in self._register.zones}
         remains = await asyncio.to_thread(sweep, self._parts, known, up)
+        running = [zone for zone in self._register.list() if str(zone.uuid) in up]
+        await asyncio.to_thread(self._parts.sources.adopt, running)
         for name in remains - known:  # a probe, or a zone whose deletion was cut off
             await boot.clear_cgroup(
                 self._parts, self._parts.cgroups.path(name, default_parent=self._parts.name)
@@ -199,6 +201,8 @@ class LinuxZones:
         try:
             self._parts.networks.learn(uuid, spec.nics)
             await self._parts.datasets.clone(ImageUUID(spec.image_uuid), uuid)
+            if spec.filesystems:
+                await asyncio.to_thread(self._parts.sources.fill, zone)
             write_new(folder, resident.record)
         except BaseException:
             del self._register.aliases[spec.alias]

@@ -26,6 +26,7 @@ from gateway.hosts.smartos.volumes import ZFSVolumes
 from gateway.hosts.smartos.zones import SmartOSZones
 from gateway.settings import Settings
 from gateway.zones.host import HostFacts
+from imgsources.oci import ImageUUID
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,10 @@ class SmartOSHost:
     def volumes(self) -> ZFSVolumes:
         """Named and anonymous volumes."""
         return self._volumes
+
+    def image_folder(self, uuid: ImageUUID) -> str:
+        """The tree in the image's dataset, which is never changed."""
+        return self._datasets.root(uuid)
 
     @property
     def facts(self) -> HostFacts:

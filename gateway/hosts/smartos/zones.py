@@ -28,7 +28,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import Stdio, StreamId
-from gateway.hosts.smartos import execs, observed, vmadm
+from gateway.hosts.smartos import execs, observed, vmadm, whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
 from gateway.hosts.smartos.register import Register
@@ -158,6 +158,7 @@ class SmartOSZones:
         register.creating.add(uuid)
         try:
             await self._check_sources(spec)
+            spec = await self._with_subpaths(spec)
             self._networks.learn(uuid, spec.nics)
             # Rules of its networks apply by these: they save a vmadm at the first start.
             tags = {**spec.tags, **self._networks.tags(spec.nics)}
@@ -197,6 +198,22 @@ class SmartOSZones:
                     f"{entry.source}"
                 )
             await self._gz.make_folder(entry.source)
+
+    async def _with_subpaths(self, spec: ZoneSpec) -> ZoneSpec:
+        """A part of an image is mounted by its own path, on which no link may stand: it would be the machine's."""
+        options = decode(spec.internal_metadata).runtime.mount_options
+        found = []
+        for entry in spec.filesystems:
+            words = options.get(entry.target, ())
+            subpath = next((word[8:] for word in words if word.startswith("subpath=")), "")
+            if subpath:
+                if await whiteouts.find_directory(self._gz, entry.source, subpath) != subpath:
+                    raise NotFound(
+                        f'cannot access path "{entry.source}/{subpath}": no such directory without links'
+                    )
+                entry = entry.model_copy(update={"source": f"{entry.source}/{subpath}"})  # noqa: PLW2901
+            found.append(entry)
+        return spec.model_copy(update={"filesystems": tuple(found)})
 
     async def _fill_volumes(self, spec: ZoneSpec, vm: VM) -> None:
         """Named volumes that are new get the image's content; the zone's own ones are filled by vmadm."""
@@ -381,7 +398,7 @@ class SmartOSZones:
                 f"{_words(resident)} has no standard streams to attach to: read its console with logs, or exec"
             )
         shared = self._streams(resident)
-        stdio = shared.attach(streams)
+        stdio = shared.attach(streams, is_up=resident.is_up or resident.starting)
         if resident.is_up and not resident.starting:
             await shared.connect()
         return stdio

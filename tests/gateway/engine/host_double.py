@@ -225,6 +225,8 @@ class Zones:
 
     async def attach(self, uuid: ZoneUUID, streams: AttachStreams) -> Streams:
         self.streams[uuid] = Streams(tty=self.get(uuid).metadata.tty)
+        for block in self.log if streams.logs else ():
+            self.streams[uuid].chunks.put_nowait(block)
         return self.streams[uuid]
 
     def expect_exec(self, uuid: ZoneUUID) -> None:
@@ -434,6 +436,9 @@ class HostDouble:
         self.facts = FACTS
         self.files = Files()
         self.gauges = Gauges()
+
+    def image_folder(self, uuid: str) -> str:
+        return f"/images/{uuid}"
 
     async def run(self) -> None:
         await asyncio.Event().wait()

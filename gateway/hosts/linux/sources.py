@@ -1,0 +1,310 @@
+"""What a zone's filesystems are bound from: folders, volumes, parts of volumes, images.
+
+    fill      at create: volumes that are empty get what the image has there
+    hold      at start: everything is there and mounted; target -> path, where that is another than the spec's
+    settle    once the runtime has bound it: what was mounted for that alone goes
+    release   after the end: volumes that mount something are unmounted with their last user
+    open      hold, and at its end settle and release: for docker cp
+
+    RUN/mounts/USER/N     an image, or a part of a volume, until it is bound; swept at the next start
+
+A part of a volume is opened beneath the volume and bound by its descriptor: no link leads out, whoever changes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from dockerapi.errors import APIError, InvalidParameter, NotFound
+from gateway.hosts.linux import overlay
+from gateway.hosts.linux.datasets import OverlayDatasets
+from gateway.hosts.linux.localmounts import LocalMounts
+from gateway.hosts.linux.rooted import open_beneath
+from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.zones.host import Volume, Zone
+from gateway.zones.spec import Filesystem, is_uuid
+from imgsources.oci import ImageUUID
+
+log = logging.getLogger(__name__)
+
+_MS_BIND_REC = 0x1000 | 0x4000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One filesystem, its words taken apart.  `image`: the dataset of an image mount."""
+
+    filesystem: Filesystem
+    words: tuple[str, ...]
+    subpath: str = ""
+    image: ImageUUID | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it must be mounted somewhere before it can be bound."""
+        return bool(self.subpath or self.image)
+
+
+class Sources:
+    """Of all zones of one host.  Everything but `adopt` blocks: call it in a thread."""
+
+    def __init__(
+        self, zones: Path, run: Path, volumes: LinuxVolumes, datasets: OverlayDatasets
+    ) -> None:
+        self._zones = zones
+        self._folder = run / "mounts"
+        self._volumes = volumes
+        self._datasets = datasets
+        self._local = LocalMounts()
+
+    def own(self, zone: Zone) -> dict[str, str]:
+        """Target -> folder of the volumes that die with the zone."""
+        # Quoted, for /a/b and /a-b are two volumes.
+        return {
+            filesystem.target: str(
+                self._zones / zone.uuid / "volumes" / quote(filesystem.target, safe="")
+            )
+            for filesystem in zone.spec.filesystems
+            if is_own_volume(filesystem)
+        }
+
+    def fill(self, zone: Zone) -> None:
+        """Copy what the image has into volumes that are empty; APIError in dockerd's words."""
+        wanted = [source for source in _sources(zone) if "volume" in source.words]
+        if not wanted or not is_uuid(zone.spec.image_uuid or ""):
+            return
+        user = f"create-{zone.uuid}"
+        try:
+            try:
+                self._local.hold(user, self._mounting(wanted))
+            except APIError as error:
+                where = next(iter(self._mounting(wanted))).mountpoint
+                raise APIError(
+                    f"failed to populate volume: error while mounting volume '{where}': {error.message}"
+                ) from error
+            with self._view(ImageUUID(zone.spec.image_uuid or ""), user) as root:
+                for source in wanted:
+                    self._fill(source, root)
+        finally:
+            self._local.release(user)
+
+    def _fill(self, source: _Source, root: Path) -> None:
+        folder = Path(source.filesystem.source)
+        if not source.subpath:
+            copy_up(root, source.filesystem.target, folder)
+            return
+        with suppress(NotFound):  # what is not there is missed at the start
+            descriptor = _beneath(folder, source.subpath)
+            try:
+                copy_up(root, source.filesystem.target, Path(f"/proc/self/fd/{descriptor}"))
+            except NotADirectoryError:
+                return
+            finally:
+                os.close(descriptor)
+
+    def hold(self, zone: Zone, root: Path, *, user: str = "") -> dict[str, str]:
+        """See that all are there; target -> path of those that are bound from elsewhere than the spec says.
+
+        InvalidParameter, NotFound, APIError in dockerd's words; nothing is left mounted then.
+        """
+        user = user or zone.uuid
+        found = self.own(zone)
+        sources = [s for s in _sources(zone) if s.filesystem.target not in found]
+        for target, folder in found.items():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            copy_up(root, target, Path(folder))
+        try:
+            self._mount_volumes(user, sources)
+            for number, source in enumerate(sources):
+                if source.is_temporary:
+                    found[source.filesystem.target] = self._opened(user, number, source)
+                elif not {"volume", "nocopy"} & set(source.words):
+                    _make_source(source)
+                _check_propagation(source.filesystem.source, source.words)
+        except BaseException:
+            self.settle(user)
+            self.release(user)
+            raise
+        return found
+
+    def _mount_volumes(self, user: str, sources: Sequence[_Source]) -> None:
+        mounting = self._mounting(sources)
+        try:
+            self._local.hold(user, mounting)
+        except APIError as error:
+            raise APIError(
+                f"error while mounting volume '{mounting[0].mountpoint}': {error.message}"
+            ) from error
+
+    def _mounting(self, sources: Sequence[_Source]) -> list[Volume]:
+        """Volumes of theirs that mount something."""
+        found = (self._volumes.mounting(source.filesystem.source) for source in sources)
+        return [volume for volume in found if volume is not None]
+
+    def _opened(self, user: str, number: int, source: _Source) -> str:
+        """Mount an image, or bind a part of it or of a volume, where the runtime finds it."""
+        place = self._folder / user / str(number)
+        base = Path(source.filesystem.source)
+        if source.image is not None:
+            base = place.with_name(f"{number}-image") if source.subpath else place
+            base.mkdir(parents=True)
+            self._mount_image(source.image, base)
+        if not source.subpath:
+            return str(place)
+        descriptor = _beneath(base, source.subpath)
+        try:
+            _bind_descriptor(descriptor, place)
+        finally:
+            os.close(descriptor)
+        return str(place)
+
+    def _mount_image(self, image: ImageUUID, where: Path) -> None:
+        lowers = [*self._datasets.lowers(image)]
+        if len(lowers) == 1:
+            # An overlay without an upper directory needs two lower ones.
+            lowers.append(self._datasets.empty)
+        overlay.mount(where, lowers=lowers, upper=None, work=None)
+
+    @contextmanager
+    def _view(self, image: ImageUUID, user: str) -> Iterator[Path]:
+        """An image's root, to be read inside the block."""
+        lowers = self._datasets.lowers(image)
+        if len(lowers) == 1:
+            yield lowers[0]
+            return
+        where = self._folder / user / "view"
+        where.mkdir(parents=True)
+        try:
+            overlay.mount(where, lowers=lowers, upper=None, work=None)
+            yield where
+        finally:
+            self.settle(user)
+
+    def settle(self, user: str) -> bool:
+        """Take away what was mounted for the runtime to bind; whether there was something."""
+        folder = self._folder / user
+        if not folder.exists():
+            return False
+        # Never emptied: what is still mounted there must not be touched.
+        for path in sorted(folder.iterdir()):
+            while overlay.unmount(path):
+                pass
+            with suppress(OSError):
+                path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
+        return True
+
+    def release(self, user: str) -> bool:
+        """A zone, or a copy, is over; whether something was unmounted."""
+        return self._local.release(user)
+
+    @contextmanager
+    def open(self, zone: Zone) -> Iterator[dict[str, str]]:
+        """Target -> path for all filesystems of a zone that need more than the spec says, inside the block."""
+        needed = [s for s in _sources(zone) if s.is_temporary]
+        if not needed and not self._mounting(_sources(zone)):
+            yield self.own(zone)
+            return
+        user = f"copy-{secrets.token_hex(8)}"
+        try:
+            found = self.own(zone)
+            self._mount_volumes(user, _sources(zone))
+            for number, source in enumerate(needed):
+                found[source.filesystem.target] = self._opened(user, number, source)
+            yield found
+        finally:
+            self.settle(user)
+            self.release(user)
+
+    def adopt(self, zones: Sequence[Zone]) -> None:
+        """After a restart: `zones` run, and have what they have; nobody else has anything."""
+        users: Mapping[str, list[str]] = {
+            str(zone.uuid): [filesystem.source for filesystem in zone.spec.filesystems]
+            for zone in zones
+        }
+        self._local.adopt([v for v in self._volumes.list() if v.options.get("device")], users)
+        if self._folder.exists():
+            for user in self._folder.iterdir():
+                self.settle(user.name)
+
+
+def is_own_volume(filesystem: Filesystem) -> bool:
+    """Whether the source asks for a volume that dies with the zone."""
+    return filesystem.source == "create-volume" or is_uuid(filesystem.source)
+
+
+def check_bind(source: str) -> None:
+    """InvalidParameter if a bind's source is missing."""
+    if not os.path.lexists(source):
+        raise InvalidParameter(
+            f'invalid mount config for type "bind": bind source path does not exist: {source}'
+        )
+
+
+def _sources(zone: Zone) -> list[_Source]:
+    options = zone.metadata.runtime.mount_options
+    found = []
+    for filesystem in zone.spec.filesystems:
+        words = tuple(options.get(filesystem.target, ()))
+        subpath = next((word[8:] for word in words if word.startswith("subpath=")), "")
+        # The spec names the image's dataset by its folder.
+        image = ImageUUID(Path(filesystem.source).name) if "image" in words else None
+        found.append(_Source(filesystem, words, subpath, image))
+    return found
+
+
+def _make_source(source: _Source) -> None:
+    path = source.filesystem.source
+    if "create" not in source.words:
+        check_bind(path)
+    elif not os.path.lexists(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def _check_propagation(source: str, words: Sequence[str]) -> None:
+    """InvalidParameter if mounts could not be passed on as asked, in dockerd's words."""
+    shared = {"shared", "rshared"} & set(words)
+    if not shared and not {"slave", "rslave"} & set(words):
+        return
+    place, peers = overlay.mount_of(source)
+    if not peers & ({"shared"} if shared else {"shared", "master"}):
+        kind = "shared" if shared else "shared or slave"
+        raise InvalidParameter(f"path {source} is mounted on {place} but it is not a {kind} mount")
+
+
+def _beneath(base: Path, subpath: str) -> int:
+    """A descriptor of `subpath` in `base`; NotFound, InvalidParameter in dockerd's words."""
+    folder = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(folder, subpath, os.O_PATH)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise InvalidParameter(
+                f'path concatenation escapes the base directory, base: "{base}", subpath: "{subpath}"'
+            ) from error
+        path = f"{base}/{subpath}"
+        reason = (error.strerror or "").lower()
+        raise NotFound(f'cannot access path "{path}": lstat {path}: {reason}') from error
+    finally:
+        os.close(folder)
+
+
+def _bind_descriptor(descriptor: int, place: Path) -> None:
+    source = f"/proc/self/fd/{descriptor}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    make: Callable[[], None] = place.mkdir if Path(source).is_dir() else place.touch
+    make()
+    if _libc.mount(source.encode(), os.fsencode(place), None, ctypes.c_ulong(_MS_BIND_REC), None):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(place))
