@@ -16,6 +16,7 @@
     vmadmd.py       restart policies                  storage.py     datasets, volumes, disks of a machine
     zoneadmd.py     streams and stdio.log             configfiles.py hosts, hostname, resolv.conf, metadata.json
     console.py      console.log of full zones         zfd.py         streams before the program is there
+    datalinks.py    vnics and addresses, as files     stubs.py       etherstubs as bridges of this computer
 
 What the real programs refuse is refused here, in their words.  `FOLDER/faults.json` makes a program fail or
 hang for a test of what follows; see `faults.py`.

@@ -121,6 +121,7 @@ class Boots:
     async def _live(self, machine: Machine) -> int:
         if machine.is_hvm:
             return await self._live_hvm(machine)
+        await self._gz.stubs.join(machine.vm)
         self._verify(machine)
         if machine.is_docker:
             return await self._live_docker(machine)
@@ -233,7 +234,9 @@ class Boots:
 
     def _around(self) -> inner.Surroundings:
         bridge = self._gz.host.networks.get("bridge")
-        return inner.Surroundings(IPv4Network(bridge.subnet), bridge.nic_tag, self._gz.path)
+        return inner.Surroundings(
+            IPv4Network(bridge.subnet), bridge.nic_tag, self._gz.path, self._gz.stubs.all()
+        )
 
     async def _prepare(self, machine: Machine, spec: ZoneSpec, *, stdin: bool) -> Stdio:
         """A zone of the Linux host with this spec that is not started yet, and its streams."""

@@ -4,7 +4,7 @@
     ROOT/var/run/datalinks.json  vnics, interfaces, addresses, forwarding: does not
     ROOT/var/run/ipnat.rules     one map rule a line: does not either
 
-Nothing of it reaches this computer's kernel.
+What of it this computer's kernel sees: stubs.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.fakes.globalzone.gz import GZ
+if TYPE_CHECKING:
+    from tests.fakes.globalzone.gz import GZ
 
 PHYSICAL = "e1000g0"
 """The one physical nic, with the global zone's own address on it."""

@@ -10,6 +10,7 @@ from gateway.hosts.linux.host import LinuxHost
 from tests.fakes.globalzone import native
 from tests.fakes.globalzone.machines import Machines
 from tests.fakes.globalzone.pool import Pool
+from tests.fakes.globalzone.stubs import Stubs
 
 # Folders that only the platform has: a path below one of them is never one of this computer's own.
 _PLATFORM = ("zones", "usbkey", "opt/custom")
@@ -31,6 +32,7 @@ class GZ:
         }
         self.pool = Pool(self)
         self.machines = Machines(self)
+        self.stubs = Stubs(self)
 
     @property
     def host(self) -> LinuxHost:

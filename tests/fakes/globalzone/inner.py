@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from gateway.hosts.networks import uuid_of
 from gateway.translate.security import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS
+from gateway.zones.host import Network
 from gateway.zones.metadata import DockerMetadata, Resources, Runtime, decode, encode
 from gateway.zones.spec import Filesystem, Nic, ZoneSpec
 
@@ -28,13 +30,15 @@ IDLE = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where the machine runs: the one network that leads anywhere, and where its paths are on this computer."""
+    """Where the machine runs: the networks that lead anywhere, and where its paths are on this computer."""
 
     subnet: IPv4Network
     nic_tag: str
     """Of the Linux host's bridge."""
     place: Callable[[str], Path]
     """A path of the global zone -> the same on this computer."""
+    stubs: Mapping[str, Network] = field(default_factory=dict)
+    """Etherstub -> the Linux host's network that it is."""
 
 
 def docker_metadata(vm: Mapping[str, Any]) -> DockerMetadata:
@@ -131,12 +135,15 @@ def relimited(spec: ZoneSpec, vm: Mapping[str, Any]) -> ZoneSpec:
 def _nic(nic: Mapping[str, Any], around: Surroundings) -> Nic | None:
     """None for a nic whose network leads nowhere here, and for one without a static address."""
     text = nic.get("ip", "")
-    if text in ("", "dhcp", "addrconf") or IPv4Address(text) not in around.subnet:
+    stub = around.stubs.get(nic["nic_tag"])
+    subnet = IPv4Network(stub.subnet) if stub else around.subnet
+    if text in ("", "dhcp", "addrconf") or IPv4Address(text) not in subnet:
         return None
     gateway = nic.get("gateway")
-    reachable = gateway is not None and IPv4Address(gateway) in around.subnet
+    reachable = gateway is not None and IPv4Address(gateway) in subnet
     return Nic(
-        nic_tag=around.nic_tag,
+        nic_tag=stub.nic_tag if stub else around.nic_tag,
+        network_uuid=uuid_of(stub.id) if stub else None,
         interface=nic["interface"],
         mac=nic.get("mac"),
         ip=text,

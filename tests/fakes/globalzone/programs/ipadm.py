@@ -31,7 +31,10 @@ async def main(gz: GZ, call: Call) -> int:
         raise Failed(f"ipadm: invalid option '-{error.opt}'") from error
     if not rest and call.arguments[0] not in ("show-addr", "show-ifprop"):
         raise Failed(f"usage: ipadm {call.arguments[0]} ...")
-    return await command(datalinks.of(gz), call, dict(options), rest)
+    code: int = await command(datalinks.of(gz), call, dict(options), rest)
+    if call.arguments[0] in ("create-addr", "delete-addr", "delete-if"):
+        await gz.stubs.settle()
+    return code
 
 
 def _interface(links: Links, name: str) -> Interface:

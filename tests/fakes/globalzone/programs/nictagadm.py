@@ -114,6 +114,7 @@ async def _delete(gz: GZ, _: Call, options: dict[str, str], rest: list[str]) -> 
             )
         links.etherstubs.remove(name)
         links.save()
+        await gz.stubs.settle()
     gz.nic_tags.pop(name, None)
     return 0
 
