@@ -133,7 +133,11 @@ class Containers(Protocol):
         ...
 
     async def list(self, query: ListQuery) -> bytes:
-        """The JSON array, serialised from kept rows."""
+        """The JSON array and a line end, serialised from kept rows."""
+        ...
+
+    def listed(self, query: ListQuery) -> bytes:
+        """The same at once, without sizes."""
         ...
 
     async def inspect(self, ref: str, *, size: bool) -> JSONObject:

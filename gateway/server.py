@@ -35,7 +35,8 @@ from gateway.zones.host import Host
 from imgsources.catalog import Catalog
 from imgsources.imgapi import ImageServers
 from imgsources.puller import Puller
-from imgsources.registry import Credentials, RegistryClient
+from imgsources.registry import RegistryClient
+from imgsources.transport import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +143,7 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
                 mirrors=settings.registry_mirrors,
                 insecure=settings.insecure_registries,
                 certificates=CERTIFICATES,
-                auth=Credentials(auth.username, auth.password, auth.identitytoken)
-                if auth
-                else None,
+                auth=_credentials(auth),
             )
 
         engine = Gateway(
@@ -162,6 +161,12 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
         group.create_task(puller.collect())
         group.create_task(_give_memory_back())
         yield APIServer(engine, group, server_version=SERVER_VERSION)
+
+
+def _credentials(auth: AuthConfig | None) -> Credentials | None:
+    if auth is None:
+        return None
+    return Credentials(auth.username, auth.password, auth.identitytoken, auth.registrytoken)
 
 
 async def _give_memory_back() -> None:

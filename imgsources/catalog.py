@@ -135,6 +135,8 @@ class Catalog:
             names.append(remote.reference.with_digest(remote.digest))
         with self._lock:
             known = self._images.get(remote.config.digest)
+            if known is not None and self._is_as_told(known, remote, names):
+                return known
             image = _image(
                 remote.config,
                 remote.manifest.layers,
@@ -154,6 +156,15 @@ class Catalog:
                 raise
             return self._images[image.id]
 
+    def _is_as_told(self, known: Image, remote: RemoteImage, names: Iterable[Reference]) -> bool:
+        """Whether a pull brings nothing new: then nothing is written."""
+        return (
+            known.layers == remote.manifest.layers
+            and (remote.parent is None or known.parent == remote.parent)
+            and dict(known.imgapi) == dict(remote.imgapi or known.imgapi)
+            and all(self._names.get(name) == known.id for name in names)
+        )
+
     def tag(self, image_id: Digest, reference: Reference, *, now_ns: int = 0) -> Image:
         """Give an image one more tag; the image that had it loses it.  NoSuchImage.
 
@@ -170,6 +181,15 @@ class Catalog:
             if image_id not in self._images:
                 raise NoSuchImage(image_id)
             self._rename({**self._names, tag: image_id}, {image_id: now_ns} if now_ns else {})
+            return self._images[image_id]
+
+    def add_digest(self, image_id: Digest, reference: Reference) -> Image:
+        """An image is known by a manifest's digest, too: it was pushed.  NoSuchImage."""
+        with self._lock:
+            if image_id not in self._images:
+                raise NoSuchImage(image_id)
+            if self._names.get(reference) != image_id:
+                self._rename({**self._names, reference: image_id}, {})
             return self._images[image_id]
 
     def untag(self, reference: Reference) -> tuple[str, ...]:

@@ -108,8 +108,8 @@ class Puller:
         name = reference or remote.reference
         return self._pull(name.with_default_tag() if name else None, None, remote)
 
-    async def load(self, archive: Archive) -> AsyncGenerator[LoadEvent, None]:
-        """Every image of an archive, in its order; errors are raised by the iterator."""
+    async def load(self, archive: Archive) -> AsyncGenerator[LoadEvent | PullEvent, None]:
+        """Every image of an archive, in its order, and what its layers go through; errors are raised by the iterator."""
         return self._load(archive)
 
     async def add(
@@ -153,10 +153,14 @@ class Puller:
         word = "Image is up to date" if before == image.id else "Downloaded newer image"
         yield PullEvent(f"Status: {word} for {reference or image.uuid}")
 
-    async def _load(self, archive: Archive) -> AsyncGenerator[LoadEvent, None]:
+    async def _load(self, archive: Archive) -> AsyncGenerator[LoadEvent | PullEvent, None]:
         for remote in archive.images:
             references = archive.references(remote)
-            yield LoadEvent(await self.add(remote, archive, references), references)
+            async with self._interest(remote, archive, references) as (kept, events):
+                async for event in events:
+                    yield event
+                image = await self._record(kept, references)
+            yield LoadEvent(image, references)
 
     @asynccontextmanager
     async def _interest(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import parse_qsl
@@ -57,22 +57,16 @@ class Server(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Call:
-    """One request, routed: `name` is what stands for `{id}` or `{name}` in the path."""
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """What a request without a body asks: `name` is what stands for `{id}` or `{name}` in the path."""
 
-    request: web.BaseRequest
     engine: Engine
     version: Version
     path: str
     query_text: str
     name: str
-    server: Server
-    response: web.StreamResponse | None = None
-    """The streamed answer once its head is out: errors can then not be statuses."""
     _query: dict[str, list[str]] | None = field(default=None, repr=False)
-
-    # -- decoding
 
     def _values(self) -> dict[str, list[str]]:
         if self._query is None:
@@ -109,6 +103,18 @@ class Call:
     def since(self, version: Version) -> bool:
         """Whether the client speaks `version` or newer."""
         return self.version >= version
+
+
+@dataclass(slots=True, kw_only=True)
+class Call(Question):
+    """One request, routed."""
+
+    request: web.BaseRequest
+    server: Server
+    response: web.StreamResponse | None = None
+    """The streamed answer once its head is out: errors can then not be statuses."""
+
+    # -- decoding
 
     async def body(self, model: type[B], *, required: bool = False, empty: bool = False) -> B:
         """The JSON body.  Without one the model's defaults, or, if `required`, an error.
@@ -203,7 +209,26 @@ class Call:
         return self.response
 
 
+async def send_blocks(
+    call: Call, blocks: AsyncGenerator[bytes, None], content_type: str
+) -> web.StreamResponse:
+    """Blocks as the body.
+
+    An error after the head can only break the body off: the client sees an unfinished one, never a short one
+    that looks whole.
+    """
+    async with contextlib.aclosing(blocks) as source:
+        with call.server.follow():
+            response = await call.begin(content_type, follows=True)
+            async for block in source:
+                await response.write(block)
+            return response
+        return call.cut_short()
+
+
 Handle = Callable[[Call], Awaitable[web.StreamResponse]]
+Prompt = Callable[[Question], bytes | None]
+"""The JSON of a GET, from memory and at once; None: `handle` has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +239,7 @@ class Route:
     path: str
     handle: Handle
     since: Version = MINIMUM
+    prompt: Prompt | None = None
 
 
 def json_answer(value: Any, status: int = 200) -> web.Response:

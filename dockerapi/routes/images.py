@@ -4,42 +4,103 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from dockerapi.engine import ImportQuery
 from dockerapi.errors import InvalidParameter, NotFound, NotSupported
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
+from dockerapi.models.system import AuthConfig
 from dockerapi.routes import parameters
-from dockerapi.routes.base import Call, Route, empty, json_answer, not_built, platform_text
+from dockerapi.routes.base import (
+    Call,
+    Route,
+    empty,
+    json_answer,
+    not_built,
+    platform_text,
+    send_blocks,
+)
 from dockerapi.versions import Version, image_for, image_row_for
 
 V1_32, V1_41, V1_42 = Version(1, 32), Version(1, 41), Version(1, 42)
-V1_48, V1_49, V1_50 = Version(1, 48), Version(1, 49), Version(1, 50)
+V1_46, V1_48, V1_49, V1_50 = Version(1, 46), Version(1, 48), Version(1, 49), Version(1, 50)
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /images/create: pull.  (With `fromSrc` it would be import.)"""
+    """POST /images/create: pull, or with `fromSrc` import."""
     name = call.text("fromImage")
-    if not name:
-        if call.text("fromSrc"):
-            raise NotSupported("importing an image is not implemented by zonegate yet")
-        raise InvalidParameter("invalid reference format")
-    messages = await call.engine.images.pull(
-        name,
+    platform = call.text("platform") if call.since(V1_32) else ""
+    if name:
+        auth = parameters.registry_auth(call.request.headers.get("X-Registry-Auth"))
+        messages = await call.engine.images.pull(
+            name, tag=call.text("tag"), platform=platform, auth=auth
+        )
+        return await call.progress(messages)
+    query = ImportQuery(
+        source=call.text("fromSrc"),
+        repo=call.text("repo"),
         tag=call.text("tag"),
-        platform=call.text("platform") if call.since(V1_32) else "",
-        auth=parameters.registry_auth(call.request.headers.get("X-Registry-Auth")),
+        message=call.text("message"),
+        platform=platform,
+        changes=tuple(call.texts("changes")),
     )
-    return await call.progress(messages)
+    return await call.progress(await call.engine.image_files.import_image(query, call.blocks()))
 
 
 async def load(call: Call) -> web.StreamResponse:
     """POST /images/load; the archive streams through, whatever its size."""
-    platform = call.text("platform") if call.since(V1_48) else ""
-    messages = await call.engine.images.load(
-        call.blocks(),
-        quiet=call.boolean("quiet"),
-        platform=platform_text(platform) if platform else "",
+    messages = await call.engine.image_files.load(
+        call.blocks(), quiet=call.boolean("quiet"), platform=_platform(call)
     )
     return await call.progress(messages)
+
+
+async def save(call: Call) -> web.StreamResponse:
+    """GET /images/{name}/get, GET /images/get?names=."""
+    names = [call.name] if call.name else call.texts("names")
+    return await send_blocks(
+        call,
+        await call.engine.image_files.save(names, platform=_platform(call)),
+        "application/x-tar",
+    )
+
+
+def _platform(call: Call) -> str:
+    """`platform` in its JSON form; only one, for an image here has only one."""
+    texts = call.texts("platform") if call.since(V1_48) else []
+    if len(texts) > 1:
+        raise InvalidParameter("multiple platform parameters are not supported")
+    return platform_text(texts[0]) if texts and texts[0] else ""
+
+
+async def push(call: Call) -> web.StreamResponse:
+    """POST /images/{name}/push.  Credentials in the header, or in the body as the oldest clients send them."""
+    header = call.request.headers.get("X-Registry-Auth")
+    auth = parameters.registry_auth(header)
+    if header is None:
+        auth = await _auth_in_body(call)
+    platform = call.text("platform") if call.since(V1_46) else ""
+    messages = await call.engine.distribution.push(
+        call.name,
+        tag=call.text("tag"),
+        platform=platform_text(platform) if platform else "",
+        auth=auth,
+    )
+    return await call.progress(messages)
+
+
+async def _auth_in_body(call: Call) -> AuthConfig:
+    try:
+        return await call.body(AuthConfig, required=True)
+    except InvalidParameter as error:
+        raise InvalidParameter(
+            f"bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: {error.message}"
+        ) from error
+
+
+async def distribution(call: Call) -> web.StreamResponse:
+    """GET /distribution/{name}/json."""
+    auth = parameters.registry_auth(call.request.headers.get("X-Registry-Auth"))
+    return json_answer(await call.engine.distribution.inspect(call.name, auth=auth))
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -142,16 +203,11 @@ ROUTES = (
     Route("GET", "/images/{name}/history", history),
     Route("POST", "/images/{name}/tag", tag),
     Route("DELETE", "/images/{name}", remove),
-    Route("POST", "/images/{name}/push", not_built("push")),
+    Route("POST", "/images/{name}/push", push),
     Route("GET", "/images/search", search),
     Route("POST", "/images/prune", prune, Version(1, 25)),
-    Route("GET", "/images/get", not_built("saving images")),
-    Route("GET", "/images/{name}/get", not_built("saving images")),
+    Route("GET", "/images/get", save),
+    Route("GET", "/images/{name}/get", save),
     Route("GET", "/images/{name}/attestations", not_built("listing attestations")),
-    Route(
-        "GET",
-        "/distribution/{name}/json",
-        not_built("inspecting an image in its registry"),
-        Version(1, 30),
-    ),
+    Route("GET", "/distribution/{name}/json", distribution, Version(1, 30)),
 )

@@ -106,7 +106,9 @@ class Gateway:
             servers=servers,
         )
         self.image_files = self.images.files
-        self.distribution = Distribution(catalog, puller.blobs, registry, emit=self.images.emit)
+        self.distribution = Distribution(
+            catalog, puller.blobs, registry, group=group, emit=self.images.emit
+        )
         workshop = Workshop(
             host, catalog, puller, self.containers, self.images, self._roster, spool, group
         )

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import logging
 import re
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
-
-import aiofiles
 
 from dockerapi.errors import APIError, Conflict, InvalidParameter, NoSuchImage, NotSupported
 from dockerapi.filters import Filters
@@ -20,17 +17,17 @@ from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine import deletion, image_shapes
 from gateway.engine.events import Bus
+from gateway.engine.imagefiles import ImageFiles
 from gateway.engine.progress import message
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
-from imgsources.archives import open_archive
 from gateway.translate import from_zone
 from gateway.zones.host import Zone
 from imgsources.catalog import Catalog, Image
 from imgsources.datasets import DatasetStore
 from imgsources.imgapi import ImageServers, is_uuid
 from imgsources.oci import Platform, parse_digest, parse_platform
-from imgsources.puller import LoadEvent, Puller
+from imgsources.puller import Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
 from imgsources.sources import RemoteImage
@@ -66,9 +63,9 @@ class Images:
         self._registry = registry
         self._roster = roster
         self._bus = bus
-        self._spool = spool
         self._storage_driver = storage_driver
         self._pruning = OneAtATime()
+        self.files = ImageFiles(catalog, puller, spool=spool, emit=self.emit)
         self._servers = servers
 
     async def pull(
@@ -123,7 +120,7 @@ class Images:
                 yield message(event)
         image = self._catalog.get(remote.config.digest)
         name = reference or remote.reference
-        self._emit(image, "pull", str(name or image.uuid), name.familiar_name if name else image.id)
+        self.emit(image, "pull", str(name or image.uuid), name.familiar_name if name else image.id)
 
     async def _all_of(
         self, repository: Reference, pulls: AsyncGenerator[JSONObject, None]
@@ -148,38 +145,7 @@ class Images:
                 async for event in events:
                     yield message(event)
             image = self._catalog.get(str(reference))
-            self._emit(image, "pull", str(reference), reference.familiar_name)
-
-    async def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str
-    ) -> AsyncIterator[JSONObject]:
-        """`Loaded image: x:tag` lines.  The upload is read when the messages are."""
-        return self._load(archive, parse_platform(platform) if platform else None)
-
-    async def _load(
-        self, archive: AsyncIterator[bytes], platform: Platform | None
-    ) -> AsyncIterator[JSONObject]:
-        async with (
-            _spooled(archive, self._spool) as path,
-            open_archive(path, platform=platform) as opened,
-        ):
-            holders = {
-                reference: self._holder(reference)
-                for image in opened.images
-                for reference in opened.references(image)
-            }
-            events = await self._puller.load(opened)
-            async with contextlib.aclosing(events):
-                async for event in events:
-                    for text in _loaded(event, holders):
-                        yield {"stream": text}
-                    self._emit(event.image, "load", event.image.id, event.image.id)
-
-    def _holder(self, reference: Reference) -> Image | None:
-        try:
-            return self._catalog.get(str(reference))
-        except NoSuchImage:
-            return None
+            self.emit(image, "pull", str(reference), reference.familiar_name)
 
     async def list(
         self, *, all: bool, digests: bool, shared_size: bool, filters: Filters
@@ -272,7 +238,7 @@ class Images:
             reference = reference.with_tag(tag)
         reference = reference.with_default_tag()
         await asyncio.to_thread(self._catalog.tag, image.id, reference, now_ns=time.time_ns())
-        self._emit(image, "tag", image.id, str(reference))
+        self.emit(image, "tag", image.id, str(reference))
 
     async def remove(self, name: str, *, force: bool, noprune: bool) -> Sequence[JSONObject]:
         """What was untagged and deleted; with it go parents without a name that nothing needs, unless `noprune`."""
@@ -365,14 +331,14 @@ class Images:
         gone = await asyncio.to_thread(self._catalog.untag, reference)
         for text in gone:
             records.append({"Untagged": text})
-            self._emit(image, "untag", image.id, image.id)
+            self.emit(image, "untag", image.id, image.id)
 
     async def _delete(self, image: Image, records: Records) -> None:
         while names := deletion.names(image):
             await self._untag(image, names[0], records)
             image = self._catalog.get(image.id)
         await asyncio.to_thread(self._catalog.remove, image.id)
-        self._emit(image, "delete", image.id, image.id)
+        self.emit(image, "delete", image.id, image.id)
         records.append({"Deleted": image.id})
         records += [{"Deleted": chain} for chain in self._unneeded(image)]
         await self._puller.collect()
@@ -389,7 +355,8 @@ class Images:
         }
         return [c for c in reversed(image_shapes.chain_ids(image.config.diff_ids)) if c not in kept]
 
-    def _emit(self, image: Image, action: str, actor: str, name: str) -> None:
+    def emit(self, image: Image, action: str, actor: str, name: str) -> None:
+        """Tell of an event."""
         labels = image.config.config.get("Labels") or {}
         self._bus.emit("image", action, actor, {**labels, "name": name})
 
@@ -422,28 +389,3 @@ def _pulled(name: str, tag: str) -> Reference:
         except ValueError as error:
             raise InvalidParameter("invalid reference format") from error
     return reference.with_tag(tag)
-
-
-@contextlib.asynccontextmanager
-async def _spooled(archive: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Path]:
-    """The upload as a file, gone with the block."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="load-") as file:
-        path = Path(file.name)
-        async with aiofiles.open(path, "wb") as out:
-            async for block in archive:
-                await out.write(block)
-        yield path
-
-
-def _loaded(event: LoadEvent, holders: dict[Reference, Image | None]) -> list[str]:
-    """The lines that `docker load` prints for one image."""
-    lines: list[str] = []
-    for reference in event.references:
-        holder = holders.get(reference)
-        if holder is not None and holder.id != event.image.id:
-            lines.append(
-                f"The image {reference} already exists, renaming the old one with ID {holder.id} "
-                "to empty string\n"
-            )
-        lines.append(f"Loaded image: {reference}\n")
-    return lines or [f"Loaded image ID: {event.image.id}\n"]

@@ -20,7 +20,8 @@ from gateway.translate import status
 from gateway.zones.host import Host
 from imgsources.catalog import Catalog
 from imgsources.oci import default_platform
-from imgsources.registry import Credentials, RegistryClient
+from imgsources.registry import RegistryClient
+from imgsources.transport import Credentials
 
 VERSION = "28.5.2"
 """The dockerd whose behaviour we show; tools compare it."""

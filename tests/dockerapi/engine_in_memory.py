@@ -284,6 +284,7 @@ class EngineInMemory:
         self.containers = Containers()
         self.execs = Execs()
         self.images = Images()
+        self.image_files = self.images
         self.commits = Commits()
         self.networks = Networks()
         self.volumes = Volumes()

@@ -25,12 +25,13 @@ from dockerapi.errors import (
     TooManyRequests,
     Unauthorized,
 )
-from imgsources import registry as registry_module
+from imgsources import transport as transport_module
 from imgsources.answers import parse_challenges
 from imgsources.oci import Platform
 from imgsources.references import Reference
-from imgsources.registry import Credentials, RegistryClient
+from imgsources.registry import RegistryClient
 from imgsources.sources import TransferBroken
+from imgsources.transport import Credentials, Transport
 from tests.fakes.registry import RATE_LIMIT, FakeRegistry, Fault, layer_tar
 
 BIG = bytes(range(256)) * 8192
@@ -372,7 +373,7 @@ async def test_a_server_that_never_answers_is_given_up(session):
 
 async def test_http_is_for_insecure_registries_only(session, registry, image, monkeypatch):
     monkeypatch.setattr(
-        RegistryClient, "_is_insecure", lambda self, authority: authority in self._insecure
+        Transport, "is_insecure", lambda self, authority: authority in self._insecure
     )
     with pytest.raises(APIError, match=r"server gave HTTP response to HTTPS client|EOF|tls:"):
         await RegistryClient(session).resolve(ref(registry), None)
@@ -414,7 +415,7 @@ async def test_https_is_verified_but_for_insecure_registries(self_signed, monkey
         registry.add_image("me/app", "v1", [layer_tar({"a": b"1"})])
         remote = await RegistryClient(session).resolve(ref(registry), None)
         assert remote.config.digest
-        monkeypatch.setattr(RegistryClient, "_is_insecure", lambda self, authority: False)
+        monkeypatch.setattr(Transport, "is_insecure", lambda self, authority: False)
         with pytest.raises(APIError, match="tls: failed to verify certificate: x509: self"):
             await RegistryClient(session).resolve(ref(registry), None)
         folder = tmp_path / "certs.d" / registry.host
@@ -449,7 +450,7 @@ async def test_an_insecure_network_that_is_none_is_refused(session):
 )
 async def test_insecure_registries_are_named_or_lie_in_a_network(session, authority, is_insecure):
     client = RegistryClient(session, insecure=["10.1.0.0/16", "reg.lan:5000", "any.lan"])
-    assert client._is_insecure(authority) is is_insecure
+    assert client.transport.is_insecure(authority) is is_insecure
 
 
 # Mirrors ----------------------------------------------------------------------------------------------
@@ -458,7 +459,7 @@ async def test_insecure_registries_are_named_or_lie_in_a_network(session, author
 @pytest.fixture
 async def hub(monkeypatch):
     async with FakeRegistry.serve() as hub:
-        monkeypatch.setattr(registry_module, "HUB", f"http://{hub.host}")
+        monkeypatch.setattr(transport_module, "HUB", f"http://{hub.host}")
         yield hub
 
 
