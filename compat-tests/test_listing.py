@@ -67,7 +67,7 @@ CASES = [
     ask("created", status=["created"]),
     ask("exited or created", status=["exited", "created"]),
     ask("running, not all", query="", status=["running"]),
-    ask("exited, not all", query="", status=["exited"]),
+    ask("those that exited, not all", query="", status=["exited"]),
     ask("dead", status=["dead"]),
     ask("removing", status=["removing"]),
     ask("a status that is none", status=["rubbish"], v28=(400, "invalid filter 'status=rubbish'")),
@@ -124,11 +124,13 @@ CASES = [
     ask("before one", before=["done"]),
     ask("since one", since=["web"]),
     ask("between two", since=["made"], before=["done"]),
-    ask("before two", before=["done", "web"]),
-    ask("since two", since=["made", "web"]),
     ask("before one, not all", query="", before=["done"]),
     ask("before nobody", before=["nothere"], v28=(404, "No such container: nothere")),
-    ask("since a beginning of an id", since=["{web8}"]),
+    ask(
+        "since a beginning of an id",
+        since=["{web8}"],
+        v28=(404, "No such container: ID8"),
+    ),
     ask("an unknown filter", rubbish=["a"], v28=(400, "invalid filter 'rubbish'")),
 ]
 
@@ -186,12 +188,14 @@ BODIES: dict[str, dict[str, Any]] = {
 def test_the_list_shows_what_dockerd_shows(
     case: Ask, api: API, listed: dict[str, str], recording: Recording
 ) -> None:
-    text = json.dumps(case.filters | labels_of(case))
+    text = json.dumps(labelled(case.filters))
     for word, value in listed.items():
         text = text.replace("{" + word + "}", value)
     answer = api("GET", f"/containers/json?{case.query}&filters={quote(text)}")
     found = answer.json()
     shown: Any = [row["Names"][0] for row in found] if answer.status == 200 else found["message"]
+    if isinstance(shown, str):
+        shown = shown.replace(listed["web8"], "ID8")
     actual = {"status": answer.status, "shown": shown}
     if recording.taking:
         recording.put(case.name, actual)
@@ -202,8 +206,11 @@ def test_the_list_shows_what_dockerd_shows(
     assert actual == expected
 
 
-def labels_of(case: Ask) -> dict[str, Any]:
-    return {"label": [*case.filters.get("label", ()), "listing"]}
+def labelled(filters: dict[str, Any]) -> dict[str, Any]:
+    """With the label of these containers, in the spelling of the rest."""
+    if any(isinstance(value, dict) for value in filters.values()):
+        return filters | {"label": {"listing": True}}
+    return filters | {"label": [*filters.get("label", ()), "listing"]}
 
 
 ROW_CASES = {
@@ -239,9 +246,13 @@ def plain(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     kept["Mounts"] = sorted(kept["Mounts"], key=lambda mount: mount["Destination"])
     for mount in kept["Mounts"]:
         mount["Source"] = "somewhere" if mount["Type"] == "volume" else mount["Source"]
-    for shown in kept["Ports"]:
-        shown["PublicPort"] = "PORT" if "PublicPort" in shown else None
-    kept["Ports"].sort(key=lambda shown: shown["PrivatePort"])
+        # dockerd's is rslave where its own folder is below the source, as /tmp is here.
+        mount["Propagation"] = mount["Propagation"] and "some"
+    # 28.5 says `bridge` where 20.10 said `default`.
+    if kept["HostConfig"]["NetworkMode"] == "default":
+        kept["HostConfig"]["NetworkMode"] = "bridge"
+    ports = [row | ({"PublicPort": "PORT"} if "PublicPort" in row else {}) for row in kept["Ports"]]
+    kept["Ports"] = sorted(ports, key=lambda row: row["PrivatePort"])
     return json.loads(normal(json.dumps(kept), names))
 
 
@@ -299,9 +310,10 @@ def test_a_container_is_found_by(form: str, api: API) -> None:
         assert answer.json()["Id"] == wanted
 
 
-def test_a_beginning_of_several_ids_is_refused(api: API) -> None:
+def test_a_beginning_of_several_ids_is_refused(api: API, kind: str) -> None:
     made = [api.ok("POST", "/containers/create", {"Image": "bb"})["Id"] for _ in range(17)]
     first = next(i[0] for i in made if sum(j[0] == i[0] for j in made) > 1)
     answer = api("GET", f"/containers/{first}/json")
-    assert answer.status in (400, 404)
-    assert "Multiple IDs found with provided prefix: " in answer.message or answer.status == 404
+    # 20.10: 500.
+    assert answer.status == 400 or (answer.status == 500 and kind == "dockerd")
+    assert answer.message == f"Multiple IDs found with provided prefix: {first}"

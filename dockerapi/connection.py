@@ -1,4 +1,4 @@
-"""One client connection, before a handler has it: cuts requests, answers pings, keeps early bytes.
+"""One client connection, before a handler has it: cuts requests, answers at once what needs no waiting, keeps early bytes.
 
 aiohttp's own protocol class loses the bytes that follow an `Upgrade: tcp` request, and closes the
 connection when a client closes its sending half.  So requests are cut out of the byte stream here;
@@ -6,6 +6,7 @@ aiohttp gets each request exactly, and what follows a request that may take over
 (attach, exec start) is kept in `early` for `streams` and `websocket`.
 
     bytes ->  whole head?  -> ping, connection idle  -> prebuilt answer
+                           -> a GET that memory has the answer to  -> the answer
                            -> may hijack             -> request to aiohttp, the rest to `early`
                            -> else                   -> aiohttp
 """
@@ -40,7 +41,8 @@ _MAY_HIJACK = re.compile(
     rb"(?:POST [^ ]*/(?:containers/[^ ]*/attach|exec/[^ ]*/start)|GET [^ ]*/containers/[^ ]*/attach/ws)[? ]"
 )
 _PING = re.compile(rb"(GET|HEAD) (?:/v1\.(?:2[4-9]|3\d|4\d|5[01]))?/_ping HTTP/1\.1\r\n")
-# What makes a ping more than a ping: leave these to the ordinary way.
+_GET = re.compile(rb"GET (/[!-~]*) HTTP/1\.1\r\n")
+# What makes a ping, or a GET, more than that: leave these to the ordinary way.
 _NOT_PLAIN = (
     b"\r\nconnection: close",
     b"\r\ncontent-length:",
@@ -143,6 +145,32 @@ class PingAnswer:
         return self._get if method == b"GET" else self._head
 
 
+class Prompter:
+    """Answers to GETs that need no waiting, as bytes for the connection.
+
+    `find` gives the JSON of a target, None where the ordinary way has to: a third of the time that way takes.
+    """
+
+    def __init__(self, headers: dict[str, str], find: Callable[[str], bytes | None]) -> None:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._start = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{lines}Date: "
+        self._second = 0
+        self._dated = b""
+        self._find = find
+
+    def bytes_for(self, target: bytes) -> bytes | None:
+        """Head and body."""
+        body = self._find(target.decode("ascii"))
+        if body is None:
+            return None
+        second = int(time.time())
+        if second != self._second:
+            date = formatdate(second, usegmt=True)
+            self._dated = f"{self._start}{date}\r\nContent-Length: ".encode()
+            self._second = second
+        return b"%b%d\r\n\r\n%b" % (self._dated, len(body), body)
+
+
 class Connection(RequestHandler):
     """aiohttp's protocol with our cutting in front.
 
@@ -158,15 +186,19 @@ class Connection(RequestHandler):
         "_opaque",
         "_pending",
         "_ping",
+        "_prompter",
         "_timer",
         "early",
         "ended",
         "follows",
     )
 
-    def __init__(self, server: HTTPServer, ping: PingAnswer, **options: Any) -> None:
+    def __init__(
+        self, server: HTTPServer, ping: PingAnswer, prompter: Prompter, **options: Any
+    ) -> None:
         super().__init__(server, **options)
         self._ping = ping
+        self._prompter = prompter
         self._pending = bytearray()
         self._extent: BodyExtent | None = None
         self._body: StreamReader | None = None
@@ -241,7 +273,7 @@ class Connection(RequestHandler):
         self._stop_timer()
         head, rest = data[: end + 4], data[end + 4 :]
         lower = head.lower()
-        if self._answered_ping(head, lower):
+        if self._answered_at_once(head, lower):
             return rest
         self._extent = body_extent(lower)
         self._hijackable = _MAY_HIJACK.match(head) is not None
@@ -317,23 +349,33 @@ class Connection(RequestHandler):
         if self.ended:  # it will never hang up again
             self.force_close()
 
-    # -- pings
+    # -- answers at once
 
-    def _answered_ping(self, head: bytes, lower: bytes) -> bool:
-        """Whether `head` was a plain ping on an idle connection: 30 us against 170 in the usual way."""
-        found = _PING.match(head)
+    def _answered_at_once(self, head: bytes, lower: bytes) -> bool:
+        """Whether `head` was a plain GET or ping on an idle connection: 30 us a ping against 170 in the usual way."""
         if (
-            found is None
+            head[:4] not in (b"GET ", b"HEAD")
             or self.transport is None
             or not self._is_idle()
             or b"\r\nhost:" not in lower
+            or any(word in lower for word in _NOT_PLAIN)
         ):
             return False
-        if any(word in lower for word in _NOT_PLAIN):
+        answer = self._prompt_answer(head)
+        if answer is None:
             return False
-        self.transport.write(self._ping.bytes_for(found[1]))
+        self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         return True
+
+    def _prompt_answer(self, head: bytes) -> bytes | None:
+        if found := _PING.match(head):
+            return self._ping.bytes_for(found[1])
+        asked = _GET.match(head)
+        # Whoever asks again and again without reading is made to wait, in the usual way.
+        if asked is None or self.transport is None or self.transport.get_write_buffer_size():
+            return None
+        return self._prompter.bytes_for(asked[1])
 
     def _is_idle(self) -> bool:
         waiting = self._waiter is not None and not self._waiter.done()
@@ -394,6 +436,7 @@ class HTTPServer(web.Server):
         self,
         serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         ping: PingAnswer,
+        prompter: Prompter,
     ) -> None:
         super().__init__(
             serve,
@@ -405,7 +448,8 @@ class HTTPServer(web.Server):
             lingering_time=5.0,
         )
         self._ping = ping
+        self._prompter = prompter
 
     def __call__(self) -> Connection:
         """For loop.create_server and create_unix_server."""
-        return Connection(self, self._ping, loop=self._loop, **self._kwargs)
+        return Connection(self, self._ping, self._prompter, loop=self._loop, **self._kwargs)

@@ -152,6 +152,8 @@ LEGACY: tuple[Legacy, ...] = (
     Legacy(_IMAGE, r"\.Config\.\w+: null", (1, 50)),
     Legacy("GET /info", r"\.KernelMemory(TCP)?: not described", (1, 42)),
     Legacy("GET /info", r"\.\w+Commit\.Expected: not described", (1, 49)),
+    Legacy("GET /info", r"\.RegistryConfig\.AllowNondistributable\w+: not described", (1, 49)),
+    Legacy("GET /info", r"\.ExecutionDriver: not described", (1, 25)),
     Legacy("GET /info", r"\.BridgeNfIp6?tables: not described", (1, 50)),
 )
 

@@ -60,15 +60,25 @@ class Writer:
                 self._note(self._status, self._headers, line)
 
 
+def _keep(method: str, target: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    row = [method, target, status, dict(headers), body.decode(errors="replace")]
+    os.write(_COPIES, json.dumps(row).encode() + b"\n")
+
+
 class WitnessedServer(APIServer):
     """The server of the API, its answers copied."""
 
+    def prompt(self, target: str) -> bytes | None:
+        body = super().prompt(target)
+        if body is not None:
+            _keep("GET", target, 200, {**self.headers, "Content-Type": "application/json"}, body)
+        return body
+
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        where = [request.method, request.raw_path]
+        method, target = request.method, request.raw_path
 
         def note(status: str, headers: Mapping[str, str], body: bytes) -> None:
-            row = [*where, int(status), dict(headers), body.decode(errors="replace")]
-            os.write(_COPIES, json.dumps(row).encode() + b"\n")
+            _keep(method, target, int(status), headers, body)
 
         request._payload_writer = Writer(request.writer, note)  # type: ignore[assignment]
         return await super()._serve(request)

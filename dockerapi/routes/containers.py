@@ -13,7 +13,7 @@ from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.framing import MULTIPLEXED, RAW, StreamId, dumps, frame_each_line, frame_header
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.routes import parameters, shims, takeover
-from dockerapi.routes.base import Call, Route, empty, json_answer, not_built, raw_json
+from dockerapi.routes.base import Call, Question, Route, empty, json_answer, not_built, raw_json
 from dockerapi.streams import deliver, refuse
 from dockerapi.versions import Version, inspect_for, row_for, rows_need_change
 
@@ -23,16 +23,30 @@ CONDITIONS = ("not-running", "next-exit", "removed")
 
 async def list_(call: Call) -> web.StreamResponse:
     """GET /containers/json."""
-    query = ListQuery(
-        all=call.boolean("all"),
-        limit=call.integer("limit") or 0,
-        size=call.boolean("size"),
-        filters=call.filters(),
+    return raw_json(_rows_for(call.version, await call.engine.containers.list(_list_query(call))))
+
+
+def listed(asked: Question) -> bytes | None:
+    """The same without sizes, for which nothing is waited."""
+    query = _list_query(asked)
+    if query.size:
+        return None
+    return _rows_for(asked.version, asked.engine.containers.listed(query))
+
+
+def _list_query(asked: Question) -> ListQuery:
+    return ListQuery(
+        all=asked.boolean("all"),
+        limit=asked.integer("limit") or 0,
+        size=asked.boolean("size"),
+        filters=asked.filters(),
     )
-    rows = await call.engine.containers.list(query)
-    if rows_need_change(call.version, rows):
-        rows = dumps([row_for(call.version, row) for row in json.loads(rows)])
-    return raw_json(rows if rows.endswith(b"\n") else rows + b"\n")
+
+
+def _rows_for(version: Version, rows: bytes) -> bytes:
+    if not rows_need_change(version, rows):
+        return rows
+    return dumps([row_for(version, row) for row in json.loads(rows)]) + b"\n"
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -244,7 +258,7 @@ async def prune(call: Call) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/containers/json", list_),
+    Route("GET", "/containers/json", list_, prompt=listed),
     Route("POST", "/containers/create", create),
     Route("GET", "/containers/{id}/json", inspect),
     Route("GET", "/containers/{id}/logs", logs),

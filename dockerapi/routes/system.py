@@ -8,9 +8,10 @@ from aiohttp import web
 
 from dockerapi.engine import EventsQuery
 from dockerapi.errors import InvalidParameter
+from dockerapi.framing import dumps
 from dockerapi.models.system import AuthConfig
 from dockerapi.routes import parameters
-from dockerapi.routes.base import Call, Route, json_answer
+from dockerapi.routes.base import Call, Question, Route, json_answer, raw_json
 from dockerapi.versions import Version, disk_usage_for, info_for
 
 V1_42 = Version(1, 42)
@@ -32,7 +33,12 @@ async def ping(call: Call) -> web.StreamResponse:
 
 async def version(call: Call) -> web.StreamResponse:
     """GET /version."""
-    return json_answer(call.engine.system.version())
+    return raw_json(versioned(call))
+
+
+def versioned(asked: Question) -> bytes:
+    """The same at once."""
+    return dumps(asked.engine.system.version()) + b"\n"
 
 
 async def info(call: Call) -> web.StreamResponse:
@@ -84,7 +90,7 @@ def _events_query(call: Call) -> EventsQuery:
 ROUTES = (
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping),
-    Route("GET", "/version", version),
+    Route("GET", "/version", version, prompt=versioned),
     Route("GET", "/info", info),
     Route("POST", "/auth", auth),
     Route("GET", "/events", events),

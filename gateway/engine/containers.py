@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from pathlib import PurePath
 
@@ -41,7 +41,9 @@ from gateway.translate import update as changing
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.signals import signal_name, signal_number
 from gateway.translate.status import status
+from gateway.zones import links
 from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
+from gateway.zones.metadata import encode
 from gateway.zones.spec import ZoneState
 from imgsources.catalog import Catalog, Image
 from imgsources.oci import Platform, default_platform, fits, normalize, parse_platform, runnable
@@ -123,6 +125,16 @@ class Containers:
 
     async def list(self, query: ListQuery) -> bytes:
         """The JSON array from kept rows."""
+        zones, array = self._listed(query)
+        if query.size:
+            array = listing.with_size(array, [await self._size(zone) for zone in zones])
+        return array
+
+    def listed(self, query: ListQuery) -> bytes:
+        """The same at once, without sizes."""
+        return self._listed(query)[1]
+
+    def _listed(self, query: ListQuery) -> tuple[Sequence[Zone], bytes]:
         networks = self._networks()
         lookup = listing.Lookup(self._roster.find, self._image_ids, networks, self._checks.of)
         zones = listing.select(self._roster.all(), query, lookup)
@@ -141,9 +153,7 @@ class Containers:
             health=self._checks.of,
             now_ns=time.time_ns(),
         )
-        if query.size:
-            array = listing.with_size(array, [await self._size(zone) for zone in zones])
-        return array
+        return zones, array
 
     def _shown_image(self, name: str, image_id: str) -> str:
         """The name as long as it means this image, else the id."""
@@ -153,18 +163,18 @@ class Containers:
             return image_id
 
     def _image_ids(self, ref: str) -> frozenset[str]:
-        """An image and everything built on top of it; an unknown one has none."""
+        """An image and everything made on top of it here; an unknown one has none."""
         try:
-            image = self._catalog.get(ref)
+            left = [self._catalog.get(ref).id]
         except (NoSuchImage, InvalidParameter):
             return frozenset()
-        chain = image.config.diff_ids
-        return frozenset(
-            other.id
-            for other in self._catalog.images()
-            if other.config.diff_ids[: len(chain)] == chain
-            and (len(other.config.diff_ids) > len(chain) or other.id == image.id)
-        )
+        found: set[str] = set()
+        while left:
+            image_id = left.pop()
+            if image_id not in found:
+                found.add(image_id)
+                left += self._catalog.children(image_id)
+        return frozenset(found)
 
     def _networks(self) -> dict[str, Network]:
         return {network.name: network for network in self._host.networks.list()}
@@ -192,6 +202,7 @@ class Containers:
             places=self._places,
             exec_ids=self._execs.of(zone.metadata.id),
             health=self._checks.of(zone),
+            links=links.shown(zone, self._roster.linked(zone)),
         )
         return shown | await self._size(zone) if size else shown
 
@@ -337,7 +348,8 @@ class Containers:
         """Anonymous volumes go with it where `volumes`."""
         zone = self._find(ref)
         if link:
-            raise NotSupported("links are not supported by zonegate yet")
+            await self._unlink(ref)
+            return
         if _is_up(zone) and not force:
             what = "and must be unpaused first" if zone.state is ZoneState.PAUSED else ""
             state = status(zone)
@@ -350,6 +362,21 @@ class Containers:
         if not volumes:
             await self._keep_anonymous(zone)
         await self._delete(zone, volumes=volumes)
+
+    async def _unlink(self, ref: str) -> None:
+        """The link PARENT/ALIAS goes, both containers stay."""
+        name, slash, alias = ref.removeprefix("/").partition("/")
+        if not slash:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        owner = self._find(name)
+        data = owner.metadata
+        kept = tuple(link for link in data.runtime.links if link.alias != alias)
+        runtime = data.runtime.model_copy(update={"links": kept})
+        changed = encode(data.model_copy(update={"runtime": runtime}))
+        metadata = owner.spec.internal_metadata | changed
+        await self._zones.update(
+            owner.uuid, owner.spec.model_copy(update={"internal_metadata": metadata})
+        )
 
     async def prune(self, filters: Filters) -> JSONObject:
         """{ContainersDeleted, SpaceReclaimed}: all that do not run; their volumes stay."""
@@ -467,27 +494,31 @@ class Containers:
         if zone.state is ZoneState.RESTARTING:
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
         tty = zone.metadata.tty
+        if query.logs:
+            try:
+                _check_readable(zone)
+            except NotSupported as error:
+                # dockerd has answered by then: it tells it in the stream.
+                return attaching.told(
+                    StreamId.STDOUT, f"Error attaching: {error.message}\n", tty=tty
+                )
         live = None
-        if query.stream:
-            streams = AttachStreams(query.stdin, query.stdout, query.stderr)
+        if query.stream and attaching.has_part(zone.metadata, query):
+            streams = AttachStreams(query.stdin, query.stdout, query.stderr, query.logs)
             live = await self._zones.attach(zone.uuid, streams)
-        past = self._past(zone, query) if query.logs else None
         self._lifecycle.emit(zone, "attach")
         if live is None:
-            return attaching.Replay(past or attaching.nothing(), tty=tty)
+            past = self._past(zone, query) if query.logs else attaching.nothing()
+            return attaching.Replay(past, tty=tty)
         return attaching.Attached(
             live,
-            past=past,
             keys=keys if tty and query.stdin else b"",
             detached=lambda: self._lifecycle.emit(zone, "detach"),
         )
 
     def _past(self, zone: Zone, query: AttachQuery) -> AsyncIterator[tuple[StreamId, bytes]]:
-        """What was written up to now; what comes later is live."""
-        _check_readable(zone)
-        until = time.time_ns() if query.stream else None
-        wanted = LogQuery(stdout=query.stdout, stderr=query.stderr, until_ns=until)
-        return self._zones.logs(zone.uuid, wanted)
+        """What was written up to now."""
+        return self._zones.logs(zone.uuid, LogQuery(stdout=query.stdout, stderr=query.stderr))
 
     async def logs(self, ref: str, query: LogsQuery) -> LogStream:
         """NotSupported where the driver keeps nothing."""

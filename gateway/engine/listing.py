@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockerapi.engine import ListQuery
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import InvalidParameter, NoSuchContainer
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from gateway.translate import from_zone
@@ -59,8 +59,7 @@ def select(zones: Sequence[Zone], query: ListQuery, lookup: Lookup) -> list[Zone
     filters = query.filters or Filters()
     filters.accept(*_FILTERS)
     tests = _tests(filters, lookup)
-    shows_all = query.all or query.limit > 0 or "before" in filters or "since" in filters
-    if not shows_all and "status" not in filters and "exited" not in filters:
+    if not (query.all or query.limit > 0 or filters.get("status")):
         tests.append(lambda zone: status(zone) in ("running", "paused", "restarting"))
     ordered = sorted(zones, key=lambda zone: zone.created_ns, reverse=True)
     found = [zone for zone in ordered if all(test(zone) for test in tests)]
@@ -146,7 +145,9 @@ def _ancestors(values: tuple[str, ...], lookup: Lookup) -> Test:
 def _networks(values: tuple[str, ...], lookup: Lookup) -> Test:
     def test(zone: Zone) -> bool:
         joined = [*from_zone.networks_joined(zone)] or [from_zone.network_mode(zone)]
-        ids = [lookup.networks[name].id for name in joined if name in lookup.networks]
+        # Before its first start a container has the name of a network alone.
+        known = lookup.networks if zone.started_ns else {}
+        ids = [known[name].id for name in joined if name in known]
         return any(v in joined or any(i.startswith(v) for i in ids) for v in values)
 
     return test
@@ -169,7 +170,8 @@ def _published(zone: Zone) -> set[str]:
 
 
 def _exposed(zone: Zone) -> set[str]:
-    return set(from_zone.config(zone).get("ExposedPorts", ()))
+    """As dockerd: only while it runs."""
+    return set(from_zone.config(zone).get("ExposedPorts", ())) if zone.is_running else set()
 
 
 def _ports(key: str, values: tuple[str, ...], known: Callable[[Zone], set[str]]) -> Test:
@@ -189,13 +191,21 @@ def _ports(key: str, values: tuple[str, ...], known: Callable[[Zone], set[str]])
     return lambda zone: bool(known(zone) & wanted)
 
 
+def _anchor(value: str, lookup: Lookup) -> int:
+    """When the container of this id or name was made; the beginning of an id is none, as for dockerd."""
+    zone = lookup.container(value)
+    if value.removeprefix("/") not in (zone.metadata.id, zone.spec.alias):
+        raise NoSuchContainer(value)
+    return zone.created_ns
+
+
 def _older(values: tuple[str, ...], lookup: Lookup) -> Test:
-    moment = min(lookup.container(value).created_ns for value in values)
+    moment = min(_anchor(value, lookup) for value in values)
     return lambda zone: zone.created_ns < moment
 
 
 def _newer(values: tuple[str, ...], lookup: Lookup) -> Test:
-    moment = max(lookup.container(value).created_ns for value in values)
+    moment = max(_anchor(value, lookup) for value in values)
     return lambda zone: zone.created_ns > moment
 
 
@@ -203,6 +213,7 @@ def _newer(values: tuple[str, ...], lookup: Lookup) -> Test:
 class _Row:
     zone: Zone
     image: str
+    names: tuple[str, ...]
     head: bytes
     tail: bytes
 
@@ -220,15 +231,21 @@ class Rows:
         image_name: Callable[[Zone], str],
         networks: Mapping[str, Network],
         health: Callable[[Zone], Health | None],
+        names: Mapping[str, tuple[str, ...]],
         now_ns: int,
     ) -> bytes:
-        """The JSON array.  Rows of zones that are not in memory any more are forgotten by `forget`."""
+        """The JSON array; `names`: further ones, by id.  Rows of zones that are not in memory any more are forgotten by `forget`."""
         parts: list[bytes] = []
         for zone in zones:
             row = self._rows.get(zone.uuid)
             image = image_name(zone)
-            if row is None or row.zone is not zone or row.image != image:
-                row = self._rows[zone.uuid] = _written(zone, image, networks)
+            further = names.get(zone.metadata.id, ())
+            if (
+                row is None
+                or row.zone is not zone
+                or (row.image, row.names) != (image, further)
+            ):
+                row = self._rows[zone.uuid] = _written(zone, image, networks, further)
             text = status_text(zone, now_ns, health(zone) if zone.is_running else None).encode()
             parts.append(b"%b%b%b" % (row.head, text, row.tail))
         return b"[" + b",".join(parts) + b"]\n"
@@ -238,10 +255,13 @@ class Rows:
         self._rows.pop(uuid, None)
 
 
-def _written(zone: Zone, image: str, networks: Mapping[str, Network]) -> _Row:
+def _written(
+    zone: Zone, image: str, networks: Mapping[str, Network], names: tuple[str, ...]
+) -> _Row:
     row = from_zone.row(zone, image=image, networks=networks, status_text="")
+    row["Names"] = [*names, *row["Names"]]
     del row["Status"]
-    return _Row(zone, image, dumps(row)[:-1] + b',"Status":"', b'"}')
+    return _Row(zone, image, names, dumps(row)[:-1] + b',"Status":"', b'"}')
 
 
 def with_size(array: bytes, sizes: Sequence[Mapping[str, int]]) -> bytes:

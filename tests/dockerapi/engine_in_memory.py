@@ -80,8 +80,11 @@ class Containers:
         return {"Id": "ab" * 32, "Warnings": []}
 
     async def list(self, query: Any) -> bytes:
+        return self.listed(query)
+
+    def listed(self, query: Any) -> bytes:
         self.calls.append(("list", query))
-        return b'[{"Id":"1","HostConfig":{"NetworkMode":"bridge","Annotations":{"a":"b"}}}]'
+        return b'[{"Id":"1","HostConfig":{"NetworkMode":"bridge","Annotations":{"a":"b"}}}]\n'
 
     async def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         if ref == "broken":
@@ -261,6 +264,15 @@ class System:
 
     async def info(self) -> dict[str, Any]:
         return {"ID": "x", "RuncCommit": {"ID": "abc"}, "DiscoveredDevices": []}
+
+    async def disk_usage(self, kinds: frozenset[str]) -> dict[str, Any]:
+        rows = [{"Id": "sha256:1", "Size": 5, "RepoTags": ["a:1"], "RepoDigests": []}]
+        return {
+            "LayersSize": 5,
+            "Images": rows if "image" in kinds else None,
+            "Containers": [{"Id": "1", "HostConfig": {"Annotations": {"a": "b"}}}],
+            "BuildCache": [{"Size": 3}, {"Size": 4}],
+        }
 
     async def auth(self, body: Any) -> dict[str, Any]:
         return {"Status": "Login Succeeded", "IdentityToken": body.username}

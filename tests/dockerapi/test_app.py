@@ -124,7 +124,7 @@ async def test_a_client_gone_right_after_its_answer_leaves_no_connection(world, 
 
     monkeypatch.setattr(Connection, "finish_response", then_end_of_input)
     reader, writer = await world.connect()
-    writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
     async with asyncio.timeout(5):
         assert (await read_answer(reader)).status == 200
         assert await reader.read() == b""
@@ -438,3 +438,85 @@ async def test_shutdown_does_not_wait_for_idle_connections(world):
         await world.server.shutdown(10)
         for reader in readers:
             assert await reader.read() == b""
+
+
+# -- answers at once
+
+
+@pytest.mark.parametrize("path", ["/version", "/containers/json", "/v1.45/containers/json?all=1"])
+async def test_what_is_answered_at_once_is_what_the_usual_way_answers(world, path):
+    prompt = await world.ask("GET", path)
+    usual = await world.ask("GET", path, Connection="close")
+    assert prompt.body == usual.body
+    assert {**prompt.headers, "date": "", "connection": ""} == {
+        **usual.headers,
+        "date": "",
+        "connection": "",
+    }
+
+
+async def test_what_cannot_be_answered_at_once_is_refused_in_the_usual_way(world):
+    for path, status in (
+        ("/containers/json?limit=x", 400),
+        ("/containers/json?filters=x", 400),
+        ("/v1.99/containers/json", 400),
+        ("/v1.99/version", 400),
+        ("/containers//json", 301),
+        ("/versions", 404),
+    ):
+        assert (await world.ask("GET", path)).status == status
+
+
+async def test_a_fault_of_an_answer_at_once_is_a_500_of_the_usual_way(world, monkeypatch):
+    def fails(query):
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(world.engine.containers, "listed", fails)
+    answer = await world.ask("GET", "/containers/json")
+    assert answer.status == 500
+    assert "secret" not in answer.message
+
+
+async def test_who_reads_nothing_gets_no_more_answers_at_once(world, monkeypatch):
+    asked = 0
+
+    def large(query):
+        nonlocal asked
+        asked += 1
+        return b'["' + b"x" * (1 << 20) + b'"]\n'
+
+    monkeypatch.setattr(world.engine.containers, "listed", large)
+    reader, writer = await world.connect()
+    one = b"GET /containers/json HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write(one * 50)
+    await writer.drain()
+    ping = await world.ask("GET", "/_ping")  # the server has read what came before
+    assert ping.status == 200
+    assert asked < 10
+    for _ in range(50):
+        assert (await read_answer(reader)).status == 200
+    assert asked == 50
+
+
+# -- disk usage
+
+
+async def test_disk_usage_tells_what_was_asked_for(world):
+    every = (await world.ask("GET", "/system/df")).json
+    assert every["Images"][0]["Id"] == "sha256:1"
+    assert "VirtualSize" not in every["Images"][0]
+    assert "BuilderSize" not in every
+    some = (await world.ask("GET", "/v1.42/system/df?type=container&type=volume")).json
+    assert some["Images"] is None
+
+
+async def test_disk_usage_of_an_older_version_has_its_fields(world):
+    answer = (await world.ask("GET", "/v1.41/system/df?type=container")).json
+    assert answer["Images"][0]["VirtualSize"] == 5  # `type` came later
+    assert answer["BuilderSize"] == 7
+    assert answer["Containers"][0]["HostConfig"] == {}
+
+
+async def test_disk_usage_of_an_unknown_kind_is_refused(world):
+    answer = await world.ask("GET", "/system/df?type=zz")
+    assert (answer.status, answer.message) == (400, "unknown object type: zz")

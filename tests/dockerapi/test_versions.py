@@ -94,6 +94,19 @@ def test_older_images_and_info_have_what_they_had():
     assert info["RuncCommit"] == {"ID": "a", "Expected": "a"}
     assert "Containerd" not in info
     assert info["BridgeNfIptables"] is False
+    assert info["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] is None
+
+
+def test_info_of_the_oldest_version_has_bare_names_of_security_options():
+    told = {"SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin"]}
+    runtimes = {"crun": {"path": "crun", "status": {"a": "b"}}}
+    info = info_for(Version(1, 24), told | {"Runtimes": runtimes})
+    assert info["SecurityOptions"] == ["apparmor", "seccomp"]
+    assert info["ExecutionDriver"] == "<not supported>"
+    assert info["Runtimes"] == {"crun": {"path": "crun"}}
+    assert info_for(Version(1, 48), told)["SecurityOptions"] == told["SecurityOptions"]
+    assert "Expected" in info_for(Version(1, 48), {"RuncCommit": {"ID": "a"}})["RuncCommit"]
+    assert "Expected" not in info_for(Version(1, 49), {"RuncCommit": {"ID": "a"}})["RuncCommit"]
 
 
 def test_older_creates_lose_what_their_version_had_not():
