@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from gateway.hosts.linux.devices import find as find_devices
 from gateway.hosts.linux.machine import Machine, Place
 from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
-from gateway.hosts.linux.process import uses_init
+from gateway.hosts.linux.process import few_files, uses_init
 from gateway.hosts.linux.rooted import make_folders, make_link
 from gateway.hosts.linux.sources import Sources
 from gateway.hosts.linux.users import resolve
@@ -149,6 +150,8 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         await parts.spawner.renew()  # a source may have been mounted since we started
     bundle = parts.folders.bundle(uuid)
     pid = await conmon.create(parts.spawner, parts.runtime, bundle, uuid, _streams(parts, zone))
+    if limit := few_files(runtime, parts.machine):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
     if zone.spec.filesystems:
         await asyncio.to_thread(parts.sources.settle, uuid)
     return Prepared(pid, bundle.conmon_pid(), str(root), ports)

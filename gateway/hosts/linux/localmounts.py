@@ -134,7 +134,7 @@ class LocalMounts:
             for volume in volumes:
                 with self._locked(volume.name):
                     users = self._users.setdefault(volume.name, set())
-                    if not users and not Path(volume.mountpoint).is_mount():
+                    if not users and volume.mountpoint not in dict(overlay.mounts()):
                         mount(volume)
                     self._mounted[volume.name] = volume
                     users.add(user)
@@ -158,8 +158,10 @@ class LocalMounts:
 
     def adopt(self, volumes: Sequence[Volume], users: Mapping[str, Sequence[str]]) -> None:
         """After a restart.  `users`: running zone -> folders that it has; what nobody has is unmounted."""
+        # Path.is_mount sees no bind of a folder of the same disk.
+        mounted = dict(overlay.mounts()) if volumes else {}
         for volume in volumes:
-            if not Path(volume.mountpoint).is_mount():
+            if volume.mountpoint not in mounted:
                 continue
             holding = {user for user, folders in users.items() if volume.mountpoint in folders}
             if holding:

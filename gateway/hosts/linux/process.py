@@ -16,6 +16,10 @@ from gateway.zones.metadata import DockerMetadata, Runtime
 from gateway.zones.spec import ZoneSpec
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOFILE = "RLIMIT_NOFILE"
+_MOST_FILES = 1 << 20  # fs.nr_open, unless somebody changed it
+_LEAST_FILES = 64
+"""crun and runc set the limit before they have opened everything that they need."""
 INIT_TARGET = "/sbin/docker-init"
 """Where the init program is seen in the zone."""
 
@@ -158,9 +162,20 @@ def _capability_sets(names: list[str], identity: Identity) -> dict[str, list[str
     return {"bounding": names, "effective": names, "permitted": names}
 
 
+def few_files(runtime: Runtime, machine: Machine) -> tuple[int, int] | None:
+    """Soft and hard limit of open files where they are too few for the runtime itself: to be set once it is done."""
+    for limit in runtime.rlimits:
+        if limit.type == _NOFILE and 0 <= limit.soft < _LEAST_FILES:
+            most = min(machine.rlimits.get(_NOFILE, _MOST_FILES), _MOST_FILES)
+            return limit.soft, most if limit.hard < 0 else min(limit.hard, most)
+    return None
+
+
 def _rlimits(runtime: Runtime, machine: Machine) -> list[dict[str, Any]]:
     limits = []
     for limit in runtime.rlimits:
+        if limit.type == _NOFILE and few_files(runtime, machine):
+            continue
         ceiling = machine.rlimits.get(limit.type, UNLIMITED)
         hard = min(limit.hard % (UNLIMITED + 1), ceiling)  # -1 is "unlimited"
         soft = min(limit.soft % (UNLIMITED + 1), hard)
