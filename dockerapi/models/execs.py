@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field
 
 from dockerapi.models.base import Body
-from dockerapi.models.containers import Strings
 
 
 class ExecCreate(Body):
@@ -18,7 +17,7 @@ class ExecCreate(Body):
     detach_keys: str = ""
     tty: bool = False
     env: list[str] | None = None
-    cmd: Strings = Field(default_factory=list)
+    cmd: list[str] = Field(default_factory=list)
     privileged: bool = False
     user: str = ""
     working_dir: str = ""

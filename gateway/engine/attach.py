@@ -1,4 +1,4 @@
-"""What attach adds to the host's streams: the replay of the log, and the keys that detach.
+"""What attach adds to the host's streams: whether there is anything to attach to, and the keys that detach.
 
 Keys: `a`, `ctrl-a` ... joined by commas; ctrl-p,ctrl-q where the client names none.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
+from dockerapi.engine import AttachQuery
 from dockerapi.errors import InvalidParameter
 from dockerapi.framing import Stdio, StreamId
+from gateway.zones.metadata import DockerMetadata
 
 DEFAULT_KEYS = b"\x10\x11"
 _CONTROL = {chr(ord("a") + n): n + 1 for n in range(26)}
@@ -30,6 +32,13 @@ def detach_keys(text: str | None) -> bytes:
         else:
             raise InvalidParameter(f"Invalid detach keys ({text}) provided")
     return bytes(keys)
+
+
+def has_part(metadata: DockerMetadata, query: AttachQuery) -> bool:
+    """Whether such an attach takes any stream.  One of none waits for the end only where stdin is opened once."""
+    takes_input = query.stdin and metadata.open_stdin
+    waits = metadata.runtime.stdin_once and not metadata.tty
+    return query.stdout or query.stderr or takes_input or waits
 
 
 class KeyScanner:
@@ -63,18 +72,16 @@ class KeyScanner:
 
 
 class Attached:
-    """Streams with something before them (`past`), and keys that end them (`keys`)."""
+    """Streams with keys that end them."""
 
     def __init__(
         self,
         inner: Stdio,
         *,
-        past: AsyncIterator[tuple[StreamId, bytes]] | None = None,
         keys: bytes = b"",
         detached: Callable[[], None] = lambda: None,
     ) -> None:
         self._inner = inner
-        self._past = past
         self._scanner = KeyScanner(keys) if keys else None
         self._detached = detached
 
@@ -83,13 +90,9 @@ class Attached:
         """Of the process."""
         return self._inner.tty
 
-    async def output(self) -> AsyncIterator[tuple[StreamId, bytes]]:
-        """The past, then the present."""
-        if self._past is not None:
-            async for chunk in self._past:
-                yield chunk
-        async for chunk in self._inner.output():
-            yield chunk
+    def output(self) -> AsyncIterator[tuple[StreamId, bytes]]:
+        """Passed on."""
+        return self._inner.output()
 
     async def write(self, data: bytes) -> None:
         """To stdin, unless it is the keys: then the streams end and the process runs on."""
@@ -147,6 +150,11 @@ async def nothing() -> AsyncIterator[tuple[StreamId, bytes]]:
     chunks: tuple[tuple[StreamId, bytes], ...] = ()
     for chunk in chunks:
         yield chunk
+
+
+def told(stream: StreamId, text: str, *, tty: bool) -> Replay:
+    """Streams of nothing but a message."""
+    return Replay(text_stream(stream, text), tty=tty)
 
 
 def text_stream(stream: StreamId, text: str) -> AsyncIterator[tuple[StreamId, bytes]]:

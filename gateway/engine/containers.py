@@ -151,6 +151,7 @@ class Containers:
             image_name=image_name,
             networks=networks,
             health=self._checks.of,
+            names=self._roster.names(),
             now_ns=time.time_ns(),
         )
         return zones, array

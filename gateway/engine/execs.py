@@ -25,7 +25,7 @@ from dockerapi.errors import (
 from dockerapi.framing import Stdio, StreamId
 from dockerapi.models.base import JSONObject
 from dockerapi.models.execs import ExecCreate, ExecStart
-from gateway.engine.attach import Attached, Replay, detach_keys, text_stream
+from gateway.engine.attach import Attached, Replay, detach_keys, nothing, told
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.roster import Roster
 from gateway.zones import brands
@@ -51,6 +51,8 @@ class _Exec:
     """The container's, for who names none."""
     was_started: bool = False
     process: ZoneProcess | None = None
+    pid: int = 0
+    """Of the process; kept when it has ended, as dockerd shows it."""
     exit_code: int | None = None
     started_ns: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,11 +60,12 @@ class _Exec:
 
     @property
     def is_running(self) -> bool:
-        return self.process is not None and self.exit_code is None
+        return self.was_started and self.exit_code is None
 
     @property
     def command(self) -> str:
-        return " ".join(self.body.cmd)
+        """With a blank behind a program without arguments: so events have it."""
+        return f"{self.body.cmd[0]} {' '.join(self.body.cmd[1:])}"
 
 
 class Execs:
@@ -79,7 +82,9 @@ class Execs:
         self._ended: deque[tuple[float, str]] = deque()
 
     def of(self, docker_id: str) -> list[str]:
-        """Ids of a container's that have not ended; dockerd counts those that wait for their start."""
+        """Ids of a container's that have not ended; while it runs those that wait for their start, too."""
+        if not self._roster.get(docker_id).is_running:
+            return []
         mine = (e for e in self._execs.values() if e.container_id == docker_id)
         return [e.id for e in mine if e.exit_code is None]
 
@@ -101,7 +106,7 @@ class Execs:
         if not body.cmd:
             raise InvalidParameter("No exec command specified")
         brands.check_processes(zone.spec.brand, "exec")
-        keys = detach_keys(body.detach_keys)
+        keys = _keys(body.detach_keys)
         _check_running(zone, ref)
         self._forget_old()
         user = zone.metadata.user
@@ -132,11 +137,15 @@ class Execs:
         try:
             process = await self._start(exec_, zone, body)
         except APIError as error:
-            return Replay(text_stream(StreamId.STDERR, f"{error.message}\r\n"), tty=exec_.body.tty)
+            return told(StreamId.STDERR, f"{error.message}\r\n", tty=exec_.body.tty)
         if process.stdio is None:
-            return _UntilEnd(Replay(text_stream(StreamId.STDOUT, ""), tty=False), exec_.ended)
-        keys = exec_.keys if exec_.body.tty and exec_.body.attach_stdin else b""
-        return _UntilEnd(Attached(process.stdio, keys=keys), exec_.ended)
+            # Of an exec that is to show nothing dockerd does not even tell the end.
+            return Replay(nothing(), tty=False)
+        return Attached(
+            _UntilEnd(process.stdio, exec_.ended),
+            keys=exec_.keys if exec_.body.tty and exec_.body.attach_stdin else b"",
+            detached=partial(self._lifecycle.emit, zone, "exec_detach", execID=exec_.id),
+        )
 
     async def _start(
         self, exec_: _Exec, zone: Zone, body: ExecStart, *, killable: bool = False
@@ -147,6 +156,7 @@ class Execs:
         exec_.was_started = True
         self._lifecycle.emit(zone, f"exec_start: {exec_.command}", execID=exec_.id)
         try:
+            _check_workdir(exec_.body.working_dir)
             process = await self._zones.exec(
                 zone.uuid, _process(exec_.body, body, killable=killable)
             )
@@ -154,7 +164,7 @@ class Execs:
             exec_.ready.set()
             self._end(exec_, error.exit_code if isinstance(error, StartFailure) else 126)
             raise
-        exec_.process, exec_.started_ns = process, time.time_ns()
+        exec_.process, exec_.started_ns, exec_.pid = process, time.time_ns(), process.pid
         exec_.ready.set()
         self._group.create_task(self._watch(exec_, process))
         return process
@@ -183,15 +193,13 @@ class Execs:
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """A client resizes as soon as it has asked for the start: wait for the process to be there."""
         exec_ = self._get(exec_id)
-        zone = self._roster.get(exec_.container_id)
-        if not zone.is_running:
-            raise NotRunning(exec_.container_id)
+        _check_running(self._roster.get(exec_.container_id), exec_.container_id)
         try:
             async with asyncio.timeout(_READY_WAIT_S):
                 await exec_.ready.wait()
         except TimeoutError as error:
             raise APIError("timeout waiting for exec session ready") from error
-        if not exec_.is_running or exec_.process is None:
+        if exec_.process is None:  # its start failed, or it has ended
             raise NoSuchExec(exec_id)
         if exec_.process.stdio is not None:
             await exec_.process.stdio.resize(height, width)
@@ -218,7 +226,7 @@ class Execs:
             "CanRemove": False,
             "ContainerID": exec_.container_id,
             "DetachKeys": base64.b64encode(exec_.keys).decode() if body.detach_keys else "",
-            "Pid": exec_.process.pid if exec_.process else 0,
+            "Pid": exec_.pid,
         }
 
     def _get(self, exec_id: str) -> _Exec:
@@ -297,6 +305,13 @@ class _UntilEnd:
         await self._inner.close()
 
 
+def _keys(text: str) -> bytes:
+    try:
+        return detach_keys(text)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"Invalid escape keys ({text}) provided") from error
+
+
 def _check_running(zone: Zone, ref: str) -> None:
     if zone.state is ZoneState.PAUSED:
         raise Conflict(f"Container {ref} is paused, unpause the container before exec")
@@ -304,6 +319,12 @@ def _check_running(zone: Zone, ref: str) -> None:
         raise Conflict(f"Container {ref} is restarting, wait until the container is running")
     if not zone.is_running:
         raise NotRunning(zone.metadata.id)
+
+
+def _check_workdir(workdir: str) -> None:
+    if workdir and not workdir.startswith("/"):
+        text = "OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown"
+        raise StartFailure(text, 126)
 
 
 def _process(body: ExecCreate, start: ExecStart, *, killable: bool) -> Process:

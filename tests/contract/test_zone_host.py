@@ -363,6 +363,21 @@ async def test_every_attached_client_gets_everything(bench: Bench) -> None:
     assert all(output.result() == (expected, b"end\n") for output in outputs)
 
 
+async def test_a_client_that_asks_for_the_log_gets_each_byte_once(bench: Bench) -> None:
+    script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; [ $((i%100)) != 0 ] || sleep 0.01; done"
+    zone = await bench.create("sh", "-c", script)
+    outputs = []
+    async with asyncio.TaskGroup() as group:
+        first = await bench.zones.attach(zone.uuid, AttachStreams(logs=True))
+        outputs.append(group.create_task(collect(first)))
+        await bench.zones.start(zone.uuid)
+        for _ in range(5):  # while it writes
+            client = await bench.zones.attach(zone.uuid, AttachStreams(logs=True))
+            outputs.append(group.create_task(collect(client)))
+    expected = b"".join(b"%d\n" % n for n in range(1, 3001))
+    assert [output.result() for output in outputs] == [(expected, b"")] * 6
+
+
 async def test_a_client_that_stands_still_gets_everything_in_the_end(bench: Bench) -> None:
     zone = await bench.create("sh", "-c", "yes | head -c 3000000; exit 5")
     slow = await bench.zones.attach(zone.uuid, AttachStreams())

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +100,11 @@ class Bundle:
                     return True
         return False
 
-    def connect(self) -> socket.socket:
-        """A new attach client; OSError when conmon has gone."""
+    def connect(self, prepare: Callable[[socket.socket], None] | None = None) -> socket.socket:
+        """A new attach client; OSError when conmon has gone.  `prepare`: what the socket needs before."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        if prepare is not None:
+            prepare(sock)
         folder = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # Through the descriptor: a socket's path may have 107 bytes, a data folder's more.

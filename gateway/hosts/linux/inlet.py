@@ -8,8 +8,9 @@ from dockerapi.framing import StreamId
 from gateway.hosts.inlet import Chunk, Receive
 
 _BLOCK = 1 << 17
-_PACKET = 8192
-_CONMON_STREAMS = {2: StreamId.STDOUT, 3: StreamId.STDERR}
+PACKET = 8192
+"""Bytes of output in one of conmon's packets, at most."""
+CONMON_STREAMS = {2: StreamId.STDOUT, 3: StreamId.STDERR}
 
 
 def packets(sock: socket.socket) -> Receive:
@@ -18,7 +19,7 @@ def packets(sock: socket.socket) -> Receive:
     Packets of one stream that are there are joined up to 128 KiB.
     """
     head = bytearray(1)
-    body = memoryview(bytearray(_BLOCK + _PACKET))
+    body = memoryview(bytearray(_BLOCK + PACKET))
 
     def receive() -> tuple[list[Chunk], bool]:
         chunks: list[Chunk] = []
@@ -34,13 +35,13 @@ def packets(sock: socket.socket) -> Receive:
                 ended = True
                 break
             if head[0] != stream and filled:
-                chunks.append((_CONMON_STREAMS[stream], bytes(body[:filled])))
+                chunks.append((CONMON_STREAMS[stream], bytes(body[:filled])))
                 body[: size - 1] = body[filled : filled + size - 1]
                 filled = 0
             stream = head[0]
             filled += size - 1
         if filled:
-            chunks.append((_CONMON_STREAMS[stream], bytes(body[:filled])))
+            chunks.append((CONMON_STREAMS[stream], bytes(body[:filled])))
         return chunks, ended
 
     return receive

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dockerapi.framing import StreamId
 from gateway.hosts.inlet import Chunk, Inlet, Outlet, pipe
 from gateway.hosts.linux.inlet import packets
+from gateway.hosts.linux.replay import Replay
 from gateway.zones.host import AttachStreams
 
 # conmon silently cuts packets above 32 KiB: half of a 64 KiB packet never arrives.
@@ -38,8 +39,10 @@ class AttachStdio:
         open_stdin: bool,
         stdin_once: bool,
         resize: Callable[[int, int], Awaitable[None]],
+        replay: Replay | None = None,
     ) -> None:
         self._streams = streams
+        self._replay = replay
         self._tty = tty
         self._takes_input = streams.stdin and open_stdin
         self._passes_eof = stdin_once and not tty
@@ -73,7 +76,8 @@ class AttachStdio:
         """Take conmon's socket, before the process starts, so that nothing is lost."""
         sock.setblocking(False)
         self._socket = sock
-        self._inlet = Inlet({sock.fileno(): packets(sock)}, lambda _: self._release())
+        receive = packets(sock) if self._replay is None else self._replay.receive(sock)
+        self._inlet = Inlet({sock.fileno(): receive}, lambda _: self._release())
         if self._takes_input:
             self._outlet = Outlet(sock.fileno(), _STDIN_PACKET)
         self._decided.set()
@@ -102,14 +106,20 @@ class AttachStdio:
 
     async def output(self) -> AsyncIterator[Chunk]:
         """Chunks until the process has ended, or `close`."""
-        await self._decided.wait()
-        if self._inlet is None:
-            return
         try:
+            if self._replay is not None:
+                async for chunk in self._replay.past():
+                    if self._closed:
+                        return
+                    yield chunk
+            await self._decided.wait()
+            if self._inlet is None:
+                return
             while not self._closed and (chunks := await self._inlet.next()):
                 for chunk in chunks:
-                    if self._wants(chunk[0]):
-                        yield chunk
+                    data = chunk[1] if self._replay is None else await self._replay.new(chunk)
+                    if data and self._wants(chunk[0]):
+                        yield chunk[0], data
         finally:
             await self.close()
 

@@ -32,10 +32,12 @@ from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.checks import check
 from gateway.hosts.linux.execs import Exec, Execs
+from gateway.hosts.linux.joining import rejoin
 from gateway.hosts.linux.logs import read_logs
 from gateway.hosts.linux.process import exec_process
 from gateway.hosts.linux.records import Record
 from gateway.hosts.linux.register import Register
+from gateway.hosts.linux.replay import Replay, note_times
 from gateway.hosts.linux.resident import Resident
 from gateway.hosts.linux.runs import KILL_TIMEOUT_S, Runs, stop_number
 from gateway.hosts.linux.stdio import AttachStdio
@@ -223,14 +225,20 @@ class LinuxZones:
         )
 
     async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
-        """Limits into the cgroup of a zone that runs; everything into its record."""
+        """Limits into the cgroup of a zone that runs, nics into its namespace; everything into its record."""
         resident, data = self._register.resident(uuid), decode(spec.internal_metadata)
         async with resident.lock:
-            if resident.is_up:
+            ports = resident.zone.ports
+            if resident.is_up and not data.runtime.network:
+                ports = await rejoin(self._parts, resident.zone, spec, data)
+            if resident.is_up and data.runtime.resources != resident.zone.metadata.runtime.resources:
                 path, limits = boot.cgroup(self._parts, resident.zone), data.runtime.resources
                 await asyncio.to_thread(relimit.apply, self._parts.cgroups, path, limits)
             resident.take_policy(data.restart_policy)
-            return self._register.change(resident, ZoneChange.UPDATED, spec=spec, metadata=data)
+            ports = ports if resident.is_up else ()
+            return self._register.change(
+                resident, ZoneChange.UPDATED, spec=spec, metadata=data, ports=ports
+            )
 
     async def delete(self, uuid: ZoneUUID) -> None:
         """Gone for every caller on return; files, mounts and addresses follow."""
@@ -363,6 +371,9 @@ class LinuxZones:
         """Live if it runs, else from the next start on."""
         resident = self._register.resident(uuid)
         metadata = resident.zone.metadata
+        replay = None
+        if streams.logs:
+            replay = Replay(functools.partial(self.logs, uuid), streams, is_up=resident.is_up)
 
         async def resize(height: int, width: int) -> None:
             if resident.is_up:
@@ -374,16 +385,19 @@ class LinuxZones:
             open_stdin=metadata.open_stdin,
             stdin_once=metadata.runtime.stdin_once,
             resize=resize,
+            replay=replay,
         )
         resident.add_attach(stdio)
         if resident.is_up:
             try:
-                sock = self._parts.folders.bundle(uuid).connect()
+                sock = self._parts.folders.bundle(uuid).connect(note_times if replay else None)
             except OSError:
                 stdio.abandon()  # it is just ending
             else:
                 stdio.connect(sock)
                 await accepted([sock])
+        if replay is not None:
+            replay.ends_at(time.time_ns())
         return stdio
 
     async def resize(self, uuid: ZoneUUID, height: int, width: int) -> None:

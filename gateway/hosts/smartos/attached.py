@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from dockerapi.framing import StreamId
-from gateway.hosts.smartos.logtail import Chunk
+from gateway.hosts.smartos.logtail import Chunk, Passed
 from gateway.zones.host import AttachStreams
 
 BEHIND_LIMIT = 32 << 20
@@ -29,6 +29,7 @@ class Shared(Protocol):
     async def end_input(self) -> None: ...
     async def resize(self, height: int, width: int) -> None: ...
     async def left(self, client: AttachStdio) -> None: ...
+    def past(self, passed: Passed | None) -> AsyncIterator[Chunk]: ...
 
 
 class AttachStdio:
@@ -44,6 +45,8 @@ class AttachStdio:
         self._over = False
         self._closed = False
         self._input_ended = False
+        self._passed: Passed | None = None
+        self._begun = asyncio.Event()
 
     @property
     def tty(self) -> bool:
@@ -55,9 +58,17 @@ class AttachStdio:
         """Whether what it writes reaches the process."""
         return self._streams.stdin and self._zone.open_stdin
 
+    def begins(self, passed: Passed | None) -> None:
+        """Where live output begins for it; None: with the next run, behind all of the log."""
+        self._passed = passed
+        self._begun.set()
+
+    def _wants(self, stream: StreamId) -> bool:
+        return self._streams.stdout if stream is StreamId.STDOUT else self._streams.stderr
+
     def give(self, stream: StreamId, data: bytes) -> bool:
         """A piece of output; False if this client is too far behind to be given more."""
-        if not (self._streams.stdout if stream is StreamId.STDOUT else self._streams.stderr):
+        if not self._wants(stream):
             return True
         if self._size > BEHIND_LIMIT:
             self.end()
@@ -76,12 +87,20 @@ class AttachStdio:
     def end(self) -> None:
         """No more output will come; what is queued is still delivered."""
         self._over = True
+        self._begun.set()
         self._arrived.set()
         self._left_room.set()
 
     async def output(self) -> AsyncIterator[Chunk]:
         """Chunks until the process has ended, or `close`."""
         try:
+            if self._streams.logs:
+                await self._begun.wait()
+                async for stream, data in self._zone.past(self._passed):
+                    if self._closed:
+                        return
+                    if self._wants(stream):
+                        yield stream, data
             while not self._closed:
                 if self._chunks:
                     chunk = self._chunks.popleft()
@@ -120,6 +139,7 @@ class AttachStdio:
         if self._closed:
             return
         self._closed = True
+        self._begun.set()
         self._chunks.clear()
         self._arrived.set()
         self._left_room.set()

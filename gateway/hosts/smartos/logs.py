@@ -182,6 +182,12 @@ class LogFiles:
         """Inode and offset of the next byte to read; (0, 0) before anything is there."""
         return (self.files[self._at].inode, self._offset) if self.files else (0, 0)
 
+    @property
+    def passed(self) -> int:
+        """Bytes of whole lines before the place, in all files that there are."""
+        before = sum(file.size for file in self.files[: self._at])
+        return before + self._offset - len(self._rest)
+
     async def backward(self) -> AsyncIterator[tuple[bytes, bool]]:
         """Whole lines from the end of the log to its beginning; True with the last block."""
         for index in range(len(self.files) - 1, -1, -1):

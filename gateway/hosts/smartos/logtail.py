@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.logs import STDIO_LOG, LogFiles
@@ -12,6 +15,34 @@ Chunk = tuple[StreamId, bytes]
 _END = 512
 """Bytes by which the place of what was had is found again in the log."""
 _WINDOW = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Where a client's live output begins: behind so many bytes of the log's files, and behind so much text after these."""
+
+    log: int
+    text: dict[StreamId, int]
+
+
+async def past(gz: GlobalZone, zonepath: str, passed: Passed | None) -> AsyncIterator[Chunk]:
+    """What the log has up to there; None = all that it has now."""
+    files = LogFiles(gz, f"{zonepath}/logs", STDIO_LOG)
+    await files.open()
+    left = passed.log if passed else sum(file.size for file in files.files)
+    behind = dict(passed.text) if passed else {}
+    while left > 0 or any(behind.values()):
+        data = await files.read()
+        if not data:
+            return
+        for record in parse_all(data[:left]):
+            yield record.stream, record.text
+        for record in parse_all(data[left:]):
+            taken = min(behind.get(record.stream, 0), len(record.text))
+            if taken:
+                behind[record.stream] -= taken
+                yield record.stream, record.text[:taken]
+        left = max(0, left - len(data))
 
 
 class _Known:
@@ -25,6 +56,11 @@ class _Known:
         self._end = b""
         self._skipped = b""
         self._is_lost = False
+
+    @property
+    def size(self) -> int:
+        """Bytes since the place."""
+        return self._size
 
     def add(self, data: bytes) -> None:
         """Further bytes were had."""
@@ -66,6 +102,10 @@ class LogTail:
         await self._files.open()
         await self._files.go_to_end()
         self._known = {StreamId.STDOUT: _Known(), StreamId.STDERR: _Known()}
+
+    def passed(self) -> Passed:
+        """How much of the log, and of what comes behind that, was had."""
+        return Passed(self._files.passed, {s: known.size for s, known in self._known.items()})
 
     def had(self, stream: StreamId, data: bytes) -> None:
         """Further bytes of a stream are known."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from gateway.hosts.smartos import attached
 from gateway.hosts.smartos.attached import AttachStdio
 from gateway.hosts.smartos.dockerinit import hold_start, let_start
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
-from gateway.hosts.smartos.logtail import Chunk, LogTail, joined
+from gateway.hosts.smartos.logtail import Chunk, LogTail, Passed, joined, past
 from gateway.hosts.smartos.zlogin import attach_argv, busy_process, server_socket
 from gateway.zones.host import AttachStreams
 
@@ -88,6 +88,7 @@ class ZoneStreams:
         self._log = LogTail(gz, zonepath) if logged else None
         # Whether the log's place is where the clients' output stands.
         self._placed = False
+        self._place: Passed | None = None
         self._program: Program | None = None
         self._held: list[Chunk] | None = None
         self._logged: list[Chunk] = []
@@ -106,11 +107,22 @@ class ZoneStreams:
 
     # -- for the host ----------------------------------------------------------------------------
 
-    def attach(self, streams: AttachStreams) -> AttachStdio:
-        """One more client: output from now on, or from the next start."""
+    def attach(self, streams: AttachStreams, *, is_up: bool = False) -> AttachStdio:
+        """One more client: output from now on, or from the next start.  `is_up`: `connect` follows."""
         client = AttachStdio(self, streams)
+        if self._placed and self._log is not None:
+            # What waits for a connection to be sure was taken from the log, but nobody had it yet.
+            client.begins(self._log.passed() if self._held is None else self._place)
+        elif not is_up:
+            client.begins(None)
         self._clients.append(client)
         return client
+
+    async def past(self, passed: Passed | None) -> AsyncIterator[Chunk]:
+        """What the log has before a client's live output."""
+        if self._log is not None:
+            async for stream, data in past(self._gz, self._zonepath, passed):
+                yield (StreamId.STDOUT if self.tty else stream), data
 
     @property
     def has_clients(self) -> bool:
@@ -168,6 +180,8 @@ class ZoneStreams:
             if self._log is not None and not self._placed:
                 await self._log.start()
                 self._placed = True
+                for client in self._clients:
+                    client.begins(self._log.passed())
             self._failure = None
             self._connected.clear()
             self._keeper = self._group.create_task(self._guarded(self._keep()))
@@ -320,6 +334,7 @@ class ZoneStreams:
         while self._log is not None and self._placed and (chunks := await self._log.missing()):
             for stream, data in chunks:
                 self._deliver(stream, data)
+            self._place = self._log.passed()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE_S):
                     for client in tuple(self._clients):
@@ -349,6 +364,8 @@ class ZoneStreams:
             stdin=not self.tty,
             terminal=self._size if self.tty else None,
         )
+        if self._log is not None and not self._logged:
+            self._place = self._log.passed()
         self._held = []
         try:
             async with asyncio.TaskGroup() as group:
