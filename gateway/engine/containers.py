@@ -42,7 +42,9 @@ from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.signals import signal_name, signal_number
 from gateway.translate.status import status
 from gateway.zones import links
+from gateway.zones import links
 from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
+from gateway.zones.metadata import encode
 from gateway.zones.metadata import encode
 from gateway.zones.spec import ZoneState
 from imgsources.catalog import Catalog, Image
@@ -363,6 +365,21 @@ class Containers:
         if not volumes:
             await self._keep_anonymous(zone)
         await self._delete(zone, volumes=volumes)
+
+    async def _unlink(self, ref: str) -> None:
+        """The link PARENT/ALIAS goes, both containers stay."""
+        name, slash, alias = ref.removeprefix("/").partition("/")
+        if not slash:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        owner = self._find(name)
+        data = owner.metadata
+        kept = tuple(link for link in data.runtime.links if link.alias != alias)
+        runtime = data.runtime.model_copy(update={"links": kept})
+        changed = encode(data.model_copy(update={"runtime": runtime}))
+        metadata = owner.spec.internal_metadata | changed
+        await self._zones.update(
+            owner.uuid, owner.spec.model_copy(update={"internal_metadata": metadata})
+        )
 
     async def _unlink(self, ref: str) -> None:
         """The link PARENT/ALIAS goes, both containers stay."""

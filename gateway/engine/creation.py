@@ -18,11 +18,12 @@ from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
 from gateway.engine.volumes import check_driver
-from gateway.translate import from_zone, networking
+from gateway.translate import from_zone, links, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inherited
 from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
 from gateway.zones.host import Host, Volume, Zone
+from gateway.zones.metadata import Link
 from gateway.zones.spec import Nic, ZoneUUID
 from imgsources.catalog import Catalog
 
@@ -44,6 +45,7 @@ class Creation:
         """The zone and the warnings.  The name must be reserved."""
         body = self._with_ids(body)
         found = plan(body, image, identity, self._as_seen(body, around))
+        found = replace(found, links=self._linked(body))
         joined = {kind: self._joined_zone(kind, ref) for kind, ref in found.joins.items()}
         points = self._with_images(mount_points(found, self._inherited(body)))
         if around.platform == "linux":
@@ -90,6 +92,19 @@ class Creation:
             return self._roster.find(ref).uuid
         except NoSuchContainer:
             return ref
+
+    def _linked(self, body: ContainerCreate) -> tuple[Link, ...]:
+        """By id, so that they follow a rename."""
+        found: list[Link] = []
+        for name, alias in links.legacy(body.host_config):
+            try:
+                zone = self._roster.find(name)
+            except NoSuchContainer as error:
+                raise InvalidParameter(
+                    f"could not get container for {name}: {error.message}"
+                ) from error
+            found.append(Link(id=zone.metadata.id, name=zone.spec.alias, alias=alias))
+        return tuple(found)
 
     def _joined(self, ref: str) -> Zone:
         try:

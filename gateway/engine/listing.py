@@ -214,6 +214,7 @@ class _Row:
     zone: Zone
     image: str
     names: tuple[str, ...]
+    names: tuple[str, ...]
     head: bytes
     tail: bytes
 
@@ -259,7 +260,7 @@ def _written(
     zone: Zone, image: str, networks: Mapping[str, Network], names: tuple[str, ...]
 ) -> _Row:
     row = from_zone.row(zone, image=image, networks=networks, status_text="")
-    row["Names"] = [*names, *row["Names"]]
+    row["Names"] = sorted([*names, *row["Names"]])
     del row["Status"]
     return _Row(zone, image, names, dumps(row)[:-1] + b',"Status":"', b'"}')
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dockerapi.errors import InvalidParameter, NameInUse, NoSuchContainer, NotFound
 from gateway.translate.facts import zone_uuid
+from gateway.zones import links
 from gateway.zones.host import Zone, ZoneHost
 from gateway.zones.spec import ZoneUUID
 
@@ -95,6 +96,28 @@ class Roster:
             raise NoSuchContainer(docker_id)
         return self._zones.get(ZoneUUID(zone_uuid(docker_id)))
 
+    def _linked(self, ref: str, name: str) -> ZoneUUID:
+        """PARENT/ALIAS, as a legacy link names the container that it leads to."""
+        owner, _, alias = name.partition("/")
+        docker_id = self._names.get(owner, "")
+        parent = self._zones.get(self._ids[docker_id]) if docker_id in self._ids else None
+        for link in parent.metadata.runtime.links if parent else ():
+            if link.alias == alias and link.id in self._ids:
+                return self._ids[link.id]
+        raise NoSuchContainer(ref)
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Further names of linked containers, by id."""
+        return links.names(self.all())
+
+    def linked(self, zone: Zone) -> tuple[links.Linked, ...]:
+        """Where the legacy links of a zone lead."""
+        return links.linked(zone, self._known)
+
+    def _known(self, docker_id: str) -> Zone | None:
+        uuid = self._ids.get(docker_id)
+        return self._zones.get(uuid) if uuid else None
+
     def _uuid(self, ref: str) -> ZoneUUID:
         name = ref.removeprefix("/")
         if not ref:
@@ -105,6 +128,8 @@ class Roster:
             return self._ids[name]
         if (docker_id := self._names.get(name)) in self._ids:
             return self._ids[docker_id]
+        if "/" in name:
+            return self._linked(ref, name)
         found = [uuid for known, uuid in self._ids.items() if known.startswith(name)]
         if len(found) > 1:
             raise InvalidParameter(f"Multiple IDs found with provided prefix: {ref}")

@@ -78,6 +78,7 @@ def inspect(
     places: Places,
     exec_ids: Sequence[str] = (),
     health: Health | None = None,
+    links: Sequence[str] | None = None,
 ) -> JSONObject:
     """The newest shape, with the payload of the zone as `Zone`."""
     data = zone.metadata
@@ -102,7 +103,7 @@ def inspect(
         "ProcessLabel": "",
         "AppArmorProfile": data.runtime.apparmor,
         "ExecIDs": list(exec_ids) or None,
-        "HostConfig": host_config(zone),
+        "HostConfig": {**host_config(zone), "Links": links},
         "GraphDriver": {"Data": _graph(zone), "Name": places.storage_driver},
         "Mounts": [point.shown() for point in mount_points(zone)],
         "Config": config(zone),

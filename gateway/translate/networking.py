@@ -48,8 +48,6 @@ def check_modes(body: ContainerCreate) -> None:
     ):
         if value not in known:
             raise InvalidParameter(f"invalid {name} mode: {value}")
-    if host.links or any(e and e.links for e in body.networking_config.endpoints_config.values()):
-        raise NotSupported("links are not supported by zonegate yet")
     if host.isolation not in ("", "default"):
         raise InvalidParameter(
             f'invalid isolation "{host.isolation}": linux only supports "default"'

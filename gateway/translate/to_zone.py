@@ -37,7 +37,7 @@ from gateway.zones import brands
 from gateway.zones import metadata as zone_metadata
 from gateway.zones.brands import Brand, Kind
 from gateway.zones.host import NetworkRequest
-from gateway.zones.metadata import DockerMetadata, Runtime
+from gateway.zones.metadata import DockerMetadata, Link, Runtime
 from gateway.zones.spec import LABEL_PREFIX, TAG_INSTANCE, Flat, Nic, ZoneSpec
 
 KERNEL_VERSION = "4.10"
@@ -58,6 +58,7 @@ class Plan:
     requests: tuple[NetworkRequest, ...]
     warnings: tuple[str, ...]
     brand: Brand
+    links: tuple[Link, ...] = ()
     joins: Mapping[str, str] = field(default_factory=dict)
     """Namespace (network, pid, ipc) -> the container that owns it, as typed."""
 
@@ -299,6 +300,7 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         masked_paths=tuple(found.host_config["MaskedPaths"] or ()),
         readonly_paths=tuple(found.host_config["ReadonlyPaths"] or ()),
         groups=tuple(host.group_add or ()),
+        links=found.links,
         network=_namespace(mode, joined.get("network")),
         pid=_namespace(host.pid_mode, joined.get("pid")),
         ipc=host.ipc_mode

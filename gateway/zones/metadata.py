@@ -94,6 +94,14 @@ class Endpoint(_Frozen):
     options: dict[str, str] = Field(default_factory=dict)
 
 
+class Link(_Frozen):
+    """A legacy link: the other container by id, and by the name that it had; what it is called here."""
+
+    id: str
+    name: str
+    alias: str
+
+
 class Resources(_Frozen):
     """Limits in OCI units (bytes, microseconds); None = not asked for."""
 
@@ -170,6 +178,7 @@ class Runtime(_Frozen):
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     """By network_uuid of the nic; a network where nothing was asked for may be missing."""
     resources: Resources = Field(default_factory=Resources)
+    links: tuple[Link, ...] = ()
     hosts_entries: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     annotations: dict[str, str] = Field(default_factory=dict)

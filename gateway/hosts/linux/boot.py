@@ -29,6 +29,7 @@ from gateway.hosts.linux.conmon import Bundle, Runtime
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.devices import disks
 from gateway.hosts.linux.devices import find as find_devices
+from gateway.hosts.linux.linking import with_links
 from gateway.hosts.linux.machine import Machine, Place
 from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
@@ -145,6 +146,7 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         mounted = group.create_task(_outcome(parts.datasets.mount(uuid)))
     root = mounted.result()()
     netns, ports = connected.result()()
+    zone = with_links(zone, peer)
     await asyncio.to_thread(_make_bundle, parts, zone, Path(root), netns, joined)
     if zone.spec.filesystems or runtime.ipc:
         await parts.spawner.renew()  # a source may have been mounted since we started

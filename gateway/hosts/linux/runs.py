@@ -50,7 +50,7 @@ class Runs:
         await resident.cleared.wait()
         resident.starting = True
         try:
-            prepared = await boot.prepare(self._parts, resident.zone, self._peer)
+            prepared = await boot.prepare(self._parts, resident.zone, self.peer)
             await self._connect_attaches(resident)
             self._enter_running(resident, prepared, values)
             await conmon.start(self._parts.spawner, self._parts.runtime, resident.zone.uuid)
@@ -67,7 +67,7 @@ class Runs:
             self.ended(resident, code, time.time_ns())
         return resident.zone
 
-    def _peer(self, value: str) -> Zone:
+    def peer(self, value: str) -> Zone:
         ref = value.removeprefix("zone:")
         # What was not there at create is looked for by the name that was given.
         uuid = ZoneUUID(ref) if is_uuid(ref) else self._register.find(ref)

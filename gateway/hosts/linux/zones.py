@@ -33,6 +33,7 @@ from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.checks import check
 from gateway.hosts.linux.execs import Exec, Execs
 from gateway.hosts.linux.joining import rejoin
+from gateway.hosts.linux.linking import unlink, with_links
 from gateway.hosts.linux.logs import read_logs
 from gateway.hosts.linux.process import exec_process
 from gateway.hosts.linux.records import Record
@@ -234,6 +235,9 @@ class LinuxZones:
             if resident.is_up and data.runtime.resources != resident.zone.metadata.runtime.resources:
                 path, limits = boot.cgroup(self._parts, resident.zone), data.runtime.resources
                 await asyncio.to_thread(relimit.apply, self._parts.cgroups, path, limits)
+            if resident.is_up:
+                hosts = self._parts.folders.zone(uuid) / "etc" / "hosts"
+                unlink(hosts, resident.zone, self._runs.peer, data.runtime.links)
             resident.take_policy(data.restart_policy)
             ports = ports if resident.is_up else ()
             return self._register.change(
@@ -426,7 +430,8 @@ class LinuxZones:
         # --group-add belongs to the zone's own user.
         groups = () if process.user else zone.metadata.runtime.groups
         identity = resolve(root, process.user or zone.metadata.user, groups)
-        document = exec_process(zone.spec, zone.metadata, process, identity, self._parts.machine)
+        metadata = with_links(zone, self._runs.peer, must_run=False).metadata
+        document = exec_process(zone.spec, metadata, process, identity, self._parts.machine)
         with self._parts.warmth.kept():
             return await self._execs.start(uuid, process, document)
 
