@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockerapi.errors import InvalidParameter
-from dockerapi.models.containers import ContainerCreate, HostConfig, Mount
+from dockerapi.models.containers import BindOptions, ContainerCreate, HostConfig, Mount
 from dockerapi.models.execs import ExecCreate, ExecStart
 from dockerapi.versions import Version
 
@@ -62,21 +62,26 @@ def _host_changes(version: Version, host: HostConfig) -> dict[str, object]:
 
 
 def _mount_from(version: Version, mount: Mount) -> Mount:
-    changes: dict[str, object] = {}
-    if mount.bind_options is not None:
-        bind: dict[str, object] = {}
-        if version < V1_40:
-            bind["non_recursive"] = False
-        if version < V1_42:
-            bind["create_mountpoint"] = False
-        if version < V1_44:
-            bind |= {"read_only_non_recursive": False, "read_only_force_recursive": False}
-        changes["bind_options"] = mount.bind_options.model_copy(update=bind)
     if mount.volume_options is not None and version < V1_45 and mount.volume_options.subpath:
         raise InvalidParameter("VolumeOptions.Subpath needs API v1.45 or newer")
     if mount.type == "image" and version < V1_48:
         raise InvalidParameter('mount type "image" needs API v1.48 or newer')
-    return mount.model_copy(update=changes)
+    return mount.model_copy(update={"bind_options": _bind_options_from(version, mount)})
+
+
+def _bind_options_from(version: Version, mount: Mount) -> BindOptions | None:
+    # Read-only did not reach what is mounted below, before 1.44.
+    alone = version < V1_44 and mount.type == "bind" and mount.read_only
+    if mount.bind_options is None and not alone:
+        return None
+    changes: dict[str, object] = {}
+    if version < V1_40:
+        changes["non_recursive"] = False
+    if version < V1_42:
+        changes["create_mountpoint"] = False
+    if version < V1_44:
+        changes |= {"read_only_non_recursive": alone, "read_only_force_recursive": False}
+    return (mount.bind_options or BindOptions()).model_copy(update=changes)
 
 
 def exec_create_from(version: Version, body: ExecCreate) -> ExecCreate:

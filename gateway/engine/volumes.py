@@ -13,9 +13,9 @@ from gateway.engine.events import Bus
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
 from gateway.translate import from_zone
-from gateway.translate.mounts import ANONYMOUS_LABEL
+from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint
 from gateway.translate.status import go_time
-from gateway.zones.host import Volume, VolumeHost
+from gateway.zones.host import Volume, VolumeHost, Zone
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Volumes:
         users = [
             zone.metadata.id
             for zone in self._roster.all()
-            if any(point.name == name for point in from_zone.mount_points(zone))
+            if any(point.name == name for point in _of_volumes(zone))
         ]
         if users or name in self._roster.held:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
@@ -92,7 +92,8 @@ class Volumes:
         reclaimed = 0
         with self._pruning.prune():
             for volume in self._volumes.list():
-                is_meant = takes_named or ANONYMOUS_LABEL in volume.labels
+                # What is only mounted here is not ours to empty: dockerd leaves it, too.
+                is_meant = not volume.options and (takes_named or ANONYMOUS_LABEL in volume.labels)
                 if not is_meant or not tests.hold(volume.labels, volume.created_ns):
                     continue
                 # Looked at anew each time: removing takes a while.
@@ -133,10 +134,12 @@ class Volumes:
 
     def _used(self) -> set[str]:
         """Names that a container has, or that one is being made with."""
-        found = {
-            point.name for zone in self._roster.all() for point in from_zone.mount_points(zone)
-        }
+        found = {point.name for zone in self._roster.all() for point in _of_volumes(zone)}
         return found | self._roster.held
+
+
+def _of_volumes(zone: Zone) -> list[MountPoint]:
+    return [point for point in from_zone.mount_points(zone) if point.type == "volume"]
 
 
 def check_driver(name: str, driver: str) -> None:

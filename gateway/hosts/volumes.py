@@ -19,6 +19,8 @@ from gateway.zones.host import Volume
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NEEDED = {"o": ("device", "type"), "type": ("device",), "device": ("type",)}
+"""Option -> options that it goes with."""
 _OPTIONS = frozenset(("type", "o", "device", "size"))
 
 
@@ -128,8 +130,12 @@ def check_options(options: dict[str, str]) -> None:
     for name in options:
         if name not in _OPTIONS:
             raise InvalidParameter(f'invalid option: "{name}"')
-    if not options:
-        return
-    for name in ("device", "type"):
-        if not options.get(name) and "size" not in options:
-            raise InvalidParameter(f'missing required option: "{name}"')
+    for option, needed in _NEEDED.items():
+        for name in needed:
+            if option in options and name not in options:
+                raise InvalidParameter(f'missing required option: "{name}"')
+
+
+def mounts_something(volume: Volume) -> bool:
+    """Whether its options say what is to be mounted on its folder."""
+    return bool(volume.options.get("device") or volume.options.get("type"))

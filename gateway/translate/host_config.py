@@ -30,6 +30,8 @@ _RENAMED = {"UtsMode": "UTSMode"}
 _OMITTED_WHEN_EMPTY = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
 _EMPTY: tuple[object, ...] = (None, "", False, 0, [], {})
 _DROPPED = ("KernelMemory", "KernelMemoryTCP")
+DOCKERS_RUNTIMES = ("runc", "io.containerd.runc.v2")
+"""Names that every dockerd takes; here they mean the runtime that there is, which the client is told."""
 DEFAULT_SHM_SIZE = 64 * 1024 * 1024
 
 
@@ -107,7 +109,7 @@ def _check(host: HostConfig, around: Surroundings) -> None:
         raise InvalidParameter(
             "invalid Annotations: the empty string is not permitted as an annotation key"
         )
-    if host.runtime and host.runtime not in around.runtimes:
+    if host.runtime and host.runtime not in (*around.runtimes, *DOCKERS_RUNTIMES):
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
     for name in host.sysctls or {}:
         if not re.fullmatch(r"[a-z0-9_-]+([./][A-Za-z0-9_-]+)+", name):

@@ -407,6 +407,10 @@ def _warnings(
     found += limits.meaningless(host)
     if host.port_bindings and mode == "host":
         found.append("Published ports are discarded when using host network mode")
+    if host.runtime and host.runtime not in around.runtimes:
+        found.append(
+            f"There is no runtime {host.runtime}. The container runs by {around.default_runtime}."
+        )
     if host.log_config.config.get("compress"):
         found.append("Rotated logs are not compressed by zonegate")
     return tuple(found)

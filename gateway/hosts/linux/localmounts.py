@@ -67,6 +67,8 @@ def mount(volume: Volume) -> None:
     """Mount what the volume's options say on its folder; APIError in dockerd's words."""
     kind, device = volume.options.get("type", ""), volume.options.get("device", "")
     text = volume.options.get("o", "")
+    if not device:
+        raise APIError("missing device in volume options")
     if kind in _REMOTE:
         text = _with_address(text)
     flags, propagation, data = parse_options(text)

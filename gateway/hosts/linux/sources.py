@@ -30,6 +30,7 @@ from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.localmounts import LocalMounts
 from gateway.hosts.linux.rooted import open_beneath
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
+from gateway.hosts.volumes import mounts_something
 from gateway.zones.host import Volume, Zone
 from gateway.zones.spec import Filesystem, is_uuid
 from imgsources.oci import ImageUUID
@@ -233,7 +234,7 @@ class Sources:
             str(zone.uuid): [filesystem.source for filesystem in zone.spec.filesystems]
             for zone in zones
         }
-        self._local.adopt([v for v in self._volumes.list() if v.options.get("device")], users)
+        self._local.adopt([v for v in self._volumes.list() if mounts_something(v)], users)
         if self._folder.exists():
             for user in self._folder.iterdir():
                 self.settle(user.name)

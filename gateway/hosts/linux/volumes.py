@@ -20,7 +20,7 @@ from dockerapi.errors import InvalidParameter
 from gateway.hosts import trees
 from gateway.hosts.linux import overlay
 from gateway.hosts.linux.rooted import open_in_root
-from gateway.hosts.volumes import LocalVolumes, check_options
+from gateway.hosts.volumes import LocalVolumes, check_options, mounts_something
 from gateway.zones.host import Volume
 
 _DATA = "_data"
@@ -40,8 +40,9 @@ class LinuxVolumes(LocalVolumes):
     def mounting(self, folder: str) -> Volume | None:
         """The volume of this folder, if it is one that mounts something while it is used."""
         volume = self._volumes.get(Path(folder).parent.name)
-        is_it = volume is not None and volume.mountpoint == folder and "device" in volume.options
-        return volume if is_it else None
+        if volume is None or volume.mountpoint != folder or not mounts_something(volume):
+            return None
+        return volume
 
     def _check(self, name: str, options: dict[str, str]) -> None:
         _check_supported(options)
