@@ -81,6 +81,7 @@ class DiskUsage:
         return [
             row | {"UsageData": {"RefCount": users[row["Name"]], "Size": await self._size(row)}}
             for row in rows
+            if not row["Options"]  # what is mounted there lies elsewhere: dockerd leaves it out
         ]
 
     async def _size(self, row: JSONObject) -> int:
