@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from gateway.translate.buildargs import BuildArguments
 from imgsources.catalog import Catalog, Image
 from imgsources.oci import parse_platform
 from imgsources.references import Reference
+
+_GIT = re.compile(r"\.git(#|$)")
 
 
 class Builds:
@@ -96,7 +99,7 @@ class Builds:
 
     async def _fetch(self, query: BuildQuery, path: Path) -> None:
         """A tar, or a text that is the Dockerfile."""
-        if not query.remote.startswith(("http://", "https://")) or ".git" in query.remote:
+        if not query.remote.startswith(("http://", "https://")) or _GIT.search(query.remote):
             raise NotSupported(
                 f"building from {query.remote} is not supported by zonegate: only http(s) URLs of archives "
                 "and Dockerfiles are, clone a repository and build from there"
