@@ -17,6 +17,7 @@ from dockerapi.framing import Stdio, StreamId
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.models.execs import ExecCreate, ExecStart
+from dockerapi.models.networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 from dockerapi.models.system import AuthConfig
 from dockerapi.models.volumes import VolumeCreate
 
@@ -322,10 +323,17 @@ class Builds(Protocol):
 
 
 class Networks(Protocol):
-    """What `docker network` does, as far as it is built."""
+    """What `docker network` does."""
 
     async def list(self, filters: Filters) -> Sequence[JSONObject]: ...
     async def inspect(self, ref: str) -> JSONObject: ...
+    async def create(self, body: NetworkCreate) -> JSONObject:
+        """{Id, Warning}."""
+        ...
+
+    async def remove(self, ref: str) -> None: ...
+    async def connect(self, ref: str, body: NetworkConnect) -> None: ...
+    async def disconnect(self, ref: str, body: NetworkDisconnect) -> None: ...
     async def prune(self, filters: Filters) -> JSONObject:
         """{NetworksDeleted}."""
         ...

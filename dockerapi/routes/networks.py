@@ -5,10 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from dockerapi.errors import NotFound
-from dockerapi.routes.base import Call, Route, json_answer, not_built
+from dockerapi.models.networks import NetworkConnect, NetworkCreate, NetworkDisconnect
+from dockerapi.routes.base import Call, Route, empty, json_answer
+from dockerapi.routes.swarm import not_a_manager
 from dockerapi.versions import Version
 
-V1_31 = Version(1, 31)
+V1_31, V1_44, V1_48 = Version(1, 31), Version(1, 44), Version(1, 48)
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -25,6 +27,39 @@ async def inspect(call: Call) -> web.StreamResponse:
     return json_answer(network)
 
 
+async def create(call: Call) -> web.StreamResponse:
+    """POST /networks/create."""
+    body = await call.body(NetworkCreate, required=True)
+    if body.scope == "swarm" or body.ingress:
+        await not_a_manager(call)
+    if not call.since(V1_48):
+        body = body.model_copy(update={"enable_ipv4": None})
+    return json_answer(await call.finish(call.engine.networks.create(body)), 201)
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """DELETE /networks/{id}."""
+    await call.finish(call.engine.networks.remove(call.name))
+    return empty(204)
+
+
+async def connect(call: Call) -> web.StreamResponse:
+    """POST /networks/{id}/connect; a MAC of an endpoint came with 1.44."""
+    body = await call.body(NetworkConnect, required=True)
+    if body.endpoint_config is not None and not call.since(V1_44):
+        settings = body.endpoint_config.model_copy(update={"mac_address": ""})
+        body = body.model_copy(update={"endpoint_config": settings})
+    await call.finish(call.engine.networks.connect(call.name, body))
+    return empty(200)
+
+
+async def disconnect(call: Call) -> web.StreamResponse:
+    """POST /networks/{id}/disconnect."""
+    body = await call.body(NetworkDisconnect, required=True)
+    await call.finish(call.engine.networks.disconnect(call.name, body))
+    return empty(200)
+
+
 async def prune(call: Call) -> web.StreamResponse:
     """POST /networks/prune."""
     return json_answer(await call.finish(call.engine.networks.prune(call.filters())))
@@ -34,9 +69,9 @@ ROUTES = (
     Route("GET", "/networks", list_),
     Route("GET", "/networks/", list_),
     Route("GET", "/networks/{id}", inspect),
-    Route("DELETE", "/networks/{id}", not_built("removing networks")),
-    Route("POST", "/networks/create", not_built("creating networks")),
-    Route("POST", "/networks/{id}/connect", not_built("connecting networks")),
-    Route("POST", "/networks/{id}/disconnect", not_built("disconnecting networks")),
+    Route("DELETE", "/networks/{id}", remove),
+    Route("POST", "/networks/create", create),
+    Route("POST", "/networks/{id}/connect", connect),
+    Route("POST", "/networks/{id}/disconnect", disconnect),
     Route("POST", "/networks/prune", prune, Version(1, 25)),
 )

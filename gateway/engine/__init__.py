@@ -29,6 +29,7 @@ from gateway.engine.files import Files
 from gateway.engine.health import Checks
 from gateway.engine.images import Images
 from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.log_forwarding import Forwarding
 from gateway.engine.networks import Networks
 from gateway.engine.roster import Roster
 from gateway.engine.supervisor import Supervisor
@@ -71,14 +72,26 @@ class Gateway:
         self.files = Files(host.files, self._roster, self._lifecycle)
         self.usage = Usage(host.gauges, self._roster, self._lifecycle)
         hostname = socket.gethostname()
+        self._forwarding = Forwarding(host.zones, settings.data_root / "forwarding", group, hostname)
+        host.zones.before_start(self._forwarding.before_start)
+        self.networks = Networks(
+            host,
+            self._roster,
+            self._bus,
+            interface=settings.smartos.interface or "eth0"
+            if host.facts.platform == "smartos"
+            else "eth0",
+        )
         self.containers = Containers(
             host,
             catalog,
             roster=self._roster,
             lifecycle=self._lifecycle,
             bus=self._bus,
+            networks=self.networks,
             execs=self.execs,
             checks=self._checks,
+            forwarding=self._forwarding,
             places=places(settings.data_root, settings.exec_root, host, settings.smartos.zpool),
             surroundings=surroundings(host, settings, hostname),
         )
@@ -113,7 +126,6 @@ class Gateway:
             host, catalog, puller, self.containers, self.images, self._roster, spool, group
         )
         self.builds = Builds(workshop, catalog, self._bus)
-        self.networks = Networks(host.networks, self._roster, self._bus)
         self.volumes = Volumes(host.volumes, self._roster, self._bus)
         self.system = System(
             host,
@@ -147,6 +159,7 @@ class Gateway:
         self._supervisor.sweep(self._host.zones.list())
         for zone in self._host.zones.list():
             self._checks.note(zone)
+        self._forwarding.sweep(self._host.zones.list())
         await self.volumes.sweep()
         await self.commits.recover()
         async for event in changes:
@@ -160,6 +173,7 @@ class Gateway:
 
     def _changed(self, zone: Zone) -> None:
         self._checks.note(zone)
+        self._forwarding.note(zone)
 
 
 def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:

@@ -34,17 +34,17 @@ from gateway.engine.events import Bus
 from gateway.engine.execs import Execs
 from gateway.engine.health import Checks
 from gateway.engine.lifecycle import Lifecycle
+from gateway.engine.log_forwarding import Forwarding
+from gateway.engine.networks import Networks
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
-from gateway.translate import from_zone, log_details, networking
+from gateway.translate import from_zone, log_details, log_options, networking
 from gateway.translate import update as changing
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.signals import signal_name, signal_number
 from gateway.translate.status import status
 from gateway.zones import links
-from gateway.zones import links
 from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
-from gateway.zones.metadata import encode
 from gateway.zones.metadata import encode
 from gateway.zones.spec import ZoneState
 from imgsources.catalog import Catalog, Image
@@ -66,8 +66,10 @@ class Containers:
         roster: Roster,
         lifecycle: Lifecycle,
         bus: Bus,
+        networks: Networks,
         execs: Execs,
         checks: Checks,
+        forwarding: Forwarding,
         places: from_zone.Places,
         surroundings: Surroundings,
     ) -> None:
@@ -77,8 +79,10 @@ class Containers:
         self._roster = roster
         self._lifecycle = lifecycle
         self._bus = bus
+        self._networks_of = networks
         self._execs = execs
         self._checks = checks
+        self._forwarding = forwarding
         self._places = places
         self._around = surroundings
         self._creation = Creation(host, catalog, roster, bus)
@@ -219,7 +223,7 @@ class Containers:
         if zone.is_running:
             raise NotModified("")
         try:
-            self._check_networks(zone)
+            await self._check_networks(zone)
             started = await self._zones.start(zone.uuid)
         except NotModified:
             raise
@@ -234,16 +238,9 @@ class Containers:
         if from_zone.auto_remove(zone):
             await self.discard(zone)
 
-    def _check_networks(self, zone: Zone) -> None:
-        for name in from_zone.networks_joined(zone):
-            try:
-                self._host.networks.get(name)
-            except NotFound as error:
-                # With --bridge none its containers have their loopback, as in dockerd.
-                if name != "bridge":
-                    raise NotFound(
-                        f"failed to set up container networking: {error.message}"
-                    ) from error
+    async def _check_networks(self, zone: Zone) -> None:
+        """Each of its networks is there, and it has a nic on it."""
+        await self._networks_of.ready(zone)
         owner = networking.target(from_zone.network_mode(zone))
         if owner and not self._roster.find(owner).is_running:
             raise Conflict(f"cannot join network of a non running container: {owner}")
@@ -263,7 +260,7 @@ class Containers:
         """Also of a container that does not run.  --rm survives it."""
         zone = self._find(ref)
         name = signal_name(signal) if signal else None
-        self._check_networks(zone)
+        await self._check_networks(zone)
         if _is_up(zone):
             self._tell_kill(zone, name or _stop_signal(zone))
         self._lifecycle.hold(zone, restarting=True)
@@ -381,21 +378,6 @@ class Containers:
             owner.uuid, owner.spec.model_copy(update={"internal_metadata": metadata})
         )
 
-    async def _unlink(self, ref: str) -> None:
-        """The link PARENT/ALIAS goes, both containers stay."""
-        name, slash, alias = ref.removeprefix("/").partition("/")
-        if not slash:
-            raise Conflict("Conflict, cannot remove the default link name of the container")
-        owner = self._find(name)
-        data = owner.metadata
-        kept = tuple(link for link in data.runtime.links if link.alias != alias)
-        runtime = data.runtime.model_copy(update={"links": kept})
-        changed = encode(data.model_copy(update={"runtime": runtime}))
-        metadata = owner.spec.internal_metadata | changed
-        await self._zones.update(
-            owner.uuid, owner.spec.model_copy(update={"internal_metadata": metadata})
-        )
-
     async def prune(self, filters: Filters) -> JSONObject:
         """{ContainersDeleted, SpaceReclaimed}: all that do not run; their volumes stay."""
         filters.accept("label", "label!", "until")
@@ -435,6 +417,7 @@ class Containers:
         try:
             if _is_up(zone):
                 self._tell_kill(zone, "SIGKILL")
+            await self._forwarding.before_delete(zone)
             await self._zones.delete(zone.uuid)
             self._lifecycle.killed(zone)
             if volumes:
@@ -470,6 +453,7 @@ class Containers:
             return
         self._execs.forget(zone.metadata.id)
         self._checks.forget(zone)
+        self._forwarding.forget(zone)
         self._rows.forget(zone.uuid)
         self._lifecycle.gone(zone)
 
@@ -578,7 +562,7 @@ def _stop_signal(zone: Zone) -> str:
 
 
 def _check_readable(zone: Zone) -> None:
-    if zone.metadata.log_driver == "none":
+    if not log_options.is_readable(zone.metadata.log_driver, zone.metadata.log_config):
         raise NotSupported("configured logging driver does not support reading")
 
 

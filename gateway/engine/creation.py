@@ -22,7 +22,7 @@ from gateway.translate import from_zone, links, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inherited
 from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
-from gateway.zones.host import Host, Volume, Zone
+from gateway.zones.host import Host, Network, Volume, Zone
 from gateway.zones.metadata import Link
 from gateway.zones.spec import Nic, ZoneUUID
 from imgsources.catalog import Catalog
@@ -56,8 +56,10 @@ class Creation:
         try:
             with self._roster.holding([point.name for point in points if point.name]):
                 points = await self._with_volumes(points, uuid, made)
-                nics = self._lease(uuid, found)
-                spec = zone_spec(found, nics=nics, points=points, joined=joined)
+                nics, networks = self._lease(uuid, found)
+                spec = zone_spec(
+                    found, nics=nics, points=points, joined=joined, networks=networks
+                )
                 zone = await self._host.zones.create(spec)
         except BaseException:
             self._host.networks.release(uuid)
@@ -165,15 +167,20 @@ class Creation:
             except APIError as error:
                 log.warning("volume %s is left behind: %s", volume.name, error)
 
-    def _lease(self, uuid: ZoneUUID, found: Plan) -> tuple[Nic, ...]:
-        """Addresses on every network that is there; one that is not is missed at start, as in dockerd."""
+    def _lease(self, uuid: ZoneUUID, found: Plan) -> tuple[tuple[Nic, ...], dict[str, Network]]:
+        """Addresses on every network that is there and can give what was asked for; and these networks by what the
+        client called them.  What lacks an address here fails at start, as in dockerd."""
         nics: list[Nic] = []
+        networks: dict[str, Network] = {}
+        for name, settings in networking.endpoints(found.body).items():
+            with suppress(NotFound):
+                networks[name] = self._host.networks.get(name)
+                networking.check_endpoint(networks[name].name, settings)
         for request in found.requests:
-            try:
+            network = networks.get(request.network)
+            if network is not None and networking.fits(request, network):
                 nics.append(self._host.networks.lease(uuid, request))
-            except NotFound:
-                continue
-        return tuple(nics)
+        return tuple(nics), networks
 
 
 def _check_sources(points: Sequence[MountPoint]) -> None:

@@ -175,9 +175,7 @@ class Lifecycle:
                 self._volume(zone, point.name, "unmount", {"driver": "local"})
 
     def _networks(self, zone: Zone, action: str) -> None:
-        mode = from_zone.network_mode(zone)
-        names = list(from_zone.networks_joined(zone)) or [mode]
-        for name in names:
+        for name in from_zone.networks_joined(zone):
             try:
                 network = self._host.networks.get(name)
             except NotFound:

@@ -94,7 +94,7 @@ def inspect(
         "ResolvConfPath": str(folder / "resolv.conf"),
         "HostnamePath": str(folder / "hostname"),
         "HostsPath": str(folder / "hosts"),
-        "LogPath": "" if data.log_driver == "none" else str(log),
+        "LogPath": str(log) if data.log_driver == "json-file" else "",
         "Name": f"/{zone.spec.alias}",
         "RestartCount": zone.restart_count,
         "Driver": places.storage_driver,
@@ -145,15 +145,7 @@ def network_settings(zone: Zone, networks: Mapping[str, Network], places: Places
 
 
 def _endpoints(zone: Zone, networks: Mapping[str, Network]) -> JSONObject:
-    return networking.endpoint_rows(
-        zone.metadata.id,
-        network_mode(zone),
-        networks_joined(zone),
-        zone.spec.nics,
-        networks,
-        running=zone.is_running,
-        joined=bool(zone.started_ns),
-    )
+    return networking.endpoint_rows(zone, networks_joined(zone), networks)
 
 
 def _sandbox_key(zone: Zone, places: Places) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dockerapi.errors import InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, EndpointSettings, HostConfig
-from gateway.translate.facts import dashed
-from gateway.zones.host import Network, NetworkRequest
-from gateway.zones.spec import Nic
+from gateway.zones.host import Network, NetworkRequest, Zone
+from gateway.zones.members import dns_names, ipv4, ipv6, nic_on
 
-_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+IFNAME = "com.docker.network.endpoint.ifname"
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+_OWN_STACK = ("host", "none")
+"""Networks without addresses.  A container on one of them is on no other."""
 
 
 def network_mode(host: HostConfig) -> str:
@@ -65,11 +66,16 @@ def _check_endpoints(body: ContainerCreate, mode: str) -> None:
     for settings in given.values():
         if settings is None:
             continue
-        ipam = settings.ipam_config or {}
-        if settings.driver_opts:
-            raise NotSupported("DriverOpts of an endpoint are not supported by zonegate yet")
-        if ipam.get("IPv6Address") or ipam.get("LinkLocalIPs"):
-            raise NotSupported("IPv6 and link-local addresses are not supported by zonegate yet")
+        refuse_unbuilt(settings)
+
+
+def refuse_unbuilt(settings: EndpointSettings) -> None:
+    """NotSupported for what no host does of an endpoint's settings."""
+    for key in settings.driver_opts or {}:
+        if key.startswith("com.docker.network.") and key not in (IFNAME, SYSCTLS):
+            raise NotSupported(f"endpoint option {key} is not supported by zonegate")
+    if (settings.ipam_config or {}).get("LinkLocalIPs"):
+        raise NotSupported("link-local addresses are not supported by zonegate")
 
 
 def _check_namespace(name: str, value: str, known: Sequence[str]) -> None:
@@ -103,14 +109,16 @@ def _check_container_mode(body: ContainerCreate, ref: str) -> None:
 
 
 def endpoints(body: ContainerCreate) -> dict[str, EndpointSettings]:
-    """Network -> settings, the one of the network mode first; {} for host, none, container:X."""
+    """Network -> settings, the one of the network mode first; {} for container:X."""
     mode = network_mode(body.host_config)
     given = {
         "bridge" if name == "default" else name: settings or EndpointSettings()
         for name, settings in body.networking_config.endpoints_config.items()
     }
-    if mode in ("host", "none") or target(mode) or body.network_disabled:
+    if target(mode):
         return {}
+    if body.network_disabled:
+        return {"none": EndpointSettings()}
     first = given.pop(mode, EndpointSettings())
     if body.mac_address and not first.mac_address:
         first = first.model_copy(update={"mac_address": body.mac_address})
@@ -118,31 +126,107 @@ def endpoints(body: ContainerCreate) -> dict[str, EndpointSettings]:
 
 
 def requests(wanted: Mapping[str, EndpointSettings]) -> tuple[NetworkRequest, ...]:
-    """What to lease.  InvalidParameter for an address or MAC that is none."""
-    return tuple(_request(name, settings) for name, settings in wanted.items())
+    """What to lease.  InvalidParameter for what cannot be, whatever the network is."""
+    found = tuple(_request(name, settings) for name, settings in wanted.items())
+    return tuple(one for one in found if one.network not in _OWN_STACK)
 
 
 def _request(name: str, settings: EndpointSettings) -> NetworkRequest:
-    address = (settings.ipam_config or {}).get("IPv4Address") or None
-    if address is not None:
-        try:
-            ipaddress.IPv4Address(address)
-        except ValueError as error:
-            raise InvalidParameter(
-                f"invalid endpoint settings:\ninvalid IPv4 address: {address}"
-            ) from error
-        if name == "bridge":
-            raise InvalidParameter(
-                "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
+    check_endpoint(name, settings)
+    ipam = settings.ipam_config or {}
+    return NetworkRequest(
+        network=name,
+        address=ipam.get("IPv4Address") or None,
+        mac=settings.mac_address.lower().replace("-", ":") or None,
+        address6=ipam.get("IPv6Address") or None,
+    )
+
+
+def fits(request: NetworkRequest, network: Network) -> bool:
+    """Whether the network can give the addresses that are asked for."""
+    asked = (request.address or "", 4), (request.address6 or "", 6)
+    return not any(_misfit(text, version, network) for text, version in asked)
+
+
+def listed(complaints: Sequence[str]) -> str:
+    """Several errors as one text: a list, unless there is one alone."""
+    if len(complaints) == 1:
+        return complaints[0].strip()
+    return "* " + "\n* ".join(text.replace("\n", "\n\t") for text in complaints)
+
+
+def check_endpoint(name: str, settings: EndpointSettings, network: Network | None = None) -> None:
+    """`invalid endpoint settings: ...` with everything that is wrong; `network` None: it is not known yet."""
+    found = list(_complaints(name, settings))
+    if network is not None:
+        ipam = settings.ipam_config or {}
+        found += [
+            text
+            for version in (4, 6)
+            if (text := _misfit(ipam.get(f"IPv{version}Address") or "", version, network))
+        ]
+    if found:
+        raise InvalidParameter(f"invalid endpoint settings:\n{listed(found)}")
+
+
+def _complaints(name: str, settings: EndpointSettings) -> Iterator[str]:
+    ipam = settings.ipam_config or {}
+    if name in ("bridge", "default", *_OWN_STACK):
+        if ipam.get("IPv4Address") or ipam.get("IPv6Address"):
+            yield "user specified IP address is supported on user defined networks only"
+        if settings.aliases:
+            yield "network-scoped alias is supported only for containers in user defined networks"
+    for version in (4, 6):
+        text = ipam.get(f"IPv{version}Address") or ""
+        if text and not _is_address(text, version):
+            yield f"invalid IPv{version} address: {text}"
+    for text in ipam.get("LinkLocalIPs") or ():
+        if not _is_address(text, 4) and not _is_address(text, 6):
+            yield f"invalid link-local IP address: {text}"
+    if settings.mac_address and not _is_mac(settings.mac_address):
+        yield f"invalid MAC address {settings.mac_address}"
+    yield from _sysctl_complaints((settings.driver_opts or {}).get(SYSCTLS, ""))
+
+
+def _sysctl_complaints(text: str) -> Iterator[str]:
+    for sysctl in filter(None, text.split(",")):
+        words = sysctl.split(".", 4)
+        fits = len(words) == 5 and words[3] in ("IFNAME", "ifname")
+        if not fits or words[1] not in ("ipv4", "ipv6", "mpls"):
+            yield (
+                f"unrecognised network interface sysctl '{sysctl}'; represent 'net.X.Y.ethN.Z=V' as"
+                " 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
             )
-    if settings.aliases and name == "bridge":
-        raise InvalidParameter(
-            "invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks"
+
+
+def _misfit(text: str, version: int, network: Network) -> str:
+    """Why the network cannot give this address."""
+    if not text or not _is_address(text, version) or network.plan is None:
+        return ""
+    asked = network.plan.ipv4 if version == 4 else network.plan.ipv6
+    if asked is None or not asked.subnet:
+        return (
+            "user specified IP address is supported only when connecting to networks with user"
+            " configured subnets"
         )
-    mac = settings.mac_address.lower().replace("-", ":") or None
-    if mac is not None and not _MAC.fullmatch(mac):
-        raise InvalidParameter(f"invalid MAC address: {settings.mac_address}")
-    return NetworkRequest(network=name, address=address, mac=mac)
+    if ipaddress.ip_address(text) in ipaddress.ip_network(asked.subnet):
+        return ""
+    return f"no configured subnet or ip-range contain the IP address {text}"
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return address.version == version and not address.is_unspecified
+
+
+def _is_mac(text: str) -> bool:
+    parts = text.replace("-", ":").split(":")
+    return len(parts) == 6 and all(
+        len(part) == 2 and set(part) <= set("0123456789abcdefABCDEF") for part in parts
+    )
 
 
 def resolvers(host: HostConfig, fallback: Sequence[str]) -> tuple[str, ...] | None:
@@ -184,60 +268,39 @@ def stable_id(*parts: str) -> str:
 
 
 def endpoint_rows(
-    docker_id: str,
-    mode: str,
-    wanted: Mapping[str, JSONObject],
-    nics: Sequence[Nic],
-    networks: Mapping[str, Network],
-    *,
-    running: bool,
-    joined: bool,
+    zone: Zone, asked: Mapping[str, JSONObject], networks: Mapping[str, Network]
 ) -> JSONObject:
-    """NetworkSettings.Networks: addresses while it runs; afterwards only the id of the network it had joined."""
-    if target(mode):
-        return {}
-    by_uuid = {nic.network_uuid: nic for nic in nics}
-    rows: JSONObject = {}
-    for name in wanted or {mode: {}}:
-        network = networks.get(name)
-        nic = by_uuid.get(dashed(network.id[:32])) if network else None
-        rows[name] = _endpoint(
-            docker_id, wanted.get(name, {}), nic if running else None, network, running=running
-        )
-        if joined and network:
-            rows[name]["NetworkID"] = network.id
-    return rows
+    """NetworkSettings.Networks: addresses while it runs; afterwards only the id of the network it had joined.
+
+    `asked`, `networks`: by name of the network.
+    """
+    return {name: _endpoint_row(zone, row, networks.get(name)) for name, row in asked.items()}
 
 
-def _endpoint(
-    docker_id: str,
-    wanted: JSONObject,
-    nic: Nic | None,
-    network: Network | None,
-    *,
-    running: bool,
-) -> JSONObject:
-    live = running and network is not None
+def _endpoint_row(zone: Zone, asked: JSONObject, network: Network | None) -> JSONObject:
+    if network is not None and asked.get("NetworkID", network.id) != network.id:
+        network = None  # another one has the name by now
+    live = network if zone.is_running else None
+    nic = nic_on(zone, live) if live else None
+    four, six = (ipv4(nic), ipv6(nic)) if nic else (None, None)
+    is_named = live is not None and live.plan is not None
+    names = dns_names(zone, asked.get("Aliases") or ()) if is_named else None
     return {
-        "IPAMConfig": wanted.get("IPAMConfig"),
-        "Links": None,
-        "Aliases": wanted.get("Aliases"),
-        "MacAddress": (nic.mac if nic else wanted.get("MacAddress")) or "",
-        "DriverOpts": wanted.get("DriverOpts"),
-        "GwPriority": wanted.get("GwPriority", 0),
-        "NetworkID": network.id if live and network else "",
-        "EndpointID": stable_id(docker_id, network.id) if live and network else "",
+        "IPAMConfig": asked.get("IPAMConfig"),
+        "Links": asked.get("Links"),
+        "Aliases": asked.get("Aliases"),
+        "MacAddress": (nic.mac if nic else asked.get("MacAddress")) or "",
+        "DriverOpts": asked.get("DriverOpts"),
+        "GwPriority": asked.get("GwPriority") or 0,
+        "NetworkID": network.id if network and (live or zone.started_ns) else "",
+        "EndpointID": stable_id(zone.metadata.id, live.id) if live else "",
         "Gateway": (nic and nic.gateway) or "",
-        "IPAddress": (nic and nic.ip) or "",
-        "IPPrefixLen": _prefix(nic),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
+        "IPAddress": str(four.ip) if four else "",
+        "IPPrefixLen": four.network.prefixlen if four else 0,
+        "IPv6Gateway": live.ipv6.gateway
+        if six and live and live.ipv6 and not live.internal
+        else "",
+        "GlobalIPv6Address": str(six.ip) if six else "",
+        "GlobalIPv6PrefixLen": six.network.prefixlen if six else 0,
+        "DNSNames": list(names) if names else None,
     }
-
-
-def _prefix(nic: Nic | None) -> int:
-    if nic is None or nic.netmask is None:
-        return 0
-    return ipaddress.IPv4Network(f"0.0.0.0/{nic.netmask}").prefixlen

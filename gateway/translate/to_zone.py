@@ -20,8 +20,8 @@ from dockerapi.errors import InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, HostConfig, RestartPolicy
 from gateway.translate import (
+    endpoints,
     limits,
-    log_details,
     machines,
     mounts,
     networking,
@@ -30,13 +30,14 @@ from gateway.translate import (
     smartos,
 )
 from gateway.translate.config import config
+from gateway.translate.endpoints import Joined
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.host_config import DEFAULT_SHM_SIZE, host_config, log_max_size
 from gateway.translate.mounts import MountPoint
 from gateway.zones import brands
 from gateway.zones import metadata as zone_metadata
 from gateway.zones.brands import Brand, Kind
-from gateway.zones.host import NetworkRequest
+from gateway.zones.host import Network, NetworkRequest
 from gateway.zones.metadata import DockerMetadata, Link, Runtime
 from gateway.zones.spec import LABEL_PREFIX, TAG_INSTANCE, Flat, Nic, ZoneSpec
 
@@ -81,7 +82,6 @@ def plan(
     security.capabilities(body.host_config)
     security.security_options(body.host_config)
     limits.rlimits(body.host_config.ulimits)
-    log_details.check(body.host_config.log_config.config)
     _published(body, shown, mode)
     mounts.mount_points(body, shown["Volumes"] or {}, ())
     mounts.tmpfs(body)
@@ -113,10 +113,12 @@ def zone_spec(
     nics: Sequence[Nic] = (),
     points: Sequence[MountPoint] = (),
     joined: Mapping[str, str] | None = None,
+    networks: Mapping[str, Network] | None = None,
 ) -> ZoneSpec:
-    """The payload.  `joined`: namespace -> UUID of the zone that owns it."""
+    """The payload.  `joined`: namespace -> UUID of the zone that owns it; `networks` by what the client called them."""
     body, around, identity = found.body, found.around, found.identity
-    data = _metadata(found, points, joined or {})
+    on = _joined(found, nics, networks)
+    data = _metadata(found, points, joined or {}, on)
     outside, inside = _environment(found)
     labels: dict[str, Flat] = {
         LABEL_PREFIX + key: value for key, value in found.config["Labels"].items()
@@ -128,7 +130,7 @@ def zone_spec(
         "hostname": found.config["Hostname"] or None,
         "firewall_enabled": True,
         "resolvers": networking.resolvers(body.host_config, around.dns),
-        "nics": _nics(found, nics),
+        "nics": on.nics,
         "tags": {TAG_INSTANCE: around.instance, **labels},
         "customer_metadata": outside or None,
         "internal_metadata": zone_metadata.encode(data) | inside,
@@ -235,7 +237,7 @@ def _blame_settings(error: ValidationError, around: Surroundings) -> None:
 
 
 def _metadata(
-    found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str]
+    found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str], on: Joined
 ) -> DockerMetadata:
     body, shown = found.body, found.config
     host = body.host_config
@@ -267,11 +269,11 @@ def _metadata(
         publish_all_ports=host.publish_all_ports,
         tcp_unpublished_ports=tcp,
         udp_unpublished_ports=udp,
-        runtime=_runtime(found, points, joined),
+        runtime=_runtime(found, points, joined).model_copy(update={"endpoints": on.endpoints}),
         create={
             "Config": shown,
             "HostConfig": found.host_config,
-            "NetworkingConfig": _endpoints(body),
+            "NetworkingConfig": on.asked,
             "Mounts": [point.kept() for point in points],
         },
     )
@@ -385,17 +387,22 @@ def _unpublished(found: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
     )
 
 
-def _endpoints(body: ContainerCreate) -> JSONObject:
-    return {
-        name: {
-            "IPAMConfig": settings.ipam_config,
-            "Aliases": settings.aliases,
-            "MacAddress": settings.mac_address,
-            "DriverOpts": settings.driver_opts,
-            "GwPriority": settings.gw_priority,
-        }
-        for name, settings in networking.endpoints(body).items()
+def _joined(found: Plan, nics: Sequence[Nic], networks: Mapping[str, Network] | None) -> Joined:
+    """Its networks, by what the client called them; nics named as the brand's own are.
+
+    `networks` None: nobody knows them, the nics are taken as they come.
+    """
+    asked = {
+        name: endpoints.asked_of(settings)
+        for name, settings in networking.endpoints(found.body).items()
     }
+    if networks is None:
+        return Joined(asked, {}, _nics(found, nics))
+    is_machine = found.brand.kind is Kind.MACHINE
+    model = machines.nic_model(found.image.manifest) if is_machine else None
+    first = found.around.interface or f"{found.brand.interface}0"
+    with_model = [nic.model_copy(update={"model": model}) for nic in nics]
+    return endpoints.join(asked, with_model, networks, first=first)
 
 
 def _warnings(
@@ -411,6 +418,4 @@ def _warnings(
         found.append(
             f"There is no runtime {host.runtime}. The container runs by {around.default_runtime}."
         )
-    if host.log_config.config.get("compress"):
-        found.append("Rotated logs are not compressed by zonegate")
     return tuple(found)

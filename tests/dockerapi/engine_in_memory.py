@@ -245,6 +245,13 @@ class Networks:
     async def inspect(self, ref: str) -> dict[str, Any]:
         return {"Name": ref, "Id": "n1", "Scope": "local"}
 
+    async def create(self, body: Any) -> dict[str, Any]:
+        return {"Id": "n2", "Warning": ""}
+
+    async def remove(self, ref: str) -> None: ...
+    async def connect(self, ref: str, body: Any) -> None: ...
+    async def disconnect(self, ref: str, body: Any) -> None: ...
+
 
 class Volumes:
     async def list(self, filters: Any) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Plugs:
         addresses = check(plug)
         nic, way = plug.nic, plug.way
         mac = nic.mac or next((mac_of(a.ip) for a in addresses if a.version == 4), random_mac())
-        inner = _FIRST_INDEX + secrets.randbelow(1 << 20)
+        inner = _inner_index(nic.interface)
         if way.is_bridge:
             port = self._new_veth(uuid, plug, mac, inner, namespace)
             senders = [nft.Sender(port, mac, tuple(a.ip for a in addresses))]
@@ -144,6 +144,14 @@ class Plugs:
             mac = nic.mac or next((mac_of(a) for a in found if isinstance(a, IPv4Address)), "")
             if plug.way.options.guarded and mac:
                 self._rules.know_senders([nft.Sender(name, mac, found)])
+
+
+def _inner_index(interface: str) -> int:
+    """In the zone: eth1 after eth0, others far behind."""
+    digits = interface[len(interface.rstrip("0123456789")) :]
+    if interface == f"eth{digits}" and len(digits) in range(1, 4):
+        return _FIRST_INDEX + int(digits)
+    return _FIRST_INDEX + 1000 + secrets.randbelow(1 << 20)
 
 
 def check(plug: Plug) -> tuple[netlink.Interface, ...]:

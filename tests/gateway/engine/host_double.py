@@ -27,6 +27,7 @@ from gateway.zones.host import (
     HostFacts,
     LogQuery,
     Network,
+    NetworkPlan,
     NetworkRequest,
     PathChange,
     PathStatus,
@@ -38,6 +39,7 @@ from gateway.zones.host import (
     ZoneChange,
     ZoneEvent,
 )
+from gateway.zones.members import network_uuid
 from gateway.zones.metadata import decode
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState, ZoneUUID
 from imgsources.datasets import LayerInfo, Readable
@@ -269,7 +271,8 @@ class Networks:
             Network("cd" * 32, "host", "host", 1),
             Network("ef" * 32, "none", "null", 1),
         ]
-        self.leased: dict[ZoneUUID, Nic] = {}
+        self.leases: list[tuple[ZoneUUID, str]] = []
+        self.counted = 0
 
     def list(self) -> Sequence[Network]:
         return self.networks
@@ -280,21 +283,51 @@ class Networks:
                 return network
         raise NotFound(f"network {ref} not found")
 
-    def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
-        self.get(request.network)
-        nic = Nic(
-            nic_tag="test0",
-            mac="02:42:0a:09:00:02",
-            ip="10.9.{}.{}".format(*divmod(len(self.leased) + 2, 256)),
-            netmask="255.255.255.0",
-            gateway="10.9.0.1",
-            network_uuid="abababab-abab-abab-abab-abababababab",
+    async def create(self, plan: NetworkPlan) -> Network:
+        if any(network.name == plan.name for network in self.networks):
+            raise Conflict(f"network with name {plan.name} already exists")
+        number = len(self.networks)
+        made = Network(
+            f"{number:064x}"[::-1],
+            plan.name,
+            plan.driver,
+            1,
+            subnet=f"10.{number}.0.0/24",
+            gateway=f"10.{number}.0.1",
+            labels=plan.labels,
+            internal=plan.internal,
+            plan=plan,
         )
-        self.leased[uuid] = nic
-        return nic
+        self.networks.append(made)
+        return made
 
-    def release(self, uuid: ZoneUUID) -> None:
-        self.leased.pop(uuid, None)
+    async def remove(self, ref: str) -> None:
+        self.networks.remove(self.get(ref))
+
+    def note(self, network: Network) -> str:
+        return ""
+
+    def leased(self, network_id: str) -> Sequence[ZoneUUID]:
+        return [uuid for uuid, network in self.leases if network == network_id]
+
+    def lease(self, uuid: ZoneUUID, request: NetworkRequest) -> Nic:
+        network = self.get(request.network)
+        self.counted += 1
+        net = network.subnet.rpartition(".")[0].rpartition(".")[0]
+        self.leases.append((uuid, network.id))
+        return Nic(
+            nic_tag="test0",
+            mac=request.mac or "02:42:0a:09:00:02",
+            ip=request.address or "{}.{}.{}".format(net, *divmod(self.counted + 1, 256)),
+            netmask="255.255.255.0",
+            gateway=network.gateway,
+            network_uuid=network_uuid(network.id),
+        )
+
+    def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
+        self.leases = [
+            one for one in self.leases if one[0] != uuid or network not in (None, one[1])
+        ]
 
 
 class Volumes:

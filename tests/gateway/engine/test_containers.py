@@ -110,7 +110,7 @@ async def test_a_failed_create_leaves_nothing(bench: Bench) -> None:
     with pytest.raises(Conflict):
         await bench.create("web", Volumes={"/v": {}})
     assert bench.host.volumes.list() == ()
-    assert bench.host.networks.leased == {}
+    assert bench.host.networks.leases == []
     bench.host.zones.create_fails = None
     await bench.create("web")
 

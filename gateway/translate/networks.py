@@ -1,0 +1,202 @@
+"""A network of Docker's API <-> a network of the host: what a create body asks for, and what list and inspect show.
+
+Words for what is wrong are moby's.  Which options a driver has, and which subnets are free, the host knows.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from dockerapi.errors import Forbidden, InvalidParameter, NotFound, NotSupported
+from dockerapi.models.base import JSONObject
+from dockerapi.models.networks import IPAMConfig, NetworkCreate
+from gateway.translate.networking import listed, stable_id
+from gateway.translate.status import go_time
+from gateway.zones.host import AddressRange, Network, NetworkPlan
+from gateway.zones.members import Member, ipv4, ipv6
+
+PREDEFINED = ("bridge", "host", "none")
+_NO_NAMES = (*PREDEFINED, "default")
+_ENABLE_IPV4, _ENABLE_IPV6 = "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
+_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+
+
+def plan(body: NetworkCreate) -> NetworkPlan:
+    """InvalidParameter, Forbidden, NotFound in dockerd's words; NotSupported for what is not built."""
+    _check(body)
+    options = dict(body.options or {})
+    enable_ipv4 = _enabled(body.enable_ipv4, options, _ENABLE_IPV4, default=True)
+    enable_ipv6 = _enabled(body.enable_ipv6, options, _ENABLE_IPV6, default=False)
+    if not enable_ipv4:
+        raise NotSupported("networks without IPv4 are not supported by zonegate")
+    configs = body.ipam.config if body.ipam and body.ipam.config else []
+    configs = [config for config in configs if config != IPAMConfig()]
+    if complaints := [text for config in configs for text in _complaints(config, enable_ipv6)]:
+        raise InvalidParameter(f"invalid network config:\n{listed(complaints)}")
+    found: dict[int, AddressRange] = {}
+    for config in configs:
+        version = ipaddress.ip_network(config.subnet).version
+        if version in found:
+            raise Forbidden(f"{body.driver or 'bridge'} driver doesn't support multiple subnets")
+        found[version] = AddressRange(
+            config.subnet, config.gateway, config.ip_range, dict(config.aux_addresses or {})
+        )
+    six = found.get(6, AddressRange()) if enable_ipv6 else None
+    return NetworkPlan(
+        name=body.name,
+        driver=body.driver or "bridge",
+        ipv4=found.get(4, AddressRange()),
+        ipv6=six and replace(six),
+        internal=body.internal,
+        attachable=body.attachable,
+        options=options,
+        ipam_options=dict((body.ipam and body.ipam.options) or {}),
+        labels=dict(body.labels or {}),
+    )
+
+
+def _check(body: NetworkCreate) -> None:
+    if body.name in _NO_NAMES:
+        raise Forbidden(f"operation is not permitted on predefined {body.name} network ")
+    if not body.name.strip():
+        raise InvalidParameter("invalid name: name is empty")
+    if "/" in body.name:
+        # Its own routes could not name it.
+        raise InvalidParameter(f"invalid name: {body.name} holds a slash")
+    if body.config_only or (body.config_from and body.config_from.network):
+        raise NotSupported("config-only networks are not supported by zonegate")
+    ipam = body.ipam.driver if body.ipam else ""
+    if ipam == "null":
+        raise NotSupported("the IPAM driver null is not supported by zonegate")
+    if ipam not in ("", "default"):
+        raise NotFound(f'plugin "{ipam}" not found')
+
+
+def _enabled(given: bool | None, options: Mapping[str, str], key: str, *, default: bool) -> bool:
+    """A field, else a label among the options that means the same."""
+    if given is not None or key not in options:
+        return default if given is None else given
+    if options[key] not in _TRUE | _FALSE:
+        raise InvalidParameter(f'driver-opt "{key}" is not a valid bool')
+    return options[key] in _TRUE
+
+
+def _complaints(config: IPAMConfig, enable_ipv6: bool) -> Iterator[str]:
+    subnet = _prefix(config.subnet)
+    if subnet is None:
+        yield f"invalid subnet {config.subnet}: invalid CIDR block notation"
+        return
+    if subnet.version == 6 and not enable_ipv6:
+        return
+    if subnet.ip != subnet.network.network_address:
+        yield f"invalid subnet {config.subnet}: it should be {subnet.network}"
+    yield from _range_complaints(config.ip_range, subnet.network)
+    if text := _address_complaint(config.gateway, subnet.network):
+        yield f"invalid gateway {config.gateway}: {text}"
+    for name, address in (config.aux_addresses or {}).items():
+        if text := _address_complaint(address, subnet.network):
+            yield f"invalid auxiliary address {name}: {text}"
+
+
+def _prefix(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
+    """Address and length of `a.b.c.d/n`; None for anything else."""
+    if not text.rpartition("/")[2].isdecimal() or "/" not in text:
+        return None
+    try:
+        return ipaddress.ip_interface(text)
+    except ValueError:
+        return None
+
+
+def _range_complaints(
+    text: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network
+) -> Iterator[str]:
+    if not text:
+        return
+    given = _prefix(text)
+    if given is None:
+        yield f"invalid ip-range {text}: invalid CIDR block notation"
+        return
+    if given.version != subnet.version:
+        yield f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"
+        return
+    if given.network.prefixlen < subnet.prefixlen:
+        yield f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"
+    if given.ip != given.network.network_address:
+        yield f"invalid ip-range {text}: it should be {given.network}"
+    if not subnet.overlaps(given.network):
+        yield f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
+
+
+def _address_complaint(text: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return "invalid address"
+    if address.version != subnet.version:
+        return f"parent subnet is an IPv{subnet.version} block"
+    return "" if address in subnet else f"parent subnet {subnet} doesn't contain this address"
+
+
+def shown(network: Network) -> JSONObject:
+    """Of list and inspect; without its containers."""
+    asked = network.plan
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": go_time(network.created_ns),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": network.ipv6 is not None,
+        "IPAM": {
+            "Driver": "default",
+            "Options": dict(asked.ipam_options) if asked else None,
+            "Config": list(_ranges(network)),
+        },
+        "Internal": network.internal,
+        "Attachable": bool(asked and asked.attachable),
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": dict(network.options),
+        "Labels": dict(network.labels),
+    }
+
+
+def _ranges(network: Network) -> Iterator[JSONObject]:
+    """As its maker named them; where he left the choice to us, what was chosen."""
+    chosen = (
+        AddressRange(network.subnet, network.gateway, network.ip_range, network.aux),
+        network.ipv6,
+    )
+    asked = (network.plan.ipv4, network.plan.ipv6) if network.plan else (None, None)
+    for is_now, was_asked in zip(chosen, asked, strict=True):
+        found = was_asked if was_asked is not None and was_asked.subnet else is_now
+        if found is None or not found.subnet:
+            continue
+        row: JSONObject = {
+            "Subnet": found.subnet,
+            "IPRange": found.ip_range,
+            "Gateway": found.gateway,
+            "AuxiliaryAddresses": dict(found.aux),
+        }
+        yield {key: value for key, value in row.items() if value}
+
+
+def member_row(member: Member, network: Network) -> JSONObject:
+    """Of a network's Containers."""
+    four, six = ipv4(member.nic), ipv6(member.nic)
+    return {
+        "Name": member.zone.spec.alias,
+        "EndpointID": stable_id(member.zone.metadata.id, network.id),
+        "MacAddress": member.nic.mac or "",
+        "IPv4Address": str(four) if four else "",
+        "IPv6Address": str(six) if six else "",
+    }
