@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 
-from dockerapi.errors import InvalidParameter, NotFound
+from dockerapi.errors import APIError, InvalidParameter, NotFound
 from gateway.zones.host import Network
 from gateway.zones.spec import Nic
 
+_NO_START = "failed to set up container networking: "
 DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 """Of the networks that are always there, by name."""
 
@@ -51,6 +53,17 @@ def find(networks: Sequence[Network], ref: str) -> Network:
     if not found:
         raise NotFound(f"network {ref} not found")
     return found[0]
+
+
+@contextmanager
+def for_start() -> Iterator[None]:
+    """Inside, a zone gets its network for its start: errors say so, in dockerd's words."""
+    try:
+        yield
+    except APIError as error:
+        if not error.message.startswith(_NO_START):
+            error.message = _NO_START + error.message
+        raise
 
 
 def of_nic(networks: Sequence[Network], nic: Nic) -> Network | None:

@@ -38,6 +38,7 @@ from gateway.hosts.linux.rooted import make_folders, make_link
 from gateway.hosts.linux.sources import Sources
 from gateway.hosts.linux.users import resolve
 from gateway.hosts.linux.warmth import Warmth
+from gateway.hosts.networks import for_start
 from gateway.zones.host import Zone
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Filesystem, ZoneUUID
@@ -130,13 +131,14 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     async def network() -> tuple[str, tuple[PublishedPort, ...]]:
         if runtime.network:
             return "", ()
-        made = await parts.networks.connect(
-            uuid,
-            zone.spec.nics,
-            runtime.published_ports,
-            endpoint=zone.spec.alias,
-            endpoints=runtime.endpoints,
-        )
+        with for_start():
+            made = await parts.networks.connect(
+                uuid,
+                zone.spec.nics,
+                runtime.published_ports,
+                endpoint=zone.spec.alias,
+                endpoints=runtime.endpoints,
+            )
         if parts.names.needs(zone):
             await parts.names.open(uuid, made.netns_path)
         return made.netns_path, made.ports

@@ -381,7 +381,7 @@ class LinuxNetworks:
             self._folder.add(uuid, namespace)
         except OSError as error:
             self._plugs.forget(uuid)
-            raise APIError(f"failed to set up container networking: {error.strerror}") from error
+            raise APIError(str(error.strerror)) from error
         except BaseException:
             self._plugs.forget(uuid)
             raise
@@ -441,9 +441,7 @@ class LinuxNetworks:
                 self._plugs.unplug(uuid, [plug.nic for plug in fresh], namespace)
                 routes(namespace, _carrier([self._plug(nic, {}) for nic in before]))
                 if isinstance(error, OSError):
-                    raise APIError(
-                        f"failed to set up container networking: {error.strerror}"
-                    ) from error
+                    raise APIError(str(error.strerror)) from error
                 raise
             gone = [nic for nic in before if (nic.network_uuid, nic.interface) not in stay]
             self._plugs.unplug(uuid, gone, namespace)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
 from dockerapi.errors import APIError, NoSuchContainer, NotModified, NotRunning, StartFailure
+from gateway.hosts.networks import for_start
 from gateway.hosts.smartos import dockerinit, starting, vmadm
 from gateway.hosts.smartos.accounts import make_known
 from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
 from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
@@ -56,10 +58,14 @@ class Networks(Protocol):
 class Runs:
     """Starts and ends zones of the register, and looks after what hangs on a run."""
 
-    def __init__(self, gz: GlobalZone, register: Register, networks: Networks) -> None:
+    def __init__(
+        self, gz: GlobalZone, register: Register, networks: Networks, naming: Naming
+    ) -> None:
         self._gz = gz
         self._register = register
         self._networks = networks
+        self._naming = naming
+        self.before_start: Callable[[Zone], Awaitable[None]] | None = None
         self._left: dict[ZoneUUID, Resident] = {}
         """Zones that are down, whose rules or ports may still be there."""
         register.started = self._seen_started
@@ -74,6 +80,9 @@ class Runs:
         before = resident.latest
         resident.starting, resident.connecting, resident.was_restarting = True, None, False
         try:
+            if self.before_start is not None:
+                await self.before_start(resident.zone)
+            await self._naming.prepare(resident.latest, starting=True)
             await self._wire(resident)
             await self._boot(resident)
         except BaseException as error:
@@ -171,7 +180,8 @@ class Runs:
                 await self._networks.disconnect(resident.zone.uuid)
             self._left.pop(resident.zone.uuid, None)
             resident.is_wired = True
-            ports = await self._networks.connect(resident.latest)
+            with for_start():
+                ports = await self._networks.connect(resident.latest)
             if ports:
                 told = None if resident.starting else ZoneChange.UPDATED
                 self._register.change(resident, told, replace(resident.latest, ports=ports))
