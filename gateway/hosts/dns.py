@@ -66,7 +66,7 @@ class NameServer:
         if found is None:
             if self._book.resolvers(asker) is None:
                 return _refusal(query, "SERVFAIL")
-            if "." not in name and name:
+            if name and self._book.is_single(asker, name):
                 return _refusal(query, "NXDOMAIN")
             return None
         return _answer(query, found, tcp=tcp)

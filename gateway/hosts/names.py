@@ -36,11 +36,13 @@ class Place:
 class Entry:
     """What one zone that runs has: its places, and whom names of the world are asked for.
 
-    `resolvers` () = the machine's; None = nobody: it is on internal networks only.
+    `resolvers` () = the machine's; None = nobody: it is on internal networks only.  `domain` is what its own resolver
+    puts behind a name first, where that cannot be kept from doing so.
     """
 
     places: tuple[Place, ...]
     resolvers: tuple[str, ...] | None = ()
+    domain: str = ""
 
 
 def is_named(network: Network) -> bool:
@@ -83,6 +85,7 @@ class NameBook:
         self._names: dict[str, dict[str, dict[ZoneUUID, tuple[Address, ...]]]] = {}
         """Network -> lower-case name -> zone -> its addresses there."""
         self._reverse: dict[str, dict[Address, str]] = {}
+        self._owners: dict[tuple[str, Address], ZoneUUID] = {}
 
     def __contains__(self, uuid: object) -> bool:
         return uuid in self._entries
@@ -97,6 +100,7 @@ class NameBook:
             names = self._names.setdefault(place.network, {})
             for name in place.names:
                 names.setdefault(name.lower(), {})[uuid] = place.addresses
+            self._owners |= {(place.network, address): uuid for address in place.addresses}
             back = self._reverse.setdefault(place.network, {})
             if place.names:
                 whole = f"{place.names[0]}.{place.network_name}"
@@ -113,14 +117,32 @@ class NameBook:
                     del names[name]
             back = self._reverse[place.network]
             for address in place.addresses:
-                back.pop(address, None)
+                # An address that was asked for may be another's by now.
+                if self._owners.get((place.network, address)) == uuid:
+                    del self._owners[place.network, address]
+                    back.pop(address, None)
             if not names and not back:
                 del self._names[place.network], self._reverse[place.network]
+
+    def entry(self, uuid: ZoneUUID) -> Entry | None:
+        """What was put last."""
+        return self._entries.get(uuid)
+
+    def owner(self, network: str, address: Address) -> ZoneUUID | None:
+        """Who has this address on a network."""
+        return self._owners.get((network, address))
 
     def resolvers(self, uuid: ZoneUUID) -> tuple[str, ...] | None:
         """See `Entry`; None for a zone that is not known."""
         entry = self._entries.get(uuid)
         return entry.resolvers if entry else None
+
+    def is_single(self, asker: ZoneUUID, name: str) -> bool:
+        """Whether a name is one word, with no more than the asker's domain behind it where that is `local`."""
+        entry = self._entries.get(asker)
+        if entry is not None and entry.domain == "local":
+            name = name.lower().removesuffix(".local")
+        return "." not in name
 
     def find(self, asker: ZoneUUID, name: str) -> Sequence[Address] | None:
         """Addresses of a name as this zone sees it, of all that share it; None = no such name here.
@@ -131,6 +153,8 @@ class NameBook:
         if entry is None:
             return None
         name = name.lower()
+        if entry.domain:
+            name = name.removesuffix(f".{entry.domain.lower()}")
         for place in entry.places:
             found = self._on(place, name)
             if found is not None:

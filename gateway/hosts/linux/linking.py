@@ -51,7 +51,9 @@ def unlink(hosts: Path, zone: Zone, peer: Peer, kept: tuple[Link, ...]) -> None:
     """Only these links are left of a zone that runs: lines of the others go from its /etc/hosts, where it lies."""
     found = links.linked(zone, lambda docker_id: _find(peer, docker_id))
     # By address and alias: the rest of a line may be names that the other does not have any more.
-    gone = [line.split()[:2] for line in links.hosts(zone, [x for x in found if x.link not in kept])]
+    gone = [
+        line.split()[:2] for line in links.hosts(zone, [x for x in found if x.link not in kept])
+    ]
     if gone:
         lines = [line for line in hosts.read_text().splitlines() if line.split()[:2] not in gone]
         hosts.write_text("".join(f"{line}\n" for line in lines))

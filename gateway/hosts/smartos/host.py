@@ -18,6 +18,7 @@ from gateway.hosts.smartos.files import SmartOSFiles
 from gateway.hosts.smartos.gauges import SmartOSGauges
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
+from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.hosts.smartos.notes import Notes
 from gateway.hosts.smartos.register import Register
@@ -87,9 +88,20 @@ class SmartOSHost:
             register = Register(gz, name=settings.name, notes=notes, group=group, root=root)
             register.foreign = lambda vm: networks.learn_foreign(vm["uuid"], vm.get("nics") or ())
             register.foreign_gone = networks.forget_foreign
+            naming = Naming(
+                gz,
+                group,
+                networks=networks.list,
+                zones=register.list,
+                address_of=networks.own_address,
+            )
+            opened.callback(naming.close)
+            networks.changed = naming.serve
+            naming.serve()
             zones = SmartOSZones(
                 gz,
                 register,
+                naming=naming,
                 datasets=datasets,
                 networks=networks,
                 volumes=volumes,

@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import logging
 import re
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from dockerapi.errors import (
@@ -123,6 +123,8 @@ class SmartOSNetworks:
         self._problems: list[str] = []
         self._lock = asyncio.Lock()
         self._networks: tuple[Network, ...] = ()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when networks have come or gone."""
 
     @classmethod
     async def open(cls, gz: GlobalZone, settings: Settings) -> SmartOSNetworks:
@@ -198,6 +200,7 @@ class SmartOSNetworks:
         fixed = [self._predefined(name) for name in DRIVERS]
         own = [one.shown(egress=self._stubs.leads_out(one)) for one in self._records.ready()]
         self._networks = (*fixed, *own)
+        self.changed()
 
     @property
     def _default_id(self) -> str:
@@ -285,6 +288,13 @@ class SmartOSNetworks:
             raise InvalidParameter(f"no configured subnet contains IP address {request.address6}")
         if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
             raise InvalidParameter(f"invalid MAC address: {request.mac}")
+
+    def own_address(self, network: Network) -> str:
+        """This machine's address on a user network, "" where it has none: it is another, or has no nic there."""
+        if not self._gz.is_local or network.plan is None:
+            return ""
+        record = self._record(network)
+        return record.gateway if record.stub and not record.asked_internal else ""
 
     def _closed_off(self, network: Network) -> bool:
         """Not even the global zone has a nic on it."""

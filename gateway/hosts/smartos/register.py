@@ -76,6 +76,9 @@ class Register:
         self.foreign: Callable[[VM], None] = lambda _: None
         self.vanished: Callable[[Resident], None] = lambda _: None
         self.foreign_gone: Callable[[str], None] = lambda _: None
+        self.published: Callable[[Zone], None] = lambda _: None
+        """Every new value of a zone of ours, before anybody is told."""
+        self.dropped: Callable[[ZoneUUID], None] = lambda _: None
         self.resynced: Callable[[], None] = lambda: None
         self.half_made: Callable[[ZoneUUID], None] = lambda _: None
 
@@ -320,6 +323,7 @@ class Register:
         self.notes.remove(uuid)
         resident.settled()
         resident.log_ended.set()
+        self.dropped(uuid)
         self.tell(ZoneChange.DELETED, resident.zone)
         resident.pulse()
 
@@ -375,6 +379,7 @@ class Register:
             self.free(resident.zone.spec.alias, zone.uuid)
             self.aliases.setdefault(zone.spec.alias, zone.uuid)
         resident.zone = zone
+        self.published(zone)
         resident.set_log_end()
         self.notes.write(zone)
         if change is None:

@@ -81,17 +81,39 @@ async def update(gz: GlobalZone, uuid: str, changes: Mapping[str, Any]) -> None:
 
 
 def changes(before: ZoneSpec, after: ZoneSpec) -> dict[str, Any]:
-    """The payload of `vmadm update` that makes one of the other: properties, and metadata by set_ and remove_.  Pure."""
+    """The payload of `vmadm update` that makes one of the other: properties; metadata, tags and nics by their forms.  Pure."""
     old, new = before.payload(), after.payload()
     found = {key: value for key, value in new.items() if old.get(key) != value}
     found |= dict.fromkeys(old.keys() - new.keys())
-    found.pop("internal_metadata", None)
-    was, now = before.internal_metadata, after.internal_metadata
-    if added := {key: value for key, value in now.items() if was.get(key) != value}:
-        found["set_internal_metadata"] = added
-    if removed := sorted(was.keys() - now.keys()):
-        found["remove_internal_metadata"] = removed
-    return found
+    for name in ("internal_metadata", "tags", "nics"):
+        found.pop(name, None)
+    for name in ("internal_metadata", "tags"):
+        was, now = getattr(before, name), getattr(after, name)
+        if added := {key: value for key, value in now.items() if was.get(key) != value}:
+            found[f"set_{name}"] = added
+        if removed := sorted(was.keys() - now.keys()):
+            found[f"remove_{name}"] = removed
+    return found | _nic_changes(before, after)
+
+
+def _nic_changes(before: ZoneSpec, after: ZoneSpec) -> dict[str, Any]:
+    """Nics by their MACs, which new ones have as well."""
+    old = {nic.mac: nic for nic in before.nics}
+    new = {nic.mac: nic for nic in after.nics}
+    forms = {
+        "remove_nics": [mac for mac in old if mac not in new],
+        "update_nics": [
+            nic.model_dump(mode="json", exclude_none=True)
+            for mac, nic in new.items()
+            if mac in old and nic != old[mac]
+        ],
+        "add_nics": [
+            nic.model_dump(mode="json", exclude_none=True)
+            for mac, nic in new.items()
+            if mac not in old
+        ],
+    }
+    return {key: rows for key, rows in forms.items() if rows}
 
 
 async def delete(gz: GlobalZone, uuid: str) -> None:
@@ -153,8 +175,21 @@ def error(failed: CommandFailed, uuid: str) -> APIError:
     return failed
 
 
-_VOLATILE = frozenset(("docker:restartcount", "docker:restartdelay", "docker:wait_for_attach"))
-"""Keys that vmadmd and an attach write into a zone while it lives."""
+HOSTS_KEY, ENV_KEY = "docker:linkHosts", "docker:linkEnv"
+"""Of the zone's neighbours: naming.py's."""
+RESOLVERS_KEY = "zonegate:resolvers"
+"""JSON: the resolvers that a zone was made with, where it has a name server of ours for them."""
+_VOLATILE = frozenset(
+    (
+        "docker:restartcount",
+        "docker:restartdelay",
+        "docker:wait_for_attach",
+        HOSTS_KEY,
+        ENV_KEY,
+        RESOLVERS_KEY,
+    )
+)
+"""Keys that are written into a zone while it lives: by vmadmd, by an attach, of its neighbours."""
 
 _VOLATILE_OF_CUSTOMER = "__dockerinit_waiting_for_attach"
 """dockerinit's own note, while it waits."""
@@ -205,6 +240,8 @@ def spec(vm: VM) -> ZoneSpec:
         if not str(entry.get("source", "")).startswith(config)
     ]
     metadata = values.get("internal_metadata") or {}
+    if RESOLVERS_KEY in metadata:
+        values["resolvers"] = json.loads(str(metadata[RESOLVERS_KEY]))
     values["internal_metadata"] = {k: v for k, v in metadata.items() if k not in _VOLATILE}
     if _VOLATILE_OF_CUSTOMER in values.get("customer_metadata", ()):
         noted = values["customer_metadata"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -31,6 +32,7 @@ from dockerapi.framing import Stdio, StreamId
 from gateway.hosts.smartos import execs, observed, vmadm, whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
+from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
 from gateway.hosts.smartos.runs import Networks, Runs
@@ -84,6 +86,7 @@ class SmartOSZones:
         *,
         datasets: Datasets,
         networks: Networks,
+        naming: Naming,
         volumes: Volumes,
         group: asyncio.TaskGroup,
         zpool: str = "zones",
@@ -97,7 +100,10 @@ class SmartOSZones:
         self._zpool = zpool
         self._root = root
         self._group = group
-        self._runs = Runs(gz, register, networks)
+        self._naming = naming
+        self._runs = Runs(gz, register, networks, naming)
+        register.published = naming.tell
+        register.dropped = naming.forget
         register.half_made = lambda uuid: register.later(self._unmake(uuid))
 
     # -- what is known -----------------------------------------------------------------------------
@@ -117,6 +123,8 @@ class SmartOSZones:
     async def open(self) -> None:
         """All zones of this instance are known, those that run have their networks."""
         await self._register.open()
+        for zone in self._register.list():
+            self._naming.tell(zone)
         await self._runs.adopt()
 
     def warnings(self) -> tuple[str, ...]:
@@ -138,6 +146,7 @@ class SmartOSZones:
     async def close(self) -> None:
         """Nothing is followed any more; attached clients are let go, zones run on."""
         residents = tuple(self._register.zones.values())
+        self._naming.close()
         await self._register.close()
         for resident in residents:
             resident.log_ended.set()
@@ -162,7 +171,7 @@ class SmartOSZones:
             self._networks.learn(uuid, spec.nics)
             # Rules of its networks apply by these: they save a vmadm at the first start.
             tags = {**spec.tags, **self._networks.tags(spec.nics)}
-            spec = spec.model_copy(update={"tags": tags})
+            spec = self._naming.dressed(spec.model_copy(update={"tags": tags}))
             await asyncio.to_thread(register.notes.creating, uuid)
             await self._make(spec)
             vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
@@ -285,7 +294,9 @@ class SmartOSZones:
         register, data = self._register, decode(spec.internal_metadata)
         resident = register.resident(uuid)
         async with resident.lock:
-            changes = vmadm.changes(resident.latest.spec, spec)
+            spec = self._with_nics(resident.latest.spec, spec)
+            dressed = self._naming.dressed
+            changes = vmadm.changes(dressed(resident.latest.spec), dressed(spec))
             if resident.is_up:
                 # vmadmd restarts nothing without it; vmadm start sets it where there is a policy by then.
                 changes["autoboot"] = bool(data.restart_policy)
@@ -294,6 +305,18 @@ class SmartOSZones:
             zone = replace(resident.latest, spec=spec, metadata=data)
             register.change(resident, ZoneChange.UPDATED, zone)
             return resident.zone
+
+    def _with_nics(self, before: ZoneSpec, after: ZoneSpec) -> ZoneSpec:
+        """`after` with a MAC for each new nic, by which vmadm knows them, and the tags of its networks."""
+        if after.nics == before.nics:
+            return after
+        nics = tuple(
+            nic if nic.mac else nic.model_copy(update={"mac": _new_mac()}) for nic in after.nics
+        )
+        gone = self._networks.tags(before.nics).keys()
+        tags = {key: value for key, value in after.tags.items() if key not in gone}
+        tags |= self._networks.tags(nics)
+        return after.model_copy(update={"nics": nics, "tags": tags})
 
     async def delete(self, uuid: ZoneUUID) -> None:
         """Gone for every caller on return, with its datasets, volumes of its own, rules and addresses."""
@@ -484,6 +507,11 @@ def _stop_signal(resident: Resident, name: str | None) -> str:
         return vmadm.signal_name(resident.zone.metadata.runtime.stop_signal or "SIGTERM")
     except InvalidParameter:
         return "SIGTERM"
+
+
+def _new_mac() -> str:
+    """Locally administered, by chance: of the platform's own ones vmadm would choose as well."""
+    return ":".join(f"{byte:02x}" for byte in (0x02, *secrets.token_bytes(5)))
 
 
 def _words(resident: Resident) -> str:

@@ -263,7 +263,7 @@ async def test_strangers_are_not_answered(book: NameBook) -> None:
     async with serving(book) as server:
         ours = sockets()
         served = server.serve(*ours, lambda _: None)
-        with pytest.raises(ConnectionError):
+        with pytest.raises((ConnectionError, dns.message.ShortHeader)):
             await asyncio.to_thread(
                 by_tcp, ours[1].getsockname(), dns.message.make_query("db", "A")
             )
