@@ -109,6 +109,11 @@ KNOWN: tuple[Known, ...] = (
         r"\.(Images|Containers|Volumes|BuildCache): null",
         why="`type=` came with 1.42: what was not asked for is null",
     ),
+    Known(
+        _INSPECT,
+        r"\.HostConfig\.DeviceRequests\[\]\.(DeviceIDs|Capabilities|Options): null",
+        why="dockerd's, too: recorded/create.json, devices that a driver is to choose",
+    ),
     Known(r"GET /exec/\{id\}/json", _null(".ExitCode"), "an exec"),
     Known(r"GET /containers/\{id\}/changes", ": null", "no changes"),
     Known(

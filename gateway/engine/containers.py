@@ -38,7 +38,7 @@ from gateway.engine.log_forwarding import Forwarding
 from gateway.engine.networks import Networks
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
-from gateway.translate import from_zone, log_details, log_options, networking
+from gateway.translate import from_zone, log_details, log_options
 from gateway.translate import update as changing
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.signals import signal_name, signal_number
@@ -241,9 +241,6 @@ class Containers:
     async def _check_networks(self, zone: Zone) -> None:
         """Each of its networks is there, and it has a nic on it."""
         await self._networks_of.ready(zone)
-        owner = networking.target(from_zone.network_mode(zone))
-        if owner and not self._roster.find(owner).is_running:
-            raise Conflict(f"cannot join network of a non running container: {owner}")
 
     async def stop(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
         """NotModified if it does not run."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from dockerapi.errors import (
     Conflict,
     InvalidParameter,
+    NoSuchContainer,
     NotFound,
     NotModified,
     NotRunning,
@@ -157,6 +158,7 @@ class Zones:
         zone = self.get(uuid)
         if zone.is_running:
             raise NotModified("")
+        self._check_peer(zone)
         if zone.metadata.argv[:1] == ("nosuch",):
             self.change(uuid, None, error="not found in $PATH", start_exit_code=127)
             raise StartFailure("not found in $PATH", 127)
@@ -170,6 +172,20 @@ class Zones:
             start_exit_code=0,
             exit_status=0,
         )
+
+    def _check_peer(self, zone: Zone) -> None:
+        """As a host does: by UUID, or the name of one that was not there at create."""
+        kind, _, ref = zone.metadata.runtime.network.partition(":")
+        if kind != "zone":
+            return
+        for other in self.list():
+            if ref in (other.uuid, other.spec.alias):
+                if other.is_running:
+                    return
+                raise Conflict(
+                    f"cannot join network of a non running container: {other.metadata.id}"
+                )
+        raise NoSuchContainer(ref)
 
     def exit(self, uuid: ZoneUUID, code: int, *, again: bool = False) -> Zone:
         """The zone's first process ends; `again`: the policy will start it."""
