@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dockerapi.engine import EventsQuery
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
+from gateway import logdrivers
 from gateway.engine.disk import DiskUsage
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
@@ -158,7 +159,7 @@ class System:
                 "Volume": ["local"],
                 "Network": networks,
                 "Authorization": None,
-                "Log": list(self._host.facts.log_drivers),
+                "Log": sorted({*self._host.facts.log_drivers, *logdrivers.available()} - {"none"}),
             },
             "Debug": settings.log_level == "debug",
             "LoggingDriver": "json-file",

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import re
 
-from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.errors import InvalidParameter
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate, HostConfig, RestartPolicy
-from gateway.translate import limits, security
+from gateway.translate import limits, log_options, security
 from gateway.translate.facts import Surroundings
 from gateway.translate.networking import network_mode
 
-_LOG_OPTIONS = {
-    "json-file": {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"},
-    "local": {"max-size", "max-file", "compress", "mode", "max-buffer-size", "labels", "env", "tag"},
-    "none": {"mode", "max-buffer-size", "max-size", "max-file", "labels", "env", "tag", "compress"},
-}  # fmt: skip
-_OTHER_DRIVERS = (
-    "syslog",
-    "journald",
-    "gelf",
-    "fluentd",
-    "awslogs",
-    "splunk",
-    "gcplogs",
-    "etwlogs",
-)
 _RENAMED = {"UtsMode": "UTSMode"}
 _OMITTED_WHEN_EMPTY = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
 _EMPTY: tuple[object, ...] = (None, "", False, 0, [], {})
@@ -120,7 +105,7 @@ def _check(host: HostConfig, around: Surroundings) -> None:
         for rule in host.device_cgroup_rules:
             if not re.fullmatch(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}", rule):
                 raise InvalidParameter(f"invalid device cgroup rule format: '{rule}'")
-    check_log(host)
+    log_options.check(host.log_config.type or "json-file", host.log_config.config)
 
 
 def check_restart_policy(policy: RestartPolicy) -> None:
@@ -144,34 +129,11 @@ def check_restart_policy(policy: RestartPolicy) -> None:
             )
 
 
-def check_log(host: HostConfig) -> None:
-    """Driver and options; only what can be read back is built."""
-    driver = host.log_config.type or "json-file"
-    if driver in _OTHER_DRIVERS:
-        raise NotSupported(
-            f"log driver {driver} is not supported by zonegate yet: use json-file, local or none"
-        )
-    if driver not in _LOG_OPTIONS:
-        raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
-    for name in host.log_config.config:
-        if name not in _LOG_OPTIONS[driver]:
-            raise InvalidParameter(f"unknown log opt '{name}' for {driver} log driver")
-    mode = host.log_config.config.get("mode", "blocking")
-    if mode not in ("blocking", "non-blocking"):
-        raise InvalidParameter(f"logger: logging mode not supported: {mode}")
-    log_max_size(host)
-    count = host.log_config.config.get("max-file", "1")
-    if not count.isdecimal() or int(count) < 1:
-        raise InvalidParameter("max-file cannot be less than 1")
-
-
 def log_max_size(host: HostConfig) -> int | None:
-    """Bytes of max-size, None where there is none."""
-    text = host.log_config.config.get("max-size", "")
-    if not text or text == "-1":
+    """Bytes at which the log on this machine is rotated, None where nothing is said."""
+    driver, options = host.log_config.type or "json-file", host.log_config.config
+    if driver == "none":
         return None
-    try:
-        size = limits.byte_size(text)
-    except ValueError as error:
-        raise InvalidParameter(str(error)) from error
-    return size or None
+    if driver in log_options.FORWARDING_DRIVERS:
+        options = {"max-size": options.get("cache-max-size", "-1")}
+    return log_options.max_size(options) or None

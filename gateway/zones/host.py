@@ -12,7 +12,7 @@ process to list or get.  The host applies the restart policy.  Errors are `docke
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -178,6 +178,10 @@ class ZoneHost(Protocol):
         InvalidParameter with the runtime's text if the command cannot be started; the zone then keeps
         `error` and `start_exit_code`.
         """
+        ...
+
+    def before_start(self, call: Callable[[Zone], Awaitable[None]]) -> None:
+        """What is done before each start, by hand or by policy; its APIError is that of the start."""
         ...
 
     async def stop(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:

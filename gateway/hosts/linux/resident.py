@@ -63,13 +63,15 @@ class Resident:
         """Its first process lives."""
         return self.record.zone.is_running
 
-    def rotate_log(self, path: Path, reopen: Callable[[], None]) -> None:
-        """If it is due.  A failure is tried again the next time."""
+    def rotate_log(self, path: Path, reopen: Callable[[], None]) -> bool:
+        """If it is due; whether the file that was is to be compressed.  A failure is tried again the next time."""
         try:
             if self.rotation is not None and self.rotation.is_due(path):
                 self.rotation.rotate(path, reopen)
+                return self.rotation.compress
         except OSError as error:
             log.warning("zone %s: its log is not rotated: %s", self.zone.uuid, error)
+        return False
 
     @property
     def starts_with_host(self) -> bool:

@@ -15,6 +15,7 @@ import logging
 import os
 import signal as signal_numbers
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,7 @@ class Runs:
     def __init__(self, parts: Parts, register: Register) -> None:
         self._parts = parts
         self._register = register
+        self.before_start: Callable[[Zone], Awaitable[None]] | None = None
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -50,6 +52,8 @@ class Runs:
         await resident.cleared.wait()
         resident.starting = True
         try:
+            if self.before_start is not None:
+                await self.before_start(resident.zone)
             prepared = await boot.prepare(self._parts, resident.zone, self.peer)
             await self._connect_attaches(resident)
             self._enter_running(resident, prepared, values)
@@ -77,9 +81,10 @@ class Runs:
         """Everybody who waits for this start, before it happens: nothing of the output is lost."""
         bundle = self._parts.folders.bundle(resident.zone.uuid)
         while waiting := resident.waiting_attaches():  # who comes meanwhile is taken along
-            socks = [bundle.connect() for _ in waiting]
-            for stdio, sock in zip(waiting, socks, strict=True):
-                stdio.connect(sock)
+            socks = []
+            for stdio in waiting:
+                socks.append(await conmon.client(bundle))
+                stdio.connect(socks[-1])
             await accepted(socks)
 
     def _enter_running(

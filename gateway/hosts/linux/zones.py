@@ -15,7 +15,7 @@ import logging
 import os
 import signal as signal_numbers
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import StreamId
-from gateway.hosts.linux import boot, records, relimit, rotation, signals, survivors
+from gateway.hosts.linux import boot, conmon, records, relimit, rotation, signals, survivors
 from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
 from gateway.hosts.linux.checks import check
@@ -159,13 +159,20 @@ class LinuxZones:
             for resident in tuple(self._register.zones.values()):
                 if resident.starts_with_host:
                     group.create_task(self._boot(resident))
+        rotated: set[Path] = set()
         while True:
             await asyncio.sleep(rotation.INTERVAL_S)
+            # Not before conmon writes to another one.
+            for path in [path for path in rotated if path.exists() or not path.parent.exists()]:
+                rotated.discard(path)
+                await asyncio.to_thread(rotation.pack, path)
             for resident in self._register.zones.values():
                 if resident.is_up:
                     uuid = resident.zone.uuid
                     bundle = self._parts.folders.bundle(uuid)
-                    resident.rotate_log(self._parts.folders.log(uuid), bundle.reopen_log)
+                    path = self._parts.folders.log(uuid)
+                    if resident.rotate_log(path, bundle.reopen_log):
+                        rotated.add(path)
 
     async def _boot(self, resident: Resident) -> None:
         try:
@@ -232,7 +239,10 @@ class LinuxZones:
             ports = resident.zone.ports
             if resident.is_up and not data.runtime.network:
                 ports = await rejoin(self._parts, resident.zone, spec, data)
-            if resident.is_up and data.runtime.resources != resident.zone.metadata.runtime.resources:
+            if (
+                resident.is_up
+                and data.runtime.resources != resident.zone.metadata.runtime.resources
+            ):
                 path, limits = boot.cgroup(self._parts, resident.zone), data.runtime.resources
                 await asyncio.to_thread(relimit.apply, self._parts.cgroups, path, limits)
             if resident.is_up:
@@ -295,6 +305,10 @@ class LinuxZones:
             log.exception("zone %s: files are left", uuid)
 
     # -- start -----------------------------------------------------------------------------------
+
+    def before_start(self, call: Callable[[Zone], Awaitable[None]]) -> None:
+        """Before anything is made for it."""
+        self._runs.before_start = call
 
     async def start(self, uuid: ZoneUUID) -> Zone:
         """Running, or already ended."""
@@ -391,15 +405,18 @@ class LinuxZones:
             resize=resize,
             replay=replay,
         )
-        resident.add_attach(stdio)
         if resident.is_up:
             try:
-                sock = self._parts.folders.bundle(uuid).connect(note_times if replay else None)
+                bundle = self._parts.folders.bundle(uuid)
+                sock = await conmon.client(bundle, note_times if replay else None)
             except OSError:
                 stdio.abandon()  # it is just ending
             else:
                 stdio.connect(sock)
+                resident.add_attach(stdio)
                 await accepted([sock])
+        else:
+            resident.add_attach(stdio)
         if replay is not None:
             replay.ends_at(time.time_ns())
         return stdio

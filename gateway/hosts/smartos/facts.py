@@ -91,7 +91,7 @@ def facts(
         mem_total=_number(sysinfo, "MiB of Memory") << 20,
         root_dir=str(settings.data_root),
         security_options=(),
-        log_drivers=("json-file", "none"),
+        log_drivers=("json-file", "local", "none"),
         limits=LIMITS,
         components=(("vmadm", image),) if image else (),
         status=(

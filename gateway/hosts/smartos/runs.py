@@ -22,7 +22,6 @@ from gateway.hosts.smartos import dockerinit, starting, vmadm
 from gateway.hosts.smartos.accounts import make_known
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.naming import Naming
-from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
 from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
@@ -83,7 +82,6 @@ class Runs:
         try:
             if self.before_start is not None:
                 await self.before_start(resident.zone)
-            await self._naming.prepare(resident.latest, starting=True)
             await self._naming.prepare(resident.latest, starting=True)
             await self._wire(resident)
             await self._boot(resident)

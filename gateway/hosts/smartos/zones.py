@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
@@ -350,6 +350,10 @@ class SmartOSZones:
         await self._runs.until_down(resident)
 
     # -- start, stop, kill -------------------------------------------------------------------------
+
+    def before_start(self, call: Callable[[Zone], Awaitable[None]]) -> None:
+        """Before vmadm is called; vmadmd's own restarts wait for nothing."""
+        self._runs.before_start = call
 
     async def start(self, uuid: ZoneUUID) -> Zone:
         """Running, or already ended."""

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from dockerapi.errors import (
@@ -153,6 +153,9 @@ class Zones:
         zone = Zone(spec, data, ZoneState.STOPPED, created_ns=next(self._clock))
         self.zones[zone.uuid] = zone
         return self.change(zone.uuid, ZoneChange.CREATED)
+
+    def before_start(self, call: Callable[[Zone], Awaitable[None]]) -> None:
+        self._before_start = call
 
     async def start(self, uuid: ZoneUUID) -> Zone:
         zone = self.get(uuid)
