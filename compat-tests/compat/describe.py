@@ -2,7 +2,7 @@
 
     python -m compat.describe v1.51.yaml > compat-tests/compat/api_v1.51.json      (needs PyYAML)
 
-Kept are paths, parameters and the shapes of answers; texts, examples and request bodies are left out.
+Kept are paths, parameters and the shapes of answers and request bodies; texts and examples are left out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def shape(value: Any, *, names: bool = False) -> Any:
 
 
 def route(path: str, method: str, operation: Schema) -> Schema:
-    """{query, responses: {status: schema or null}}."""
+    """{query, body: schema or null, responses: {status: schema or null}}."""
     name = f"{method.upper()} {path}"
     answers: Schema = {}
     for status, answer in operation["responses"].items():
@@ -49,8 +49,12 @@ def route(path: str, method: str, operation: Schema) -> Schema:
             answers[str(status)] = shape(answer["schema"]) if "schema" in answer else None
     if name in _MESSAGES:
         answers["200"] = {"$ref": f"#/definitions/{_MESSAGES[name]}"}
-    query = [row["name"] for row in operation.get("parameters", ()) if row.get("in") == "query"]
-    return {"query": query, "responses": answers}
+    rows = operation.get("parameters", ())
+    query = [row["name"] for row in rows if row.get("in") == "query"]
+    bodies = [shape(row["schema"]) for row in rows if row.get("in") == "body"]
+    if path.startswith(_NEVER_MADE):
+        bodies = []
+    return {"query": query, "body": bodies[0] if bodies else None, "responses": answers}
 
 
 def references(value: Any) -> set[str]:

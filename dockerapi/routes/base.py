@@ -263,6 +263,7 @@ def not_built(what: str) -> Handle:
     async def refuse(_call: Call) -> NoReturn:
         raise NotSupported(f"{what} is not implemented by zonegate yet")
 
+    refuse.__doc__ = f"{what} is not implemented yet (501)."
     return refuse
 
 

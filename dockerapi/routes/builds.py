@@ -51,7 +51,12 @@ async def commit(call: Call) -> web.StreamResponse:
 
 
 async def build(call: Call) -> web.StreamResponse:
-    """POST /build, by the classic builder: `version` 2 asks for BuildKit."""
+    """POST /build, by the classic builder.
+
+    Differs: `version=2` asks for BuildKit and is refused (501).
+
+    Unread: outputs: of BuildKit alone.
+    """
     version = call.text("version")
     if version == "2":
         raise NotSupported(NO_BUILDKIT)
@@ -116,13 +121,18 @@ def _json(call: Call, name: str, what: str, kind: type[T]) -> T:
 
 
 async def prune(call: Call) -> web.StreamResponse:
-    """POST /build/prune: nothing is built here, so there is no cache.  `docker system prune` asks for it."""
+    """POST /build/prune.  `docker system prune` asks for it.
+
+    Differs: steps of builds are images, which `docker image prune` removes; there is no cache beside them.
+
+    Unread: all, keep-storage, max-used-space, min-free-space, reserved-space: there is no cache to choose from.
+    """
     call.filters()
     return json_answer({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 async def no_buildkit(_call: Call) -> NoReturn:
-    """POST /session, POST /grpc."""
+    """There is no BuildKit: set DOCKER_BUILDKIT=0 (501)."""
     raise NotSupported(NO_BUILDKIT)
 
 

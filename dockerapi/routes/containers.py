@@ -66,13 +66,21 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    """GET /containers/{id}/json."""
+    """GET /containers/{id}/json.
+
+    Differs: `Zone`, the payload of `vmadm create`, is ours; `GraphDriver.Data` has `MergedDir` alone, while it runs.
+
+    SmartOS: `SandboxKey` is empty; `SizeRw` counts what ZFS needs itself, too.
+    """
     answer = await call.engine.containers.inspect(call.name, size=call.boolean("size"))
     return json_answer(inspect_for(call.version, answer))
 
 
 async def start(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/start."""
+    """POST /containers/{id}/start.
+
+    Unread: detachKeys: a start attaches nobody.
+    """
     length = call.request.headers.get("Content-Length", "0")
     # Seven bytes: old clients send "null" or "{}" with a line end.
     if length.isdecimal() and int(length) > 7:
@@ -115,13 +123,19 @@ async def kill(call: Call) -> web.StreamResponse:
 
 
 async def pause(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/pause."""
+    """POST /containers/{id}/pause.
+
+    SmartOS: refused (501): vmadm cannot freeze a zone.
+    """
     await call.finish(call.engine.containers.pause(call.name))
     return empty(204)
 
 
 async def unpause(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/unpause."""
+    """POST /containers/{id}/unpause.
+
+    SmartOS: nothing is ever paused (500, as of any container that is not).
+    """
     await call.finish(call.engine.containers.unpause(call.name))
     return empty(204)
 
@@ -133,7 +147,12 @@ async def rename(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/update."""
+    """POST /containers/{id}/update.
+
+    Unread: CgroupParent, CpuCount, CpuPercent, DeviceCgroupRules, DeviceRequests, Devices, IOMaximumBandwidth,
+    IOMaximumIOps, Init, KernelMemoryTCP, MemorySwappiness, OomKillDisable, Ulimits: dockerd changes none of them
+    either in a container that is there.
+    """
     body = await call.body(ContainerUpdate, required=True)
     return json_answer(await call.finish(call.engine.containers.update(call.name, body)))
 

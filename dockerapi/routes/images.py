@@ -89,12 +89,13 @@ async def push(call: Call) -> web.StreamResponse:
 
 
 async def _auth_in_body(call: Call) -> AuthConfig:
+    wrong = "bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: "
+    if not call.request.body_exists or call.request.headers.get("Content-Length") == "0":
+        raise InvalidParameter(f"{wrong}EOF")
     try:
         return await call.body(AuthConfig, required=True)
     except InvalidParameter as error:
-        raise InvalidParameter(
-            f"bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: {error.message}"
-        ) from error
+        raise InvalidParameter(wrong + error.message) from error
 
 
 async def distribution(call: Call) -> web.StreamResponse:
@@ -104,7 +105,10 @@ async def distribution(call: Call) -> web.StreamResponse:
 
 
 async def list_(call: Call) -> web.StreamResponse:
-    """GET /images/json."""
+    """GET /images/json.
+
+    Unread: manifests: one platform of an image is kept here, as in dockerd's graph drivers.
+    """
     rows = await call.engine.images.list(
         all=call.boolean("all"),
         digests=call.boolean("digests"),
@@ -126,7 +130,10 @@ def _filters(call: Call) -> Filters:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    """GET /images/{name}/json."""
+    """GET /images/{name}/json.
+
+    Unread: manifests: one platform of an image is kept here, as in dockerd's graph drivers.
+    """
     answer = await call.engine.images.inspect(call.name)
     if call.since(V1_49):
         _check_platform(call, answer)

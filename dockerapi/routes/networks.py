@@ -19,7 +19,10 @@ async def list_(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    """GET /networks/{id}.  Every network here is local, so `verbose` adds nothing."""
+    """GET /networks/{id}.
+
+    Unread: verbose: every network here is local, there are no services to add.
+    """
     network = await call.engine.networks.inspect(call.name)
     scope = call.text("scope") if call.since(V1_31) else ""
     if scope and scope != network.get("Scope"):

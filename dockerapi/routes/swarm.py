@@ -18,22 +18,22 @@ NOT_A_MANAGER = (
 
 
 async def not_a_manager(_call: Call) -> NoReturn:
-    """Whatever needs a manager."""
+    """This is no swarm manager (503)."""
     raise Unavailable(NOT_A_MANAGER)
 
 
 async def not_part(_call: Call) -> NoReturn:
-    """POST /swarm/leave."""
+    """This is not part of a swarm (503)."""
     raise Unavailable("This node is not part of a swarm")
 
 
 async def no_swarm(_call: Call) -> NoReturn:
-    """POST /swarm/init and join would have to make one."""
+    """Swarm mode is not supported (501)."""
     raise NotSupported("swarm mode is not supported by zonegate")
 
 
 async def update(call: Call) -> NoReturn:
-    """.../update: `version` is looked at first."""
+    """This is no swarm manager (503); a bad `version` is told first (400)."""
     text = call.text("version")
     if not (text.isascii() and text.isdecimal()):
         raise InvalidParameter(
@@ -44,12 +44,15 @@ async def update(call: Call) -> NoReturn:
 
 
 async def plugins(_call: Call) -> web.StreamResponse:
-    """GET /plugins."""
+    """GET /plugins.
+
+    Unread: filters: there are no plugins to choose from.
+    """
     return json_answer([])
 
 
 async def no_plugin(call: Call) -> NoReturn:
-    """Anything done to one plugin."""
+    """There are no plugins: none is found (404)."""
     raise NotFound(f"plugin {quoted(call.name)} not found")
 
 
