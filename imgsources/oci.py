@@ -147,25 +147,37 @@ def parse_platform(text: str) -> Platform:
 
     Names are normalised as containerd does: x86_64 -> amd64, aarch64 -> arm64, arm -> arm/v7.
     """
-    parts = text.lower().split("/")
+    if "*" in text:
+        raise InvalidParameter(f'"{text}": wildcards not yet supported: invalid argument')
+    parts = text.split("/", 3)
+    if not (system := _OS_AND_VERSION.fullmatch(parts[0])):
+        raise InvalidParameter(
+            f'"{parts[0]}" is an invalid OS component of "{text}": OSAndVersion specifier component must match '
+            f'"{_GO_OS_AND_VERSION}": invalid argument'
+        )
+    for part in parts[1:]:
+        if not _COMPONENT.fullmatch(part):
+            raise InvalidParameter(
+                f'"{part}" is an invalid component of "{text}": platform specifier component must match '
+                '"^[A-Za-z0-9_.-]+$": invalid argument'
+            )
     if len(parts) > 3:
         raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
-    if not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
-        raise InvalidParameter(
-            f'"{text}": cannot parse platform specifier: platform specifier component must match '
-            '"^[A-Za-z0-9_-]+$": invalid argument'
-        )
+    parts = [_normal_os(system[1].lower()), *(part.lower() for part in parts[1:])]
     if len(parts) == 1 and parts[0] not in _SYSTEMS:
         platform = normalize(Platform("linux", parts[0]))
         if platform.architecture in _ARCHITECTURES:
             return platform
-    if parts[0] not in _SYSTEMS:
         raise InvalidParameter(
             f'"{text}": unknown operating system or architecture: invalid argument'
         )
     if len(parts) == 1:
         return Platform(parts[0], default_platform().architecture, default_platform().variant)
     return normalize(Platform(*parts))
+
+
+def _normal_os(name: str) -> str:
+    return "darwin" if name == "macos" else name
 
 
 def fits(wanted: Platform, found: Platform) -> bool:
@@ -191,6 +203,9 @@ def normalize(platform: Platform) -> Platform:
     return Platform(platform.os or "linux", architecture, variant)
 
 
+_GO_OS_AND_VERSION = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?$"
+_OS_AND_VERSION = re.compile(_GO_OS_AND_VERSION[1:-1])
+_COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
 _SYSTEMS = frozenset(
     [
         "aix",

@@ -199,7 +199,7 @@ class RegistryClient:
 
     async def _describe_at(self, endpoint: Endpoint, reference: Reference) -> Described:
         raw, media_type = await self._get_manifest(
-            endpoint, reference, reference.digest or reference.tag or ""
+            endpoint, reference, reference.digest or reference.tag or "", own_words=False
         )
         if _is_index(raw, media_type):
             index = parse_index(raw, media_type)
@@ -213,13 +213,16 @@ class RegistryClient:
         )
 
     async def _get_manifest(
-        self, endpoint: Endpoint, reference: Reference, target: str
+        self, endpoint: Endpoint, reference: Reference, target: str, *, own_words: bool = True
     ) -> tuple[bytes, str]:
-        """(bytes, media type) of a manifest or an index, by tag or digest."""
+        """(bytes, media type) of a manifest or an index, by tag or digest.
+
+        Without `own_words` a refusal is in the registry's words alone.
+        """
         path = f"v2/{reference.path}/manifests/{target}"
         async with self.transport.ask(endpoint, path, reference, {"Accept": _ACCEPT}) as response:
             if response.status != HTTPStatus.OK:
-                raise await refusal(response, reference)
+                raise await refusal(response, reference if own_words else None)
             raw = await read(response, MAX_MANIFEST_BYTES, "manifest")
             claimed = response.headers.get("Docker-Content-Digest", "")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()

@@ -19,7 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from dockerapi.errors import NotSupported
+from dockerapi.errors import APIError, NotSupported
 from imgsources.blobs import KeptBlob, LayerBlobs
 from imgsources.catalog import Image
 from imgsources.layers import BlobTar
@@ -118,6 +118,8 @@ def _members(images: Sequence[Saved], blobs: LayerBlobs) -> dict[str, _Member]:
 
 def _layers(image: Image, blobs: LayerBlobs) -> list[_Layer]:
     kept = kept_layers(image, blobs)
+    if not kept:
+        raise APIError("empty export - not implemented")  # dockerd does not either
     return [
         _Layer(blob, diff_id) for blob, diff_id in zip(kept, image.config.diff_ids, strict=True)
     ]

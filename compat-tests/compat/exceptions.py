@@ -143,6 +143,11 @@ KNOWN: tuple[Known, ...] = (
     Known("POST /volumes/prune", _null(".VolumesDeleted"), why="28.5: null where none was removed"),
     Known("POST /build/prune", _null(".CachesDeleted"), "a prune of what builds left"),
     Known("GET /events", r"\.(status|id|from): not described", "events"),
+    Known(
+        r"POST /images/\{name\}/push",
+        r"\.(id|aux): not described",
+        why="the layer, and what was pushed: dockerd's, too, and docker's CLI reads both",
+    ),
 )
 
 _CONFIG = "Hostname|Domainname|AttachStdin|AttachStdout|AttachStderr|Tty|OpenStdin|StdinOnce|Image"

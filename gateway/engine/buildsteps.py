@@ -385,7 +385,7 @@ class Steps:
         path = self._spooled(stack)
         try:
             fetched = await fetch(url, path)
-        except InvalidParameter as error:
+        except APIError as error:
             raise InvalidParameter(f"ADD failed: {error.message}") from error
         name = fetched.name
         if not name:

@@ -15,6 +15,22 @@ from gateway.translate.status import ZERO_TIME, go_time
 from imgsources.catalog import Image
 
 _SECOND = 1_000_000_000
+_CONFIG = (
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "ArgsEscaped",
+    "Healthcheck",
+    "OnBuild",
+    "Shell",
+)
+"""Configs that dockerd wrote have those of a container beside these."""
 _UNITS = {"ns": 1, "us": 1000, "ms": 10**6, "s": _SECOND, "m": 60 * _SECOND, "h": 3600 * _SECOND}
 
 
@@ -82,10 +98,9 @@ def _comment(image: Image) -> str:
 
 
 def _config(image: Image) -> JSONObject:
-    """As found, with the keys that clients look up unasked."""
+    """What an image can set, as found, with the keys that clients look up unasked."""
     always: JSONObject = {
         "User": "",
-        "Env": None,
         "Cmd": None,
         "Volumes": None,
         "WorkingDir": "",
@@ -93,7 +108,8 @@ def _config(image: Image) -> JSONObject:
         "OnBuild": None,
         "Labels": None,
     }
-    return always | dict(image.config.config)
+    found = image.config.config
+    return always | {key: found[key] for key in _CONFIG if found.get(key) is not None}
 
 
 def history(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from imgsources.transfers import PullEvent
 
 _BLOCK = 1 << 20
 _SYSTEM = "linux"
+_ID = re.compile(r"sha256:[0-9a-f]+|[0-9a-f]{64}")
 
 Emit = Callable[[Image, str, str, str], None]
 """(image, action, actor, name): tells of an event."""
@@ -69,10 +71,9 @@ class ImageFiles:
 
     def _meant(self, name: str) -> list[tuple[Image, Reference | None]]:
         """Images by their tags; by a bare name all tags of that repository, by an id the image without a tag."""
-        try:
-            reference = Reference.parse(name)
-        except InvalidParameter:
-            return [(self._catalog.get(name), None)]  # 64 digits, or nothing at all
+        if _ID.fullmatch(name):
+            return [(self._catalog.get(name), None)]
+        reference = Reference.parse(name)
         is_bare = reference.tag is None and reference.digest is None
         if not is_bare:
             try:
@@ -133,7 +134,7 @@ class ImageFiles:
         if platform.os != _SYSTEM:
             raise InvalidParameter("operating system is not supported")
         reference = tagged(query.repo, query.tag)
-        config = changed(_EMPTY_CONFIG, query.changes)
+        config = changed({}, query.changes)
         return self._import(query, body, reference, platform, config)
 
     async def _import(
@@ -163,22 +164,6 @@ class ImageFiles:
             self._emit(image, "tag", image.id, str(reference))
         self._emit(image, "import", image.id, image.id)
         yield {"status": image.id}
-
-
-_EMPTY_CONFIG: JSONObject = {
-    **dict.fromkeys(("Hostname", "Domainname", "User"), ""),
-    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), False),
-    **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
-    "Env": None,
-    "Cmd": None,
-    "Image": "",
-    "Volumes": None,
-    "WorkingDir": "",
-    "Entrypoint": None,
-    "OnBuild": None,
-    "Labels": None,
-}
-"""As Go writes a Config in which nothing is set."""
 
 
 def _imported(

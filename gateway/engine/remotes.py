@@ -10,11 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 import aiofiles
 import aiohttp
+from yarl import URL
 
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, Unauthorized
+from imgsources.answers import MAX_ERROR_BYTES, go_words
 
 _BLOCK = 1 << 18
 _STALLED_S = 60
+_KINDS = {400: InvalidParameter, 401: Unauthorized, 403: Forbidden, 404: NotFound}
 _TEXT = ("text/", "application/x-dockerfile")
 
 
@@ -29,7 +32,7 @@ class Fetched:
 
 
 async def fetch(url: str, path: Path) -> Fetched:
-    """Into `path`, redirects followed.  InvalidParameter with what went wrong."""
+    """Into `path`, redirects followed.  NotFound, or APIError with what went wrong, in Go's words."""
     timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_read=_STALLED_S)
     size = 0
     try:
@@ -42,15 +45,19 @@ async def fetch(url: str, path: Path) -> Fetched:
             aiofiles.open(path, "wb") as out,
         ):
             if answer.status >= 400:
-                raise InvalidParameter(
+                said = (await answer.content.read(MAX_ERROR_BYTES)).decode(errors="replace").strip()
+                kind = _KINDS.get(answer.status, APIError)
+                raise kind(
                     f"failed to GET {url} with status {answer.status} {answer.reason or ''}".rstrip()
+                    + (f": {said}" if said else "")
                 )
             async for block in answer.content.iter_chunked(_BLOCK):
                 size += len(block)
                 await out.write(block)
             headers = answer.headers
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise InvalidParameter(f'Get "{url}": {str(error) or type(error).__name__}') from error
+        words = str(error) if isinstance(error, ValueError) else go_words(error, URL(url))
+        raise APIError(f'Get "{url}": {words}') from error
     return Fetched(
         posixpath.basename(unquote(urlsplit(url).path)),
         size,

@@ -169,7 +169,23 @@ def test_platforms_are_read_in_all_their_spellings(text, platform):
     assert str(parse_platform(text)) == platform
 
 
-@pytest.mark.parametrize("text", ["", "foobar", "linux/", "a/b/c/d", "nope/amd64", "linux/am d64"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/", '"" is an invalid OS component of "/": OSAndVersion specifier component must match '),
+        (" ", '" " is an invalid OS component of " ": OSAndVersion specifier component must match '),
+        ("linux/am d", '"am d" is an invalid component of "linux/am d": platform specifier component'),
+        ("nintendo64", '"nintendo64": unknown operating system or architecture: invalid argument'),
+        ("linux/*", '"linux/*": wildcards not yet supported: invalid argument'),
+    ],
+)
+def test_a_platform_is_refused_in_containerds_words(text, words):
+    with pytest.raises(InvalidParameter) as caught:
+        parse_platform(text)
+    assert caught.value.message.startswith(words)
+
+
+@pytest.mark.parametrize("text", ["", "foobar", "linux/", "a/b/c/d", "linux/am d64"])
 def test_what_is_no_platform_is_refused(text):
     with pytest.raises(InvalidParameter):
         parse_platform(text)

@@ -122,7 +122,7 @@ async def test_inspect_and_history(bench: Bench) -> None:
 
 
 async def test_a_platform_that_is_none_is_refused(bench: Bench) -> None:
-    for text in ("foo", "linux/a/b/c", "foo/amd64", "lin ux"):
+    for text in ("foo", "linux/a/b/c", "lin ux"):
         with pytest.raises(InvalidParameter):
             await bench.gateway.images.pull("busybox", tag="latest", platform=text, auth=None)
 
