@@ -65,11 +65,11 @@ SCENARIOS = [
     ),
     scenario(
         "events of a probe",
-        "docker run -d --name c1 -l a=b --health-cmd true --health-interval 500ms bb sleep 1000",
+        "docker run -d --name c1 -l a=b -l probed=yes --health-cmd true --health-interval 500ms bb sleep 1000",
         after(
             "health_status",
             1,
-            "sh -c \"docker events --since 30s --filter container=c1 --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.a}} {{.Actor.Attributes.image}} {{.Actor.Attributes.exitCode}}' | head -6\"",
+            "sh -c \"docker events --since 30s --filter label=probed=yes --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.a}} {{.Actor.Attributes.image}} {{.Actor.Attributes.exitCode}}' | head -6\"",
         ),
     ),
     scenario(

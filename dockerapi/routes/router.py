@@ -60,7 +60,8 @@ class Router:
             name = "/".join(parts[2 : len(parts) - behind])
             shape = "/".join([*parts[:2], "*", *parts[len(parts) - behind :]])
             route = self._routes.get((method, shape))
-            if route is not None and name:
+            # `DELETE /containers/` is a container without a name, to be refused as such.
+            if route is not None and (name or parts[1:] == ["containers", ""]):
                 return route, name
         return None
 

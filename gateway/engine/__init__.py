@@ -163,10 +163,17 @@ class Gateway:
         await self.volumes.sweep()
         await self.commits.recover()
         async for event in changes:
-            if event.change is ZoneChange.DELETED:
-                self.containers.vanished(event.zone)
-            elif event.change is not ZoneChange.CREATED:
-                self._lifecycle.note(event.zone)
+            match event.change:
+                case ZoneChange.CREATED:
+                    pass
+                case ZoneChange.DELETED:
+                    self.containers.vanished(event.zone)
+                case ZoneChange.KILLED:
+                    self._lifecycle.emit(event.zone, "kill", signal="9")
+                case ZoneChange.OOM:
+                    self._lifecycle.oom(event.zone)
+                case _:
+                    self._lifecycle.note(event.zone)
 
     def _exited(self, zone: Zone) -> None:
         self._supervisor.exited(zone)

@@ -41,7 +41,7 @@ from gateway.engine.roster import Roster
 from gateway.translate import from_zone, log_details, log_options
 from gateway.translate import update as changing
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
-from gateway.translate.signals import signal_name, signal_number
+from gateway.translate.signals import sent_signal, signal_name, signal_number
 from gateway.translate.status import status
 from gateway.zones import links
 from gateway.zones.host import AttachStreams, Host, LogQuery, Network, Zone
@@ -220,7 +220,7 @@ class Containers:
             raise Conflict("cannot start a paused container, try unpause instead")
         if zone.metadata.id in self._removing:
             raise Conflict("container is marked for removal and cannot be started")
-        if zone.is_running:
+        if _is_up(zone):
             raise NotModified("")
         try:
             await self._check_networks(zone)
@@ -248,7 +248,8 @@ class Containers:
         if not _is_up(zone):
             raise NotModified("")
         name = signal_name(signal) if signal else None
-        self._tell_kill(zone, name or _stop_signal(zone))
+        if zone.is_running:
+            self._tell_kill(zone, name or _stop_signal(zone))
         stopped = await self._zones.stop(zone.uuid, signal=name, timeout_s=timeout_s)
         self._lifecycle.note(stopped)
         self._lifecycle.emit(stopped, "stop")
@@ -258,11 +259,13 @@ class Containers:
         zone = self._find(ref)
         name = signal_name(signal) if signal else None
         await self._check_networks(zone)
-        if _is_up(zone):
+        if zone.is_running:
             self._tell_kill(zone, name or _stop_signal(zone))
         self._lifecycle.hold(zone, restarting=True)
         try:
             started = await self._zones.restart(zone.uuid, signal=name, timeout_s=timeout_s)
+            if zone.state is ZoneState.RESTARTING:
+                self._lifecycle.emit(zone, "stop")
             self._lifecycle.note(started)
         except APIError:
             await self._not_started(zone)
@@ -277,16 +280,17 @@ class Containers:
         """KILL returns when the container is down, any other signal at once."""
         zone = self._find(ref)
         try:
-            name = signal_name(signal or "SIGKILL")
+            name = sent_signal(signal or "SIGKILL")
         except InvalidParameter as error:
             raise InvalidParameter(f"cannot kill container: {ref}: {error.message}") from error
-        if not zone.is_running:
+        if not _is_up(zone):
             raise Conflict(
                 f"cannot kill container: {ref}: container {zone.metadata.id} is not running"
             )
         over = self._lifecycle.wait(zone, "not-running")
         try:
-            self._tell_kill(zone, name)
+            if zone.is_running:
+                self._tell_kill(zone, name)
             await self._zones.kill(zone.uuid, name)
             if name == "SIGKILL":
                 async with asyncio.timeout(_KILL_WAIT_S):
@@ -302,6 +306,10 @@ class Containers:
     async def pause(self, ref: str) -> None:
         """Conflict unless it runs unpaused."""
         zone = self._find(ref)
+        if zone.state is ZoneState.RESTARTING:
+            raise Conflict(
+                f"Container {zone.metadata.id} is restarting, wait until the container is running"
+            )
         if not zone.is_running:
             raise NotRunning(zone.metadata.id)
         if zone.state is ZoneState.PAUSED:
@@ -327,9 +335,9 @@ class Containers:
     async def rename(self, ref: str, name: str) -> None:
         """The old name is free at once."""
         zone = self._find(ref)
-        if not name.removeprefix("/"):
+        if not name:
             raise InvalidParameter("Neither old nor new names may be empty")
-        new, old = names.checked(name), zone.spec.alias
+        new, old = self._new_name(name), zone.spec.alias
         if new == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         try:
@@ -340,6 +348,12 @@ class Containers:
         self._roster.free(old, zone.metadata.id)
         self._lifecycle.note(renamed)
         self._lifecycle.emit(renamed, "rename", oldName=f"/{old}")
+
+    def _new_name(self, name: str) -> str:
+        try:
+            return names.checked(f"/{name.removeprefix('/')}")
+        except InvalidParameter as error:
+            raise InvalidParameter(f"Error when allocating new name: {error.message}") from error
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Anonymous volumes go with it where `volumes`."""
@@ -412,7 +426,7 @@ class Containers:
     async def _delete(self, zone: Zone, *, volumes: bool) -> None:
         self._removing.add(zone.metadata.id)
         try:
-            if _is_up(zone):
+            if zone.is_running:
                 self._tell_kill(zone, "SIGKILL")
             await self._forwarding.before_delete(zone)
             await self._zones.delete(zone.uuid)

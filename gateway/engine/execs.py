@@ -316,7 +316,9 @@ def _check_running(zone: Zone, ref: str) -> None:
     if zone.state is ZoneState.PAUSED:
         raise Conflict(f"Container {ref} is paused, unpause the container before exec")
     if zone.state is ZoneState.RESTARTING:
-        raise Conflict(f"Container {ref} is restarting, wait until the container is running")
+        raise Conflict(
+            f"Container {zone.metadata.id} is restarting, wait until the container is running"
+        )
     if not zone.is_running:
         raise NotRunning(zone.metadata.id)
 

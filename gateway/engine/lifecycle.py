@@ -37,6 +37,8 @@ class _Seen:
     is_restarting: bool = False
     is_killed: bool = False
     """By its removal."""
+    is_oom_told: bool = False
+    """Of this run."""
 
     @property
     def is_up(self) -> bool:
@@ -94,13 +96,21 @@ class Lifecycle:
             # It went down and is up again: tell of the exit before the start.
             self._stopped(seen, zone)
         if zone.started_ns > seen.started_ns:
-            seen.started_ns = zone.started_ns
+            seen.started_ns, seen.is_oom_told = zone.started_ns, False
             self._started(zone)
         if zone.finished_ns > seen.finished_ns and not zone.is_running and seen.started_ns:
             self._stopped(seen, zone)
         elif was.state is ZoneState.RESTARTING and zone.state is ZoneState.STOPPED:
             # Stopped while it waited for its restart: there is no exit to tell of, only an end.
             _answer(set(seen.exits), exit_code(zone))
+
+    def oom(self, zone: Zone) -> None:
+        """A process of it was killed for want of memory."""
+        seen = self._seen.get(zone.uuid)
+        if seen is None or not (seen.is_up and seen.started_ns == zone.started_ns):
+            return  # told with the end
+        seen.is_oom_told = True
+        self.emit(zone, "oom")
 
     def killed(self, zone: Zone) -> None:
         """The host has removed the zone; if it ran, that was its end."""
@@ -157,7 +167,7 @@ class Lifecycle:
 
     def _stopped(self, seen: _Seen, zone: Zone) -> None:
         seen.finished_ns = zone.finished_ns
-        if zone.oom_killed:
+        if zone.oom_killed and not seen.is_oom_told:
             self.emit(zone, "oom")
         self._died(zone, exit_code(zone))
         _answer(set(seen.exits), exit_code(zone))

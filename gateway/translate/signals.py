@@ -30,6 +30,17 @@ def signal_name(text: str) -> str:
     return name
 
 
+def sent_signal(text: str) -> str:
+    """The same, for a signal that is to be sent: a number that no signal has is refused in other words."""
+    try:
+        return signal_name(text)
+    except InvalidParameter as error:
+        number = int(text) if text.removeprefix("-").isdecimal() else 0
+        if number == 0:
+            raise
+        raise InvalidParameter(f"the linux daemon does not support signal {number}") from error
+
+
 def signal_number(text: str) -> int:
     """Its number."""
     name = signal_name(text)

@@ -72,13 +72,15 @@ class ZoneChange(enum.Enum):
     PAUSED = "paused"
     UNPAUSED = "unpaused"
     OOM = "oom"
+    KILLED = "killed"
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneEvent:
     """One change, with the zone as it was right after (for DELETED: right before).
 
-    STOPPED with `zone.state` RESTARTING: the policy will start it again.
+    STOPPED with `zone.state` RESTARTING: the policy will start it again.  KILLED: a stop that was in vain goes on
+    with SIGKILL.  OOM: a process was killed for want of memory, which may or may not be the zone's end.
     """
 
     change: ZoneChange
@@ -198,7 +200,8 @@ class ZoneHost(Protocol):
     async def kill(self, uuid: ZoneUUID, signal: str) -> None:
         """Send a signal by name (SIGTERM); returns at once.  Conflict if not running.
 
-        SIGKILL and the zone's stop signal end the restart policy as dockerd has it.
+        By dockerd's rules it also ends the restart policy of this run: unless the zone has a stop signal of its own
+        and this is neither that nor SIGKILL.  One that waits for its restart stays down.
         """
         ...
 

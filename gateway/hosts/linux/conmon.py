@@ -28,7 +28,11 @@ from gateway.hosts.linux.reaper import reap_when_ended
 from gateway.hosts.linux.sealed import SealedProgram
 
 CREATE_TIMEOUT_S = 60.0
+OOM = "oom"
+"""conmon's file: the kernel killed something of the zone for memory.  Empty, and opened anew each time."""
 _START_TIMEOUT_S = 20.0
+_CONNECT_TIMEOUT_S = 5.0
+_BACKLOG_WAIT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,12 @@ class Bundle:
     @property
     def oomed(self) -> bool:
         """Whether conmon saw the kernel kill something of this zone for memory."""
-        return (self.path / "persist" / "oom").exists()
+        return (self.persist / OOM).exists()
+
+    @property
+    def persist(self) -> Path:
+        """Where conmon leaves what is to be known of a run."""
+        return self.path / "persist"
 
     def pid(self) -> int:
         """Of the zone's first process; 0 before it is made."""
@@ -135,6 +144,18 @@ class Bundle:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
+
+
+async def client(
+    bundle: Bundle, prepare: Callable[[socket.socket], None] | None = None
+) -> socket.socket:
+    """`Bundle.connect`, in its turn: conmon's backlog has room for ten.  OSError when conmon has gone."""
+    async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+        while True:
+            try:
+                return bundle.connect(prepare)
+            except BlockingIOError:
+                await asyncio.sleep(_BACKLOG_WAIT_S)
 
 
 def _parent(pid: int) -> int:

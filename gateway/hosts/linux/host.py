@@ -139,7 +139,7 @@ class LinuxHost:
         )
         watch = FolderWatch()
         execs = Execs(spawner, found.runtime, folders.run / "execs", watch, group)
-        zones = LinuxZones(parts, execs, group)
+        zones = LinuxZones(parts, execs, group, watch)
         await zones.adopt()
         watch.add(exits, zones.exit_appeared)
         zones.look_for_exits()

@@ -11,6 +11,7 @@ waits for that.  The caller holds the zone's lock for `start` and `stop`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal as signal_numbers
@@ -28,6 +29,7 @@ from gateway.hosts.linux.reaper import reap_when_ended
 from gateway.hosts.linux.register import Register
 from gateway.hosts.linux.resident import Resident
 from gateway.hosts.linux.survivors import read_exit
+from gateway.hosts.linux.watch import FolderWatch
 from gateway.zones.host import Zone, ZoneChange
 from gateway.zones.spec import ZoneState, ZoneUUID, is_uuid
 
@@ -40,10 +42,11 @@ _STOP_TIMEOUT_S = 10.0
 class Runs:
     """Starts and ends zones of the register."""
 
-    def __init__(self, parts: Parts, register: Register) -> None:
+    def __init__(self, parts: Parts, register: Register, watch: FolderWatch) -> None:
         self._parts = parts
         self._register = register
         self.before_start: Callable[[Zone], Awaitable[None]] | None = None
+        self._watch = watch
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -112,7 +115,22 @@ class Runs:
             root=prepared.root,
             **values,
         )
-        resident.watch(prepared.pid, prepared.conmon_pid, lambda: self.conmon_ended(resident))
+        self.follow(resident)
+
+    def follow(self, resident: Resident) -> None:
+        """Whatever is to be heard of a run: its end, conmon's end, processes killed for want of memory."""
+        ended = functools.partial(self.conmon_ended, resident)
+        resident.watch(resident.zone.pid, resident.record.conmon_pid, ended)
+        folder = self._parts.folders.bundle(resident.zone.uuid).persist
+        try:
+            self._watch.add(folder, functools.partial(self._touched, resident), touched=True)
+        except OSError as error:  # the user's inotify watches are used up: it is known when it ends
+            log.warning("zone %s: out of memory is told at its end: %s", resident.zone.uuid, error)
+
+    def _touched(self, resident: Resident, name: str) -> None:
+        """A file of conmon's.  Folders of earlier runs are removed, so this is of the run that is."""
+        if name == conmon.OOM and resident.is_up:
+            self._register.change(resident, ZoneChange.OOM, oom_killed=True)
 
     async def _failed(self, resident: Resident, error: BaseException) -> None:
         shown = boot.failure(error) if isinstance(error, Exception) else APIError("cancelled")
@@ -162,7 +180,7 @@ class Runs:
         bundle = self._parts.folders.bundle(resident.zone.uuid)
         code = read_exit(self._parts.runtime.exits / resident.zone.uuid)
         if code is None:
-            code = read_exit(bundle.path / "persist" / "exit")
+            code = read_exit(bundle.persist / "exit")
         if code is None:
             log.error("zone %s: conmon ended without an exit code", resident.zone.uuid)
             with suppress(ProcessLookupError):
@@ -179,8 +197,6 @@ class Runs:
         resident.unwatch()
         reap_when_ended(resident.record.conmon_pid)
         oom = self._parts.folders.bundle(zone.uuid).oomed
-        if oom:
-            self._register.emit(ZoneChange.OOM, zone)
         again = not resident.deleted and resident.wants_restart(code) and not self._register.closing
         resident.cleared.clear()
         self._register.change(
@@ -258,10 +274,21 @@ class Runs:
             except TimeoutError:
                 log.info("zone %s does not end by signal %d: killed", resident.zone.uuid, number)
         if resident.is_up:
+            self._register.emit(ZoneChange.KILLED, resident.zone)
             await self.send(resident, signal_numbers.SIGKILL)
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 await resident.stopped.wait()
         return True
+
+    def ends_policy(self, resident: Resident, number: int) -> bool:
+        """Whether a signal by hand keeps the policy from acting at the next exit."""
+        metadata = resident.zone.metadata
+        return (
+            number in (signal_numbers.SIGKILL, stop_number(resident, None))
+            # dockerd asks for the container's own stop signal, and looks no further where it has none.
+            or not metadata.runtime.stop_signal
+            or metadata.restart_policy == "unless-stopped"
+        )
 
     def stopped_by_hand(self, resident: Resident) -> None:
         """Told to end: the policy does not start it again."""

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 _IN_CLOSE_WRITE = 0x8
+_IN_CLOSE_NOWRITE = 0x10
 _IN_MOVED_TO = 0x80
+_IN_IGNORED = 0x8000
 _EVENT = struct.Struct("iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,11 +31,13 @@ class FolderWatch:
         self._callbacks: dict[int, Callable[[str], None]] = {}
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
-    def add(self, folder: Path, callback: Callable[[str], None]) -> None:
-        """Watch `folder`, which must exist, until `close`."""
-        watch: int = _libc.inotify_add_watch(
-            self._descriptor, os.fsencode(folder), _IN_CLOSE_WRITE | _IN_MOVED_TO
-        )
+    def add(self, folder: Path, callback: Callable[[str], None], *, touched: bool = False) -> None:
+        """Watch `folder`, which must exist, until it is removed, or `close`.
+
+        `touched`: for files that nobody writes to, each time that one was opened and closed.
+        """
+        mask = _IN_CLOSE_NOWRITE if touched else _IN_CLOSE_WRITE | _IN_MOVED_TO
+        watch: int = _libc.inotify_add_watch(self._descriptor, os.fsencode(folder), mask)
         if watch < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error), str(folder))
@@ -46,11 +50,13 @@ class FolderWatch:
             return
         position = 0
         while position < len(data):
-            watch, _, _, length = _EVENT.unpack_from(data, position)
+            watch, mask, _, length = _EVENT.unpack_from(data, position)
             position += _EVENT.size
             name = data[position : position + length].rstrip(b"\0")
             position += length
-            if callback := self._callbacks.get(watch):
+            if mask & _IN_IGNORED:
+                self._callbacks.pop(watch, None)
+            elif callback := self._callbacks.get(watch):
                 callback(os.fsdecode(name))
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ from gateway.hosts.linux.runs import KILL_TIMEOUT_S, Runs, stop_number
 from gateway.hosts.linux.stdio import AttachStdio
 from gateway.hosts.linux.survivors import lives, read_all, read_exit, sweep, throw_away, write_new
 from gateway.hosts.linux.users import resolve
+from gateway.hosts.linux.watch import FolderWatch
 from gateway.zones.host import AttachStreams, LogQuery, Process, Zone, ZoneChange, ZoneEvent
 from gateway.zones.metadata import decode
 from gateway.zones.spec import ZoneSpec, ZoneState, ZoneUUID
@@ -55,11 +56,13 @@ log = logging.getLogger(__name__)
 class LinuxZones:
     """Satisfies gateway.zones.host.ZoneHost.  `group` outlives every call and is the host's."""
 
-    def __init__(self, parts: Parts, execs: Execs, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, parts: Parts, execs: Execs, group: asyncio.TaskGroup, watch: FolderWatch
+    ) -> None:
         self._parts = parts
         self._execs = execs
         self._register = Register(parts, group)
-        self._runs = Runs(parts, self._register)
+        self._runs = Runs(parts, self._register, watch)
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -105,8 +108,7 @@ class LinuxZones:
         for resident in live:
             zone = resident.zone
             await self._parts.names.resume(zone, self._parts.networks.netns_path(zone.uuid))
-            ended = functools.partial(self._runs.conmon_ended, resident)
-            resident.watch(zone.pid, resident.record.conmon_pid, ended)
+            self._runs.follow(resident)
             await survivors.finish_start(self._parts, zone.uuid)
         for resident in up:
             if resident not in live:
@@ -178,7 +180,7 @@ class LinuxZones:
         try:
             async with resident.lock:
                 if not resident.is_up and not resident.deleted:
-                    await self._runs.start(resident)
+                    await self._runs.start(resident, restart_count=0)
         except APIError as error:
             log.warning("zone %s does not start: %s", resident.zone.uuid, error.message)
             self._register.emit(ZoneChange.UPDATED, resident.zone)
@@ -357,9 +359,12 @@ class LinuxZones:
         """Without the lock: a stop that waits must not keep a kill waiting."""
         resident = self._register.resident(uuid)
         number = signals.number(signal)
+        if resident.zone.state is ZoneState.RESTARTING:
+            await self._runs.stop(resident, number, 0)
+            return
         if not resident.is_up:
             raise NotRunning(resident.zone.metadata.id)
-        if number in (9, stop_number(resident, None)):
+        if self._runs.ends_policy(resident, number):
             self._runs.stopped_by_hand(resident)
         await self._runs.send(resident, number)
 

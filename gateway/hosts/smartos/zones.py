@@ -50,7 +50,7 @@ from gateway.zones.host import (
     ZoneProcess,
 )
 from gateway.zones.metadata import Runtime, decode
-from gateway.zones.spec import ZoneSpec, ZoneUUID, is_uuid
+from gateway.zones.spec import ZoneSpec, ZoneState, ZoneUUID, is_uuid
 from imgsources.oci import ImageUUID
 
 log = logging.getLogger(__name__)
@@ -392,13 +392,17 @@ class SmartOSZones:
         if resident.kind is brands.Kind.MACHINE:
             raise NotSupported(f"{_words(resident)} takes no signals: stop it")
         await resident.until(lambda: not resident.starting, timeout_s=None)
+        if resident.latest.state is ZoneState.RESTARTING:
+            async with resident.lock:
+                await self._runs.stop(resident, name, 0)
+            return
         if not resident.zone.is_running:
             raise NotRunning(resident.zone.metadata.id)
         try:
             if resident.kind is brands.Kind.FULL and name == "SIGKILL":
                 # Its init would be started again.
                 await vmadm.halt(self._gz, uuid)
-            elif name in ("SIGKILL", _stop_signal(resident, None)):
+            elif _ends_policy(resident, name):
                 await self._runs.kill(resident, name)
             else:
                 await vmadm.kill(self._gz, uuid, name)
@@ -501,6 +505,17 @@ def _check_joins(runtime: Runtime) -> None:
             raise NotSupported(
                 f"sharing the {kind} namespace is not supported on SmartOS: a zone has its own"
             )
+
+
+def _ends_policy(resident: Resident, signal: str) -> bool:
+    """Whether a signal by hand keeps the policy from acting at the next exit; dockerd's rules."""
+    metadata = resident.zone.metadata
+    return (
+        signal in ("SIGKILL", _stop_signal(resident, None))
+        # dockerd asks for the container's own stop signal, and looks no further where it has none.
+        or not metadata.runtime.stop_signal
+        or metadata.restart_policy == "unless-stopped"
+    )
 
 
 def _stop_signal(resident: Resident, name: str | None) -> str:
