@@ -1,0 +1,270 @@
+"""docker network, and what a container is on its networks: by the stock CLI, the answers compared with dockerd's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from compat.answers import Recording
+from compat.clients import CLI
+from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, scenario
+
+NOT_LIVE = OnSmartOS(compare="exit")
+"""A running zone gets a new nic at its next start."""
+SHOWN = (
+    "docker network inspect -f '{{.Name}} {{.Driver}} {{.Scope}} {{.Internal}} {{.Attachable}} {{.EnableIPv6}}"
+    " {{.Labels}} {{json .IPAM.Config}} {{len .Containers}}' "
+)
+JOINED = "docker inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{$v.IPAddress}} {{end}}' "
+NO_PREFIX = "28 says at a start that it is about networking"
+
+SCENARIOS = [
+    scenario(
+        "networks are made and removed",
+        "docker network create nw1",
+        SHOWN + "nw1",
+        "docker network create --driver bridge --label a=1 --label b= --internal --attachable nw2",
+        SHOWN + "nw2",
+        "docker network create --subnet 10.77.1.0/24 --gateway 10.77.1.254 --ip-range 10.77.1.128/25"
+        " --aux-address printer=10.77.1.200 nw3",
+        SHOWN + "nw3",
+        "docker network create --subnet 10.77.2.0/24 nw4",
+        SHOWN + "nw4",
+        "docker network ls --format '{{.Name}} {{.Driver}} {{.Scope}}' -f name=nw",
+        Step("docker network ls --format '{{.Name}}' -f type=builtin", sort=True),
+        "docker network ls --format '{{.Name}}' -f label=a",
+        "docker network ls --format '{{.Name}}' -f label=a=2",
+        "docker network ls --format '{{.Name}}' -f driver=null",
+        "docker network ls --format '{{.Name}}' -f driver=bridge -f name=nw3",
+        "docker network ls -q -f scope=global",
+        Step("docker network ls --format '{{.Name}}' -f dangling=true -f name=nw", sort=True),
+        "docker network ls -f type=zz",
+        Step(
+            "docker network ls -f nope=1",
+            stderr="Error response from daemon: invalid filter 'nope'\n",
+            why="28 in small letters",
+        ),
+        "docker network rm nw1 nwnope nw2",
+        "docker network inspect -f '{{.Name}}' nw1 nw3",
+        "docker network rm nw3 nw4",
+        "docker network ls -q -f name=nw",
+    ),
+    scenario(
+        "networks that cannot be",
+        "docker network create bridge",
+        "docker network create host",
+        "docker network create none",
+        "docker network create default",
+        "docker network create -d host nw1",
+        "docker network create -d null nw1",
+        "docker network create -d nope nw1",
+        Step(
+            "docker network create -d overlay nw1",
+            stderr='Error response from daemon: This node is not a swarm manager. Use "docker swarm init"'
+            ' or "docker swarm join" to connect this node to swarm and try again.\n',
+            why="the same, and 403",
+        ),
+        "docker network create --subnet 10.77.1.0/24 nw1",
+        "docker network create nw1",
+        Step(
+            "docker network create --subnet 10.77.0.0/16 nw2",
+            stderr="Error response from daemon: invalid pool request: Pool overlaps with other one on this"
+            " address space\n",
+            why="28 says which request",
+        ),
+        Step(
+            "docker network create --subnet 10.78.1.5/24 nw2",
+            exit=1,
+            stdout="",
+            stderr="Error response from daemon: invalid network config:\ninvalid subnet IP/24: it should"
+            " be IP/24\n",
+            why="28 validates",
+            compare="exit stderr",
+        ),
+        Step(
+            "docker network create --subnet 10.78.2.0/24 --gateway 10.79.0.1 --ip-range 10.80.0.0/25 nw3",
+            compare="exit",
+        ),
+        Step("docker network rm nw2", exit=1, compare="exit", why="28 did not make it"),
+        "docker network rm bridge",
+        "docker network rm nwnope",
+        "docker network inspect nwnope",
+        Step(
+            "docker run --rm --network nwnope bb true",
+            stderr="docker: Error response from daemon: failed to set up container networking: network nwnope not"
+            " found\n\nRun 'docker run --help' for more information\n",
+            why=NO_PREFIX,
+        ),
+        quiet("docker network rm nw1"),
+    ),
+    scenario(
+        "containers join and leave",
+        quiet("docker network create --subnet 10.77.1.0/24 nw1"),
+        quiet("docker network create nw2"),
+        "docker run -d --name c1 --network nw1 --network-alias one bb sleep 1000",
+        JOINED + "c1",
+        "docker network connect --alias two nw2 c1",
+        JOINED + "c1",
+        Step("docker exec c1 sh -c 'ip -4 -o addr | wc -l'", smartos=NOT_LIVE),
+        "docker network inspect -f '{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}' nw2",
+        Step(
+            "docker network connect nw2 c1",
+            compare="exit stderr",
+            why="twice",
+        ),
+        Step(
+            "docker network rm nw2",
+            stderr="Error response from daemon: error while removing network: network nw2 has active endpoints"
+            ' (name:"c1" id:"ID12")\nexit status 1\n',
+            why="28 names them",
+        ),
+        "docker network disconnect nw2 c1",
+        JOINED + "c1",
+        Step("docker exec c1 sh -c 'ip -4 -o addr | wc -l'", smartos=NOT_LIVE),
+        "docker network disconnect nw2 c1",
+        "docker network rm nw2",
+        "docker network disconnect nwnope c1",
+        "docker network connect nwnope c1",
+        "docker network connect nw1 cnope",
+        "docker network disconnect nw1 cnope",
+        "docker stop -t 0 c1",
+        JOINED + "c1",
+        "docker network disconnect nw1 c1",
+        "docker network disconnect nw1 c1",
+        "docker network connect --ip 10.77.1.9 nw1 c1",
+        "docker network connect nw1 c1",
+        "docker start c1",
+        JOINED + "c1",
+        "docker exec c1 hostname -i",
+        quiet("docker rm -f c1"),
+        "docker network rm nw1",
+    ),
+    scenario(
+        "what does not go together",
+        quiet("docker network create --subnet 10.77.1.0/24 nw1"),
+        quiet("docker network create nw2"),
+        quiet("docker run -d --name c1 --network none bb sleep 1000"),
+        "docker network connect nw1 c1",
+        "docker network disconnect none c1",
+        "docker network connect nw1 c1",
+        JOINED + "c1",
+        Step(
+            "docker network connect host c1",
+            stderr="Error response from daemon: cannot connect container to host network - container must be"
+            " created in host network mode\n",
+            why="28's words",
+        ),
+        Step(
+            "docker network connect --ip 10.99.0.1 nw1 c1",
+            compare="exit",
+        ),
+        Step(
+            "docker network connect --ip 10.99.0.1 nw2 c1",
+            stderr="Error response from daemon: invalid endpoint settings:\nuser specified IP address is supported"
+            " only when connecting to networks with user configured subnets\n",
+            why="28 lists what is wrong",
+        ),
+        Step(
+            "docker network connect --ip 10.99.0.1 --alias x bridge c1",
+            stderr="Error response from daemon: invalid endpoint settings:\n* user specified IP address is supported"
+            " on user defined networks only\n* network-scoped alias is supported only for containers in user"
+            " defined networks\n",
+            why="28 lists what is wrong",
+        ),
+        quiet("docker rm -f c1"),
+        quiet("docker network rm nw1 nw2"),
+    ),
+    scenario(
+        "addresses are had once",
+        quiet("docker network create --subnet 10.77.1.0/24 nw1"),
+        quiet("docker run -d --name c1 --network nw1 --ip 10.77.1.9 bb sleep 1000"),
+        "docker create --name c2 --network nw1 --ip 10.77.1.9 bb sleep 1000",
+        Step(
+            "docker start c2",
+            stderr="Error response from daemon: failed to set up container networking: Address already in use\n"
+            "Error: failed to start containers: c2\n",
+            why=NO_PREFIX,
+        ),
+        quiet("docker rm -f c1"),
+        "docker start c2",
+        "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}}{{end}}' c2",
+        "docker restart -t 0 c2",
+        "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAMConfig.IPv4Address}}{{end}}' c2",
+        quiet("docker rm -f c2"),
+        Step("docker run --rm --network nw1 --ip 10.78.0.1 bb true", compare="exit"),
+        Step(
+            "docker run --rm --network nw1 --mac-address 02:42:00:00:00:99 bb cat /sys/class/net/eth0/address",
+            exit=0,
+            stdout="MAC\n",
+            stderr="",
+            why="of an endpoint since API 1.44",
+        ),
+        quiet("docker network rm nw1"),
+    ),
+    scenario(
+        "a network may come after its container",
+        "docker create --name c1 --network nwlate bb true",
+        "docker inspect -f '{{.HostConfig.NetworkMode}} {{json .NetworkSettings.Ports}}' c1",
+        Step(
+            "docker start c1",
+            stderr="Error response from daemon: failed to set up container networking: network nwlate not found\n"
+            "Error: failed to start containers: c1\n",
+            why=NO_PREFIX,
+        ),
+        quiet("docker network create nwlate"),
+        "docker start -a c1",
+        quiet("docker rm c1"),
+        quiet("docker network rm nwlate"),
+    ),
+    scenario(
+        "networks are pruned",
+        quiet("docker network create --label k=v nw1"),
+        quiet("docker network create nw2"),
+        quiet("docker network create nw3"),
+        quiet("docker run -d --name c1 --network nw3 bb sleep 1000"),
+        "docker network prune -f --filter label=nope",
+        "docker network prune -f --filter label=k=v",
+        "docker network prune -f",
+        "docker network ls --format '{{.Name}}' -f name=nw",
+        quiet("docker rm -f c1"),
+        "docker network prune -f",
+        "docker network prune -f",
+    ),
+    scenario(
+        "hosts follow the networks",
+        quiet("docker network create --subnet 10.77.1.0/24 nw1"),
+        quiet("docker network create --subnet 10.77.2.0/24 nw2"),
+        quiet("docker run -d --name c1 --hostname h --network nw1 --ip 10.77.1.9 bb sleep 1000"),
+        "docker exec c1 grep -w h /etc/hosts",
+        quiet("docker exec c1 sh -c 'echo 192.0.2.9 mine >>/etc/hosts'"),
+        "docker network connect --ip 10.77.2.9 nw2 c1",
+        Step("docker exec c1 grep -E '\\bh|mine' /etc/hosts", smartos=NOT_LIVE),
+        "docker network disconnect nw1 c1",
+        Step(
+            "docker exec c1 grep -E '\\bh|mine' /etc/hosts",
+            stdout="192.0.2.9 mine\nIP\th\n",
+            why="dockerd takes away all lines of its name, we those of that network",
+            smartos=NOT_LIVE,
+        ),
+        quiet("docker rm -f c1"),
+        quiet("docker network rm nw1 nw2"),
+    ),
+]
+
+
+@pytest.fixture
+def no_networks(cli: CLI) -> Iterator[None]:
+    """None of ours is left over."""
+    yield
+    for name in cli.ok("docker ps -aq").split():
+        cli(f"docker rm -f {name}")
+    for name in cli.ok("docker network ls -q -f type=custom").split():
+        cli(f"docker network rm {name}")
+
+
+@pytest.mark.usefixtures("no_networks")
+@pytest.mark.parametrize("case", SCENARIOS, ids=str)
+def test_the_commands_answer_as_dockerd_does(
+    case: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]
+) -> None:
+    check(case, recording, cli, names, fill)
