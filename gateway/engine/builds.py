@@ -62,13 +62,19 @@ class Builds:
     async def _built(
         self, build: Build, tags: list[Reference], stack: contextlib.AsyncExitStack
     ) -> AsyncGenerator[JSONObject, None]:
-        quiet = build.query.quiet
+        held: list[JSONObject] = []  # what a quiet build says only if it fails
         async with stack, contextlib.aclosing(build.run()) as messages:
             try:
                 async for message in messages:
-                    if not quiet:
+                    if not build.query.quiet:
                         yield message
-            except BuildFailed as error:
+                    elif "stream" in message:
+                        held.append(message)
+            except APIError as error:
+                for message in held:
+                    yield message
+                if not isinstance(error, BuildFailed):
+                    raise
                 detail = {"code": error.code, "message": error.message}
                 yield {"errorDetail": detail, "error": error.message}
                 return

@@ -58,6 +58,9 @@ class Build:
     async def run(self) -> AsyncGenerator[JSONObject, None]:
         """Messages of every step; the containers of its RUNs go as the client asked."""
         is_done = False
+        if warnings := self._file.warnings:
+            text = "\n".join(warnings)
+            yield {"stream": f"\x1b[91m{text}\n\x1b[0m"}
         try:
             for instruction in self._file.arguments:
                 for message in self._announced(instruction):

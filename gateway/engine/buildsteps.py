@@ -337,8 +337,9 @@ class Steps:
                 )
             told = await asyncio.to_thread(buildcopy.told, sources)
             chown = expanded(flags.get("chown", ""), self._scope())
-            shown = f"{name} --chown={chown}" if chown else name
-            comment = f"#(nop) {shown} {told} in {target} "
+            # Without a blank between owner and hash: so dockerd writes it, and so its cache knows it.
+            owned = f"--chown={chown}" if chown else ""
+            comment = f"#(nop) {name} {owned}{told} in {target} "
             command = [*buildsteps.shell(self.config), comment]
             if cached := self._cached(command):
                 yield self._take(cached)

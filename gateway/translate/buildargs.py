@@ -63,12 +63,9 @@ class BuildArguments:
 
     def for_history(self, env: Mapping[str, str]) -> list[str]:
         """What stands before the command of a RUN in the history, and makes it another one for the cache."""
-        shown = [
-            f"{name}={value}"
-            for name, value in sorted(self._values(env).items())
-            if name in self._declared or name not in _PREDEFINED
-        ]
-        return [f"|{len(shown)}", *shown] if shown else []
+        values = sorted(self._values(env).items())
+        shown = [f"{name}={value}" for name, value in values if name in self._declared]
+        return [f"|{len(shown)}", *shown] if values else []
 
     @property
     def unused(self) -> list[str]:

@@ -15,6 +15,8 @@ from gateway.translate import changes
 from gateway.translate.dockerfile import Instruction, instructions, json_list, pairs, words
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9._-]*")
+_GAP = "[WARNING]: Empty continuation line found in:"
+_GAPS_END = "[WARNING]: Empty continuation lines will become errors in a future release."
 _OTHERS = frozenset({"add", "arg", "copy", "from", "maintainer", "run", "shell"})
 _FLAGS = {
     "from": ("platform",),
@@ -44,6 +46,13 @@ class BuildFile:
 
     arguments: tuple[Instruction, ...]
     stages: tuple[Stage, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the parser has to say of it."""
+        every = [*self.arguments, *(step for stage in self.stages for step in stage.steps)]
+        gaps = [f"{_GAP}\n  {instruction.line}" for instruction in every if instruction.has_gap]
+        return [*gaps, _GAPS_END] if gaps else []
 
     @property
     def length(self) -> int:
@@ -201,10 +210,14 @@ def _up_to(target: str, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def _labelled(stage: Stage, labels: Mapping[str, str]) -> Stage:
-    """`--label`: one LABEL at the end, in the order of the names."""
-    text = " ".join(f"{_quoted(key)}={_quoted(labels[key])}" for key in sorted(labels))
-    shown = " ".join(f"{key}={labels[key]}" for key in sorted(labels))
-    return replace(stage, steps=(*stage.steps, Instruction("LABEL", (), text, f"LABEL {shown}")))
+    """`--label`: a LABEL each at the end, in the order of the names."""
+    added = [
+        Instruction(
+            "LABEL", (), f"{_quoted(key)}={_quoted(labels[key])}", f"LABEL {key}={labels[key]}"
+        )
+        for key in sorted(labels)
+    ]
+    return replace(stage, steps=(*stage.steps, *added))
 
 
 def _quoted(text: str) -> str:

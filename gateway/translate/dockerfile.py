@@ -28,11 +28,13 @@ class Instruction:
     rest: str
     line: str
     number: int = 0
+    has_gap: bool = False
+    """A blank line stands between its continued ones."""
 
 
 def instructions(text: str) -> list[Instruction]:
     """In order.  InvalidParameter("file with no instructions")."""
-    found = [_instruction(line, number) for number, line in _lines(text)]
+    found = [_instruction(*row) for row in _lines(text)]
     if not found:
         raise InvalidParameter("file with no instructions")
     return found
@@ -53,27 +55,28 @@ def _escape(lines: list[str]) -> str:
     return "\\"
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _lines(text: str) -> Iterator[tuple[str, int, bool]]:
     """Logical lines; comments and blank lines also go from between continued ones."""
     lines = text.replace("\r\n", "\n").split("\n")
     mark = re.escape(_escape(lines))
     continued = re.compile(rf"(^|[^{mark}]){mark}[ \t]*$")
-    joined, first = "", 0
+    joined, first, has_gap = "", 0, False
     for number, line in enumerate(lines, 1):
         trimmed = line if joined else line.lstrip()
         if not trimmed.strip() or trimmed.lstrip().startswith("#"):
+            has_gap = has_gap or bool(joined and not trimmed.strip())
             continue
         first = first or number
         if continued.search(trimmed):
             joined += continued.sub(r"\1", trimmed)
             continue
-        yield first, (joined + trimmed).strip()
-        joined, first = "", 0
+        yield (joined + trimmed).strip(), first, has_gap
+        joined, first, has_gap = "", 0, False
     if joined.strip():
-        yield first, joined.strip()
+        yield joined.strip(), first, has_gap
 
 
-def _instruction(line: str, number: int) -> Instruction:
+def _instruction(line: str, number: int, has_gap: bool) -> Instruction:
     name, *more = line.split(None, 1)
     rest = more[0] if more else ""
     flags: list[str] = []
@@ -82,7 +85,7 @@ def _instruction(line: str, number: int) -> Instruction:
         if found[1] == "--":
             break
         flags.append(found[1])
-    return Instruction(name, tuple(flags), rest, line, number)
+    return Instruction(name, tuple(flags), rest, line, number, has_gap)
 
 
 def json_list(text: str) -> list[str] | None:
