@@ -79,8 +79,15 @@ async def open_sink(source: Source) -> Sink:
     return sink
 
 
+def _can_import(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
 _NEEDS: dict[str, Callable[[], bool]] = {
-    "fluentd": lambda: importlib.util.find_spec("msgpack") is not None,
+    "fluentd": lambda: _can_import("msgpack"),
     "gelf": lambda: True,
     "journald": JOURNAL.exists,
     "syslog": lambda: True,

@@ -224,7 +224,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
                             "BindOptions": {"NonRecursive": True}}]}},
         "NonRecursive",
     ),
-    ("busybox", {HOST: {"LogConfig": {"Type": "syslog"}}}, "syslog"),
+    ("busybox", {HOST: {"LogConfig": {"Type": "awslogs"}}}, "awslogs"),
     ("base", {"Cmd": ["ls"]}, "Cmd is not supported for a full zone of brand joyent"),
     ("base", {"Entrypoint": ["ls"]}, "Entrypoint"),
     ("base", {"User": "me"}, "User"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerapi.framing import StreamId
-from gateway.hosts.linux import logs
+from gateway.hosts.linux import logfiles
 from gateway.hosts.linux.logs import read_logs
 from gateway.zones.host import LogQuery
 
@@ -114,7 +114,7 @@ def lines_of(text: dict[StreamId, bytes]) -> int:
 
 
 def test_tails_of_many_sizes_are_exact_over_block_borders(log, monkeypatch):
-    monkeypatch.setattr(logs, "_BACKWARD", 100)
+    monkeypatch.setattr(logfiles, "_BACKWARD", 100)
     log.write_bytes(b"".join(entry(OUT, b"%d" % n) for n in range(100)))
     for count in (1, 2, 3, 50, 99, 100, 101):
         expected = b"".join(b"%d\n" % n for n in range(max(0, 100 - count), 100))
