@@ -12,7 +12,7 @@ from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, scenario
 NOT_LIVE = OnSmartOS(compare="exit")
 """A running zone gets a new nic at its next start."""
 SHOWN = (
-    "docker network inspect -f '{{.Name}} {{.Driver}} {{.Scope}} {{.Internal}} {{.Attachable}} {{.EnableIPv6}}"
+    "docker network inspect -f '{{.Name}} {{.Driver}} {{.Scope}} {{.Attachable}} {{.EnableIPv6}}"
     " {{.Labels}} {{json .IPAM.Config}} {{len .Containers}}' "
 )
 JOINED = "docker inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{$v.IPAddress}} {{end}}' "
@@ -25,6 +25,7 @@ SCENARIOS = [
         SHOWN + "nw1",
         "docker network create --driver bridge --label a=1 --label b= --internal --attachable nw2",
         SHOWN + "nw2",
+        "docker network inspect -f '{{.Internal}}' nw2",
         "docker network create --subnet 10.77.1.0/24 --gateway 10.77.1.254 --ip-range 10.77.1.128/25"
         " --aux-address printer=10.77.1.200 nw3",
         SHOWN + "nw3",

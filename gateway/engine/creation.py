@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer, NotFound
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NoSuchContainer, NotFound
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
 from gateway.engine.roster import Roster
@@ -179,7 +179,9 @@ class Creation:
         for request in found.requests:
             network = networks.get(request.network)
             if network is not None and networking.fits(request, network):
-                nics.append(self._host.networks.lease(uuid, request))
+                # Another container may have the address now, and be gone at the start.
+                with suppress(Forbidden):
+                    nics.append(self._host.networks.lease(uuid, request))
         return tuple(nics), networks
 
 

@@ -213,7 +213,7 @@ class Networks:
         except NoSuchContainer:
             if not body.force:
                 raise
-            network = self._networks.get(ref)
+            self._networks.get(ref)
             raise NotFound(f"endpoint {body.container} not found") from None
         async with self._changing(zone) as zone:
             asked = dict(from_zone.networks_joined(zone))
@@ -256,18 +256,19 @@ class Networks:
         async with self._changing(zone) as zone:
             asked = from_zone.networks_joined(zone)
             lacking = [row for name in asked if (row := self._lacking(zone, name)) is not None]
-            for network, settings in lacking:
-                networking.check_endpoint(network.name, settings, network)
             nics: list[Nic] = []
             try:
                 for network, settings in lacking:
+                    networking.check_endpoint(network.name, settings, network)
                     if nic := self._lease(zone, network, settings):
                         nics.append(nic)
                 stale = any(name != self._name(name) for name in asked)
                 return await self._change(zone, asked, nics) if nics or stale else zone
-            except BaseException:
+            except BaseException as error:
                 for network, _ in lacking:
                     self._networks.release(zone.uuid, network.id)
+                if isinstance(error, APIError):
+                    error.message = _NO_START + error.message
                 raise
 
     def _name(self, ref: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 
-from dockerapi.errors import APIError, InvalidParameter, NotFound
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
 from gateway.zones.host import Network
 from gateway.zones.spec import Nic
 
@@ -64,6 +64,19 @@ def for_start() -> Iterator[None]:
         if not error.message.startswith(_NO_START):
             error.message = _NO_START + error.message
         raise
+
+
+def check_driver(driver: str, known: Container[str]) -> None:
+    """Forbidden, NotFound in dockerd's words for a driver that no network can be made with."""
+    if driver in ("host", "null"):
+        raise Forbidden(f'only one instance of "{driver}" network is allowed')
+    if driver == "overlay":
+        raise Forbidden(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to'
+            " connect this node to swarm and try again."
+        )
+    if driver not in known:
+        raise NotFound(f'plugin "{driver}" not found')
 
 
 def of_nic(networks: Sequence[Network], nic: Nic) -> Network | None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
-from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from gateway.hosts.linux.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from gateway.hosts.networks import check_driver
 from gateway.zones.host import NetworkPlan
 
 Driver = Literal["bridge", "macvlan", "ipvlan"]
@@ -32,10 +33,6 @@ _KNOWN = {
     "macvlan": {"parent", "macvlan_mode"},
     "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag"},
 }
-NO_SWARM = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this'
-    " node to swarm and try again."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +60,7 @@ class Options:
 def parse(plan: NetworkPlan) -> Options:
     """InvalidParameter, Forbidden, NotFound in dockerd's words; NotSupported for an option that is not built."""
     driver = plan.driver
-    if driver in ("host", "null"):
-        raise Forbidden(f'only one instance of "{driver}" network is allowed')
-    if driver == "overlay":
-        raise Forbidden(NO_SWARM)
-    if driver not in _KNOWN:
-        raise NotFound(f'plugin "{driver}" not found')
+    check_driver(driver, _KNOWN)
     _refuse_unknown(driver, plan.options)
     found = {"mtu": _mtu(plan.options), "prefix": plan.options.get(_PREFIX) or "eth"}
     if driver == "bridge":

@@ -24,11 +24,10 @@ from dockerapi.errors import (
     Conflict,
     Forbidden,
     InvalidParameter,
-    NotFound,
     NotSupported,
 )
 from gateway.hosts.ipam import LeaseBook, Span
-from gateway.hosts.networks import DRIVERS, address_of, find, of_nic, uuid_of
+from gateway.hosts.networks import DRIVERS, address_of, check_driver, find, of_nic, uuid_of
 from gateway.hosts.smartos import firewall
 from gateway.hosts.smartos.egress import Egress
 from gateway.hosts.smartos.globalzone import GlobalZone
@@ -438,11 +437,7 @@ class SmartOSNetworks:
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if any(network.name == name for network in self._networks):
             raise Conflict(f"network with name {name} already exists")
-        if plan.driver not in _OPTIONS:
-            raise NotFound(
-                f"could not find plugin {plan.driver} in v1 plugin registry: "
-                f'plugin "{plan.driver}" not found'
-            )
+        check_driver(plan.driver, _OPTIONS)
         if plan.ipv6 is not None:
             raise NotSupported(
                 "IPv6 networks are not supported on SmartOS: dockerinit gives a zone IPv4 addresses alone"
