@@ -29,6 +29,8 @@ from typing import Any, Literal
 import zstandard
 from aiohttp import web
 
+from tests.fakes.uploads import Uploads
+
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
 Compression = Literal["", "gzip", "zstd"]
@@ -187,9 +189,11 @@ class FakeRegistry:
     storage: str = ""
     stalled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an answer has stalled."""
+    readers: set[str] = field(default_factory=set)
+    """Repositories that may be read by anybody and written by nobody."""
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
-    _tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _tokens: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -204,6 +208,13 @@ class FakeRegistry:
                 yield registry
             finally:
                 registry._closing.set()
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(self.add_blob, self._blobs.__contains__)
+
+    def manifest(self, repository: str, name: str) -> bytes:
+        """A manifest by tag or digest."""
+        return self._manifests[repository, name][1]
 
     # What is in it ----------------------------------------------------------------------------------
 
@@ -316,7 +327,12 @@ class FakeRegistry:
     async def _serve_content(
         self, request: web.BaseRequest, fault: Fault, entry: Request
     ) -> web.StreamResponse:
+        if "/blobs/uploads/" in request.path:
+            repository = request.path.removeprefix("/v2/").partition("/blobs/")[0]
+            return await self.uploads.answer(request, repository)
         repository, kind, name = request.path.removeprefix("/v2/").rsplit("/", 2)
+        if kind == "manifests" and request.method == "PUT":
+            return await self._take_manifest(request, repository, name)
         if kind == "tags":
             return self._list_tags(request, repository)
         if kind == "manifests":
@@ -334,6 +350,17 @@ class FakeRegistry:
             location = f"http://{self.storage}/blobs/{name}"
             return web.Response(status=307, headers={"Location": location})
         return await self._send(request, self._blobs[name], {}, fault, entry)
+
+    async def _take_manifest(
+        self, request: web.BaseRequest, repository: str, tag: str
+    ) -> web.Response:
+        raw = await request.read()
+        document = json.loads(raw)
+        for part in (document["config"], *document["layers"]):
+            if part["digest"] not in self._blobs:
+                return _error(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")
+        self.add_manifest(repository, tag, request.headers["Content-Type"], raw)
+        return web.Response(status=201)
 
     async def _send(
         self,
@@ -404,12 +431,19 @@ class FakeRegistry:
         if not self.bearer:
             return None
         repository = request.path.removeprefix("/v2/").rsplit("/", 2)[0]
-        user, scope = self._tokens.get(authorization.removeprefix("Bearer "), ("", ""))
-        wanted = f"repository:{repository}:pull" if repository else ""
+        if "/blobs/uploads" in request.path:
+            repository = request.path.removeprefix("/v2/").partition("/blobs/")[0]
+        user, scopes = self._tokens.get(authorization.removeprefix("Bearer "), ("", ()))
+        action = "pull" if request.method in ("GET", "HEAD") else "push"
+        wanted = f"repository:{repository}:{action}" if repository else ""
+        covers = [one for one in scopes if _covers(one, repository, action)]
         is_known = authorization.startswith("Bearer ") and (
             authorization.removeprefix("Bearer ") in self._tokens
         )
-        if is_known and (not wanted or (scope == wanted and self._may(user, repository))):
+        may = self._may(user, repository) and (
+            action == "pull" or self._may_write(user, repository)
+        )
+        if is_known and (not wanted or (covers and may)):
             return None
         challenge = f'Bearer realm="http://{self.host}/token",service="registry.test"'
         if wanted:
@@ -420,6 +454,9 @@ class FakeRegistry:
 
     def _may(self, user: str, repository: str) -> bool:
         return bool(user) or repository not in self.private
+
+    def _may_write(self, user: str, repository: str) -> bool:
+        return bool(user) and repository not in self.readers
 
     async def _give_token(self, request: web.BaseRequest) -> web.Response:
         form: Mapping[str, Any] = request.query
@@ -435,7 +472,8 @@ class FakeRegistry:
                 return web.json_response({"details": "incorrect username or password"}, status=401)
             user = known[authorization]
         token = f"token-{len(self._tokens)}"
-        self._tokens[token] = (user, str(form.get("scope", "")))
+        asked = request.query.getall("scope", []) if request.method == "GET" else [form["scope"]]
+        self._tokens[token] = (user, tuple(" ".join(map(str, asked)).split()))
         answer: dict[str, Any] = {"token": token, "expires_in": self.token_seconds}
         if form.get("offline_token") == "true" and user:
             answer["refresh_token"] = f"refresh-{user}"
@@ -463,6 +501,12 @@ class FakeRegistry:
                 fault.times -= 1
                 return fault
         return Fault("")
+
+
+def _covers(scope: str, repository: str, action: str) -> bool:
+    kind, _, rest = scope.partition(":")
+    name, _, actions = rest.rpartition(":")
+    return (kind, name) == ("repository", repository) and action in actions.split(",")
 
 
 async def _listen(stack: AsyncExitStack, answer: Any, tls: ssl.SSLContext | None = None) -> str:

@@ -173,8 +173,14 @@ def test_platforms_are_read_in_all_their_spellings(text, platform):
     ("text", "words"),
     [
         ("/", '"" is an invalid OS component of "/": OSAndVersion specifier component must match '),
-        (" ", '" " is an invalid OS component of " ": OSAndVersion specifier component must match '),
-        ("linux/am d", '"am d" is an invalid component of "linux/am d": platform specifier component'),
+        (
+            " ",
+            '" " is an invalid OS component of " ": OSAndVersion specifier component must match ',
+        ),
+        (
+            "linux/am d",
+            '"am d" is an invalid component of "linux/am d": platform specifier component',
+        ),
         ("nintendo64", '"nintendo64": unknown operating system or architecture: invalid argument'),
         ("linux/*", '"linux/*": wildcards not yet supported: invalid argument'),
     ],
