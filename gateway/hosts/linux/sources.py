@@ -104,14 +104,18 @@ class Sources:
         if not source.subpath:
             copy_up(root, source.filesystem.target, folder)
             return
-        with suppress(NotFound):  # what is not there is missed at the start
+        try:
             descriptor = _beneath(folder, source.subpath)
-            try:
-                copy_up(root, source.filesystem.target, Path(f"/proc/self/fd/{descriptor}"))
-            except NotADirectoryError:
-                return
-            finally:
-                os.close(descriptor)
+        except NotFound:
+            return  # missed at the start
+        except InvalidParameter as error:
+            raise InvalidParameter(f"failed to populate volume: {error.message}") from error
+        try:
+            copy_up(root, source.filesystem.target, Path(f"/proc/self/fd/{descriptor}"))
+        except NotADirectoryError:
+            return
+        finally:
+            os.close(descriptor)
 
     def hold(self, zone: Zone, root: Path, *, user: str = "") -> dict[str, str]:
         """See that all are there; target -> path of those that are bound from elsewhere than the spec says.
@@ -235,9 +239,9 @@ class Sources:
             for zone in zones
         }
         self._local.adopt([v for v in self._volumes.list() if mounts_something(v)], users)
-        if self._folder.exists():
-            for user in self._folder.iterdir():
-                self.settle(user.name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for user in self._folder.iterdir():
+            self.settle(user.name)
 
 
 def is_own_volume(filesystem: Filesystem) -> bool:

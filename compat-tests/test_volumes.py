@@ -1,0 +1,283 @@
+"""Volumes: making, using, sharing and removing them, against what dockerd answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from compat.answers import Recording
+from compat.clients import API
+from compat.daemons import Daemon
+from compat.exchanges import Exchange, Step, ask, check, exchange, run
+from compat.leftovers import new, settled, snapshot
+
+NEW = "/v1.51"
+LX = "is not supported for a container of brand lx on SmartOS"
+MOUNTING = "a volume that mounts something (options type, device, o) is not supported on SmartOS: bind a folder of the global zone instead"
+UNKNOWN = "no such volume"
+SHOWN = "Name Driver Labels Options Scope"
+BIND = {"type": "none", "o": "bind", "device": "{tmp}/there"}
+
+
+def make(name: str, **more: object) -> Step:
+    """A volume; its answer is not looked at beyond the status."""
+    return ask("POST /volumes/create", {"Name": name, **more})
+
+
+def drop(name: str) -> Step:
+    """It must be free."""
+    return ask(f"DELETE /volumes/{name}")
+
+
+def mount(kind: str, source: str, target: str, **more: object) -> dict[str, object]:
+    """A HostConfig with one entry of Mounts."""
+    return {"Mounts": [{"Type": kind, "Source": source, "Target": target, **more}]}
+
+
+def subpath(path: str) -> dict[str, object]:
+    """A part of the volume `parts` on /v."""
+    return mount("volume", "parts", "/v", VolumeOptions={"Subpath": path})
+
+
+def picture(source: str, **more: object) -> dict[str, object]:
+    """An image on /v."""
+    return mount("image", source, "/v", **more)
+
+
+FILTER = "GET /volumes?filters=%7B%22{0}%22%3A%5B%22{1}%22%5D%7D"
+NOT_A_PART = f"create 501 VolumeOptions.Subpath {LX}: a loopback mount would follow a link in the volume out of it"
+
+EXCHANGES = [
+    exchange(
+        "making a volume",
+        ask("POST /volumes/create", {"Name": "vol1", "Labels": {"a": "1"}}, show=SHOWN),
+        ask("POST /volumes/create", {"Name": "vol1", "Labels": {"b": "2"}, "DriverOpts": {}}, show=SHOWN),
+        ask("GET /volumes/vol1", show=SHOWN),
+        ask("POST /volumes/create", {"Name": "vol2", "Driver": "local", "Labels": {}, "DriverOpts": {}}, show="Name Driver Scope"),
+        ask(FILTER.format("name", "vol"), show="Volumes.Name Warnings"),
+        ask(FILTER.format("label", "a"), show="Volumes.Name"),
+        ask(FILTER.format("label", "a=2"), show="Volumes.Name"),
+        ask(FILTER.format("driver", "other"), show="Volumes.Name"),
+        ask(FILTER.format("rubbish", "x"), v28="400 invalid filter 'rubbish'", why="28 writes it small"),
+        ask(FILTER.format("dangling", "zz"), v28="400 invalid filter 'dangling=[zz]'", why="28 writes it small"),
+        drop("vol1"), drop("vol2"), drop("vol1"),
+        ask("DELETE /volumes/vol1?force=1"),
+    ),
+    exchange(
+        "names and drivers that are none",
+        ask("POST /volumes/create", {"Name": "a/b"}),
+        ask("POST /volumes/create", {"Name": "x"}),
+        ask("POST /volumes/create", {"Name": "vol1", "Driver": "other"}),
+        ask("GET /volumes/vol1"),
+        run("true", {"Binds": ["vol1:/v"], "VolumeDriver": "other"}),
+        ask("GET /volumes/vol1"),
+    ),
+    exchange(
+        "drivers of mounts that are none",
+        run("true", {"Binds": ["/v"], "VolumeDriver": "other"}, v28="re:create 404 create ID64: error looking up volume plugin other: .*"),
+        run("true", mount("volume", "vol1", "/v", VolumeOptions={"DriverConfig": {"Name": "other"}})),
+        ask("GET /volumes/vol1"),
+    ),
+    exchange(
+        "options of the local driver",
+        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"foo": "1"}}),
+        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"type": "tmpfs"}}),
+        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"device": "tmpfs"}}),
+        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"o": "bind"}}),
+        ask("POST /volumes/create", {"DriverOpts": {"zz": "1"}}),
+        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"size": "10m"}},
+            v28="400 create vol1: quota size requested but no quota support", smartos="201", why="28: 400"),
+        ask("DELETE /volumes/vol1?force=1"),
+        run("true", mount("volume", "vol1", "/v", VolumeOptions={"DriverConfig": {"Options": {"foo": "1"}}})),
+        ask("GET /volumes/vol1"),
+    ),
+    exchange(
+        "a volume that binds a folder",
+        ask("POST /volumes/create", {"Name": "bound", "DriverOpts": BIND}, show=SHOWN, smartos=f"501 {MOUNTING}"),
+        run("cat /v/file; echo new > /v/new", {"Binds": ["bound:/v"]}, smartos="re:1 .*"),
+        run("ls /v", {"Binds": ["bound:/v:ro"]}, smartos="0 new"),
+        run("ls /v", {"Binds": ["{tmp}/there:/v"]}, smartos="re:0 .*"),
+        ask("POST /volumes/prune?filters=%7B%22label%22%3A%5B%22nothing%22%5D%7D", show="VolumesDeleted SpaceReclaimed",
+            v28='re:200 .*"SpaceReclaimed": 0.*'),
+        drop("bound"),
+        run("cat /v/file", {"Binds": ["{tmp}/there:/v"]}),
+    ),
+    exchange(
+        "a volume that mounts a tmpfs",
+        run("df /v | tail -1 | tr -s ' ' | cut -d' ' -f1,2; stat -c %u /v",
+            mount("volume", "memory", "/v", VolumeOptions={"DriverConfig": {"Options": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,uid=7"}}}),
+            smartos=f"create 501 {MOUNTING}"),
+        ask("GET /volumes/memory", show="Options", smartos=f"404 get memory: {UNKNOWN}"),
+        ask("DELETE /volumes/memory", smartos=f"404 get memory: {UNKNOWN}"),
+    ),
+    exchange(
+        "a volume that cannot be mounted",
+        ask("POST /volumes/create", {"Name": "lost", "DriverOpts": {"type": "none", "o": "bind", "device": "/nope"}}, smartos=f"501 {MOUNTING}"),
+        run("true", {"Binds": ["lost:/v:nocopy"]}, smartos="0"),
+        run("true", {"Binds": ["lost:/bin"]},
+            v28="re:create 500 failed to populate volume: error while mounting volume '.*/lost/_data': failed to mount local volume: "
+                "mount /nope:.*/lost/_data, flags: 0x1000: no such file or directory",
+            smartos="0", why="28 says what it was at"),
+        drop("lost"),
+    ),
+    exchange(
+        "what the image has is copied when the container is made",
+        ask("POST /containers/create?name=made", {"Image": "rich", "HostConfig": {"Binds": ["data:/srv/data", "other:/bin:nocopy"]}}),
+        run("ls -ln /v | tail -1 | tr -s ' ' | cut -d' ' -f1,3,4,9; cat /v/seed", {"Binds": ["data:/v"]}),
+        run("ls /v", {"Binds": ["other:/v"]}),
+        ask("HEAD /containers/made/archive?path=/srv/data/seed"),
+        ask("DELETE /containers/made"),
+        run("rm /v/seed", {"Binds": ["data:/v"]}),
+        run("ls /srv/data", {"Binds": ["data:/srv/data"]}, image="rich", User="0"),
+        run("rm -f /v/seed; echo own > /v/own", {"Binds": ["data:/v"]}),
+        run("ls /srv/data", {"Binds": ["data:/srv/data"]}, image="rich"),
+        run("ls /srv/data | wc -l", {"Binds": ["{tmp}/empty:/srv/data"]}, image="rich"),
+        run("ls /srv/data", {}, image="rich"),
+        run("ls /srv/data | wc -l", mount("volume", "copied", "/srv/data", VolumeOptions={"NoCopy": True}), image="rich"),
+        drop("data"), drop("other"), drop("copied"),
+    ),
+    exchange(
+        "what wins over a volume of the image",
+        run("cat /srv/data/file", {"Binds": ["{tmp}/there:/srv/data"]}, image="rich"),
+        ask("POST /containers/create?name=made", {"Image": "rich", "HostConfig": {"Tmpfs": {"/srv/data": "size=1m"}}},
+            smartos="501 a tmpfs on /srv/data is not supported on SmartOS: a zone has one on /tmp or none"),
+        ask("GET /containers/made/json", show="Mounts", smartos="404 No such container: made"),
+        ask("DELETE /containers/made?v=1", smartos="404 No such container: made"),
+        ask("POST /containers/create?name=made", {"Image": "rich", "HostConfig": {"Binds": ["mine:/srv/data/"]}}),
+        ask("GET /containers/made/json", show="Mounts.Name Mounts.Destination Mounts.Type Mounts.RW Mounts.Mode"),
+        ask("DELETE /containers/made?v=1"),
+        drop("mine"),
+        run("true", {"Binds": ["mine:/a", "other:/a/"]}),
+        run("true", {"Binds": ["mine:/a"], "Tmpfs": {"/a": ""}}),
+        run("true", {"Binds": ["mine:/a"], **mount("volume", "other", "/a")}),
+    ),
+    exchange(
+        "volumes of another container",
+        ask("POST /containers/create?name=first", {"Image": "bb", "Cmd": ["true"], "HostConfig": {"Binds": ["one:/v", "{tmp}/there:/w"]}}),
+        ask("POST /containers/create?name=second", {"Image": "bb", "Cmd": ["true"], "Volumes": {"/x": {}}, "HostConfig": {"Binds": ["two:/v"]}}),
+        run("echo 1 > /v/who; cat /w/file", {"VolumesFrom": ["first"]}),
+        run("echo 2 > /v/who; ls -d /x", {"VolumesFrom": ["second:z"]}),
+        run("echo x > /v/who", {"VolumesFrom": ["first:ro"]}),
+        run("cat /v/who", {"VolumesFrom": ["first", "second"]}),
+        run("cat /v/who", {"VolumesFrom": ["second", "first:ro"]}),
+        run("cat /v/who", {"VolumesFrom": ["first"], "Binds": ["two:/v"]}),
+        run("true", {"VolumesFrom": [""]}), run("true", {"VolumesFrom": ["first:nocopy"]}),
+        run("true", {"VolumesFrom": ["first:zz"]}), run("true", {"VolumesFrom": ["nobody"]}),
+        drop("one"),
+        ask("DELETE /containers/first?v=1"), ask("DELETE /containers/second?v=1"),
+        drop("one"), drop("two"),
+    ),
+    exchange(
+        "volumes in use, and dangling",
+        ask("POST /containers/create?name=made", {"Image": "bb", "Cmd": ["true"], "HostConfig": {"Binds": ["used:/v"]}}),
+        drop("used"),
+        ask("DELETE /volumes/used?force=1"),
+        ask(FILTER.format("dangling", "false").replace("%7D", "%2C%22name%22%3A%5B%22used%22%5D%7D"), show="Volumes.Name"),
+        ask(FILTER.format("dangling", "true").replace("%7D", "%2C%22name%22%3A%5B%22used%22%5D%7D"), show="Volumes.Name"),
+        ask("DELETE /containers/made?v=1"),
+        ask("GET /volumes/used", show="Name"),
+        ask("POST =/v1.41/volumes/prune?filters=%7B%22label%21%22%3A%5B%22keep%22%5D%7D", show="VolumesDeleted",
+            v28='200 {"VolumesDeleted": ["used"]}', why="dockerd leaves volumes of containers that were refused"),
+        drop("used"),
+    ),
+    exchange(
+        "mounts that cannot be meant",
+        run("true", mount("volume", "", "/v", ReadOnly=True)),
+        run("true", mount("npipe", "x", "/v")), run("true", mount("cluster", "x", "/v")),
+        run("true", mount("image", "", "/v"), version=NEW,
+            v28='create 400 invalid mount config for type "image": field Source must not be empty', why="1.48"),
+        run("true", mount("image", "bb", "/v", BindOptions={}), version=NEW,
+            v28='create 400 invalid mount config for type "image": field BindOptions must not be specified', why="1.48"),
+        run("true", picture("bb"), v28='create 400 mount type "image" needs API v1.48 or newer', why="1.48"),
+        run("true", subpath("in"), v28="create 400 VolumeOptions.Subpath needs API v1.45 or newer", why="1.45"),
+        run("true", mount("volume", "", "/v", VolumeOptions={"Subpath": "x"}), version=NEW,
+            v28='create 400 invalid mount config for type "volume": must not set Subpath when using anonymous volumes', why="1.45"),
+        run("true", subpath("../x"), version=NEW,
+            v28='create 400 invalid mount config for type "volume": subpath must be a relative path within the volume', why="1.45"),
+        run("true", subpath("/x"), version=NEW,
+            v28='create 400 invalid mount config for type "volume": subpath must be a relative path within the volume', why="1.45"),
+        run("true", mount("bind", "/nope", "/v")),
+        run("true", mount("bind", "{tmp}", "/v", BindOptions={"ReadOnlyNonRecursive": True}), version=NEW,
+            v28="create 400 mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive", why="28 says it at the start"),
+        run("true", mount("bind", "{tmp}", "/v", ReadOnly=True, BindOptions={"ReadOnlyNonRecursive": True, "ReadOnlyForceRecursive": True}), version=NEW,
+            v28="create 400 mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive", why="28 says it at the start"),
+    ),
+    exchange(
+        "parts of a volume",
+        make("parts"),
+        run("mkdir -p /v/in/deep /v/empty; echo 1 > /v/in/file; ln -s in /v/good; ln -s /etc /v/bad; ln -s ../.. /v/up", {"Binds": ["parts:/v"]}),
+        *(
+            run("ls /v; cat /v 2>&1", subpath(path), version=NEW, v28=words, smartos=NOT_A_PART, why="1.45")
+            for path, words in (
+                ("in", "re:1 deep\nfile\n.*"),
+                ("good/deep/..", "re:1 deep\nfile\n.*"),
+                ("in/file", "0 /v\n1"),
+                ("nope", 're:start 404 cannot access path ".*/parts/_data/nope": lstat .*/nope: no such file or directory'),
+                ("bad", 're:create 400 failed to populate volume: path concatenation escapes the base directory, base: ".*/parts/_data", subpath: "bad"'),
+                ("up", 're:create 400 failed to populate volume: path concatenation escapes the base directory, .*'),
+            )
+        ),
+        run("cat /srv/data/seed", mount("volume", "parts", "/srv/data", VolumeOptions={"Subpath": "empty"}), image="rich", version=NEW,
+            v28="0 seeded", smartos=NOT_A_PART, why="1.45; copied into the part"),
+        drop("parts"),
+    ),
+    exchange(
+        "images as mounts",
+        run("ls /v/bin/entry; cat /v/srv/data/seed; touch /v/x 2>&1 || echo refused", picture("rich"), version=NEW,
+            v28="re:0 /v/bin/entry\nseeded\n.*\nrefused", why="1.48"),
+        run("cat /v/seed", picture("rich", ImageOptions={"Subpath": "srv/data"}), version=NEW, v28="0 seeded", why="1.48"),
+        run("ls /v", picture("white", ImageOptions={"Subpath": "d"}), version=NEW, v28="0 kept", why="1.48"),
+        run("true", picture("rich", ImageOptions={"Subpath": "nope"}), version=NEW,
+            v28="re:start 404 cannot access path .*", smartos="re:create 404 cannot access path .*", why="1.48"),
+        run("true", picture("nothere"), version=NEW, v28="create 404 No such image: nothere:latest", why="1.48"),
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """`there` with a file in it, and `empty`."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("content\n")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("subject", EXCHANGES, ids=str)
+def test_volumes_go_as_with_dockerd(
+    subject: Exchange,
+    recording: Recording,
+    api: API,
+    daemon: Daemon,
+    names: dict[str, str],
+    fill: dict[str, str],
+    folders: Path,
+) -> None:
+    before = snapshot(daemon)
+    check(subject, recording, api, fill, names)
+    if daemon.kind == "zonegate":
+        assert settled(lambda: new(before, snapshot(daemon)), 4) == {}
+    assert (folders / "there" / "file").read_text() == "content\n"
+
+
+def test_an_anonymous_volume_is_named_and_labelled(api: API) -> None:
+    made = api.ok("POST", "=/v1.51/volumes/create", {})
+    assert len(made["Name"]) == 64
+    assert made["Labels"] == {"com.docker.volume.anonymous": ""}
+    named = api.ok("POST", "=/v1.51/volumes/create", {"Name": "kept"})
+    again = api.ok("POST", "=/v1.51/volumes/create", {"Name": "kept"})
+    assert named["CreatedAt"] == again["CreatedAt"]
+    pruned = api.ok("POST", "=/v1.51/volumes/prune")
+    assert made["Name"] in pruned["VolumesDeleted"]
+    assert "kept" not in pruned["VolumesDeleted"]
+    both = api.ok("POST", "=/v1.51/volumes/prune?filters=%7B%22all%22%3A%5B%221%22%5D%7D")
+    assert "kept" in both["VolumesDeleted"]
+
+
+def test_a_mounted_image_is_not_removed(api: API) -> None:
+    mounted = {"Mounts": [{"Type": "image", "Source": "white", "Target": "/v"}]}
+    body = {"Image": "bb", "Cmd": ["true"], "HostConfig": mounted}
+    name = api.ok("POST", "=/v1.51/containers/create", body)["Id"]
+    refused = api("DELETE", "/images/white")
+    assert (refused.status, "is using its referenced image" in refused.message) == (409, True)
+    api.ok("DELETE", f"/containers/{name}")
