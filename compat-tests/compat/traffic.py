@@ -17,7 +17,7 @@ from compat.exceptions import KNOWN, LEGACY, OURS
 from compat.schemas import description, error_faults, faults
 
 NEWEST = (1, 51)
-_VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)")
+_VERSION = re.compile(r"/v(\d+)(?:\.(\d+))?(/.*)")
 _SIGNED = ("Api-Version", "Docker-Experimental", "Ostype", "Server")
 
 
@@ -35,7 +35,7 @@ class Copy:
     def version(self) -> tuple[int, int]:
         """Of the API, as the client asked for it."""
         found = _VERSION.match(self.target)
-        return (int(found[1]), int(found[2])) if found else NEWEST
+        return (int(found[1]), int(found[2] or 0)) if found else NEWEST
 
     @property
     def path(self) -> str:
@@ -48,7 +48,7 @@ class Copy:
         """Lines of what is wrong, with where it was."""
         unsigned = [f"no {name} in the head" for name in _SIGNED if name not in self.headers]
         # As dockerd: what no route or version was found for is answered before the heads are.
-        if "page not found" in self.body or "client version " in self.body:
+        if "page not found" in self.body or not (1, 24) <= self.version <= NEWEST:
             unsigned = []
         return [
             f"{self.method} {self.target} ({self.status}): {line}"

@@ -28,7 +28,7 @@ PING_HEADERS = {
 async def ping(call: Call) -> web.StreamResponse:
     """GET /_ping, HEAD /_ping where the connection has not answered them itself."""
     body = b"OK" if call.request.method == "GET" else b""
-    return web.Response(body=body, headers=PING_HEADERS)
+    return web.Response(body=body, headers={**PING_HEADERS, "Content-Length": str(len(body))})
 
 
 async def version(call: Call) -> web.StreamResponse:
