@@ -292,11 +292,10 @@ class Hijack:
 
     def rest(self) -> bytes:
         """Everything until the server closes."""
-        received = self._early
-        while block := self.socket.recv(65536):
-            received += block
-        self._early = b""
-        return received
+        received, self._early = [self._early], b""
+        while block := self.socket.recv(1 << 20):
+            received.append(block)
+        return b"".join(received)
 
     def until(self, text: bytes) -> bytes:
         """Read until `text` came."""
@@ -310,9 +309,10 @@ class Hijack:
 
 def frames(data: bytes) -> dict[int, bytes]:
     """{stream: its bytes} of multiplexed output."""
-    streams: dict[int, bytes] = {}
-    while data:
-        kind, size = data[0], int.from_bytes(data[4:8], "big")
-        streams[kind] = streams.get(kind, b"") + data[8 : 8 + size]
-        data = data[8 + size :]
-    return streams
+    streams: dict[int, list[bytes]] = {}
+    place = 0
+    while place < len(data):
+        size = int.from_bytes(data[place + 4 : place + 8], "big")
+        streams.setdefault(data[place], []).append(data[place + 8 : place + 8 + size])
+        place += 8 + size
+    return {stream: b"".join(pieces) for stream, pieces in streams.items()}

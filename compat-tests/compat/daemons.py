@@ -111,6 +111,11 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
+    def memory(self) -> int:
+        """Bytes that are the process's own share (PSS)."""
+        rows = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(row.split()[1]) << 10 for row in rows if row.startswith("Pss:"))
+
     def argv(self) -> list[str]:
         """The command line that starts it."""
         roots = ["--data-root", str(self.data_root), "--exec-root", str(self.exec_root)]

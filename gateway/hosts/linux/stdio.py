@@ -83,6 +83,8 @@ class AttachStdio:
         self._decided.set()
         if self._input_ended:
             self._shut_input()
+        if self._closed:  # while it waited for its turn
+            self._leave(self._inlet)
 
     def _release(self) -> None:
         if self._outlet is not None:
@@ -163,10 +165,13 @@ class AttachStdio:
         self._closed = True
         self._decided.set()
         if self._inlet is not None:
-            if self._stays:
-                self._inlet.discard()
-            else:
-                self._inlet.close()
+            self._leave(self._inlet)
+
+    def _leave(self, inlet: Inlet) -> None:
+        if self._stays:
+            inlet.discard()
+        else:
+            inlet.close()
 
 
 class ProcessStdio:

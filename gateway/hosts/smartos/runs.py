@@ -228,7 +228,7 @@ class Runs:
 
     def _streams_ended(self, resident: Resident) -> None:
         if resident.streams is not None:
-            resident.streams.ended(restarting=resident.zone.state is ZoneState.RESTARTING)
+            resident.streams.ended()
 
     async def adopt(self) -> None:
         """After a restart of the gateway: ports of zones that run are served again."""

@@ -100,7 +100,6 @@ class ZoneStreams:
         self._connected = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
-        self._restarting = False
         self._told_of_runs = False
         self._failure: APIError | None = None
         self._closed = False
@@ -190,12 +189,11 @@ class ZoneStreams:
             self._connected.clear()
             await self._program.close()
 
-    def ended(self, *, restarting: bool = False) -> None:
+    def ended(self) -> None:
         """The zone has stopped: clients get the rest of its output, then their end.
 
-        With `restarting` they stay for the next run, whose beginning `connect` finds in the log.
+        As under dockerd also where it is about to be started again.
         """
-        self._restarting = restarting
         self._ended.set()
         if not self._clients:
             self._placed = False
@@ -254,7 +252,10 @@ class ZoneStreams:
         if orphaned:
             self._input_over = True
         if orphaned or not self._clients:
-            await self._program.close()
+            # Who attaches meanwhile waits for the next connection.
+            program, self._program = self._program, None
+            self._connected.clear()
+            await program.close()
 
     def _wants_eof(self) -> bool:
         return self.passes_eof and any(client.takes_input for client in self._clients)
@@ -324,8 +325,7 @@ class ZoneStreams:
                     await self._catch_up()
             except APIError as error:
                 log.warning("zone %s: its last output is not known: %s", self._uuid, error.message)
-            if not self._restarting:
-                self._let_go()
+            self._let_go()
         if not self._clients:
             self._placed = False
 
