@@ -36,7 +36,7 @@ from imgsources.catalog import Catalog
 from imgsources.imgapi import ImageServers
 from imgsources.puller import Puller
 from imgsources.registry import RegistryClient
-from imgsources.transport import Credentials
+from imgsources.transport import Answers, Credentials
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +137,16 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
             max_concurrent_downloads=settings.max_concurrent_downloads,
         )
 
+        answers: Answers = {}
+
         def registry(auth: AuthConfig | None) -> RegistryClient:
             return RegistryClient(
                 session,
+                known=catalog.config,
                 mirrors=settings.registry_mirrors,
                 insecure=settings.insecure_registries,
                 certificates=CERTIFICATES,
+                answers=answers,
                 auth=_credentials(auth),
             )
 

@@ -116,6 +116,11 @@ class Catalog:
                 raise NoSuchImage(str(reference.with_default_tag()))
             return self._images[found]
 
+    def config(self, image_id: Digest) -> ImageConfig | None:
+        """The config of an image that is here."""
+        image = self._images.get(image_id)
+        return image.config if image else None
+
     def put(
         self,
         remote: RemoteImage,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from imgsources.oci import (
     SCHEMA1_TYPES,
     Descriptor,
     Digest,
+    ImageConfig,
     Manifest,
     Platform,
     check_layers,
@@ -71,10 +72,20 @@ class Described:
 
 
 class RegistryClient:
-    """Registries as an image source, for one user; `options` are the transport's."""
+    """Registries as an image source, for one user; `options` are the transport's.
 
-    def __init__(self, session: aiohttp.ClientSession, **options: Any) -> None:
+    `known` gives the config of an image that is here already: it need not be fetched.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        known: Callable[[Digest], ImageConfig | None] = lambda _: None,
+        **options: Any,
+    ) -> None:
         self.transport = Transport(session, **options)
+        self._known = known
 
     async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
         """Manifest and config, verified.
@@ -188,7 +199,9 @@ class RegistryClient:
             entry = choose_platform(parse_index(raw, media_type), platform)
             raw, media_type = await self._get_manifest(endpoint, reference, entry.digest)
         manifest = parse_manifest(raw, media_type, name=reference.full)
-        config = parse_config(await self._get_config(endpoint, reference, manifest))
+        config = self._known(manifest.config.digest) or parse_config(
+            await self._get_config(endpoint, reference, manifest)
+        )
         check_layers(manifest, config)
         if platform is not None and normalize(config.platform) not in runnable(platform):
             raise NotFound(

@@ -56,6 +56,8 @@ PULL, PUSH = "pull", "pull,push"
 """What a token is asked for."""
 
 _READ_BUFFER_BYTES = 256 << 10
+_REMEMBERED_S = 30.0
+"""Certificates and registries may be replaced: not longer."""
 T = TypeVar("T")
 Scope = tuple[str, ...]
 """`repository:PATH:ACTIONS`, the one that is asked for first."""
@@ -115,6 +117,20 @@ class Token:
     expires: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Which address of a server answered, and how it wants to be asked, until then (monotonic seconds)."""
+
+    base: URL
+    verifies: bool | ssl.SSLContext
+    challenge: Challenge | None
+    until: float
+
+
+Answers = dict[tuple[tuple[URL, bool], ...], _Answered]
+"""What is known of servers for a while, whoever asks: the next one need not look for them."""
+
+
 class Transport:
     """Requests to registries, for one user.
 
@@ -133,7 +149,9 @@ class Transport:
         certificates: Path | None = None,
         connect_timeout_s: float = 15,
         stall_timeout_s: float = 60,
+        answers: Answers | None = None,
     ) -> None:
+        self._answers: Answers = {} if answers is None else answers
         self._session = session
         self._mirrors = tuple(mirrors)
         self._insecure = tuple(insecure)
@@ -211,6 +229,9 @@ class Transport:
             return self._endpoints[server]
 
     async def _ping_first(self, server: Server) -> Endpoint:
+        known = self._answers.get(server.addresses)
+        if known is not None and known.until > time.monotonic():
+            return Endpoint(known.base, known.verifies, known.challenge, server.credentials)
         for base, verifies in server.addresses[:-1]:
             try:
                 return await self._ping(server, base, verifies)
@@ -225,7 +246,10 @@ class Transport:
         async with request as response:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise await refusal(response, None)
-            return Endpoint(base, trust, challenge_of(response), server.credentials)
+            found = Endpoint(base, trust, challenge_of(response), server.credentials)
+            until = time.monotonic() + _REMEMBERED_S
+            self._answers[server.addresses] = _Answered(base, trust, found.challenge, until)
+            return found
 
     def trust(self, authority: str) -> ssl.SSLContext:
         """Whom to believe besides the system's authorities, and how to show who we are."""
@@ -376,11 +400,19 @@ class Transport:
                 read_bufsize=_READ_BUFFER_BYTES,
             )
         except (aiohttp.ClientError, OSError) as error:
+            self._forget(url)
             words = f'{method.capitalize()} "{url}": {go_words(error, url)}'
             raise APIError(words, detail=repr(error)) from error
         # Not released but closed if the block does not read to the end: what follows is the body.
         async with response:
             yield response
+
+    def _forget(self, url: URL) -> None:
+        """Who does not answer where it did is looked for again."""
+        origin = url.origin()
+        for tried, known in [*self._answers.items()]:
+            if known.base.origin() == origin:
+                del self._answers[tried]
 
 
 # Pure decisions ------------------------------------------------------------------------------------
