@@ -32,6 +32,7 @@ _ACTED_ON = (
     "stop_timeout_s",
     "stdin_once",
     "console_size",
+    "links",
     "published_ports",
     "mount_options",
     "resources",

@@ -304,6 +304,8 @@ class SmartOSZones:
                 await vmadm.update(self._gz, uuid, changes)
             zone = replace(resident.latest, spec=spec, metadata=data)
             register.change(resident, ZoneChange.UPDATED, zone)
+            if resident.is_up:
+                await self._naming.prepare(zone)
             return resident.zone
 
     def _with_nics(self, before: ZoneSpec, after: ZoneSpec) -> ZoneSpec:
