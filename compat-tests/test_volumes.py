@@ -94,7 +94,7 @@ EXCHANGES = [
     exchange(
         "a volume that binds a folder",
         ask("POST /volumes/create", {"Name": "bound", "DriverOpts": BIND}, show=SHOWN, smartos=f"501 {MOUNTING}"),
-        run("cat /v/file; echo new > /v/new", {"Binds": ["bound:/v"]}, smartos="re:1 .*"),
+        run("cat /v/file; echo new > /v/new", {"Binds": ["bound:/v"]}, smartos="re:0 .*"),
         run("ls /v", {"Binds": ["bound:/v:ro"]}, smartos="0 new"),
         run("ls /v", {"Binds": ["{tmp}/there:/v"]}, smartos="re:0 .*"),
         ask("POST /volumes/prune?filters=%7B%22label%22%3A%5B%22nothing%22%5D%7D", show="VolumesDeleted SpaceReclaimed",
