@@ -72,7 +72,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Step:
-    """One command.  `{registry}`, `{tmp}` are filled in.
+    """One command.  `{registry}`, `{tmp}` are filled in, and `{began}`, `{now}`: times of the scenario and the step.
 
     `compare` names what is looked at; `stdout`, `stderr`, `exit` replace what is recorded, and then `why` says why;
     text in them that starts with `re:` is a regular expression for the whole answer.
@@ -130,7 +130,8 @@ def play(
         if step.after is not None:
             step.after.wait(cli, began)
         command = (step.smartos.command if on_smartos else None) or step.command
-        for word, value in fill.items():
+        times = {"began": f"{began:.6f}", "now": f"{time.time():.6f}"}
+        for word, value in (fill | times).items():
             command = command.replace(f"{{{word}}}", value)
         result = cli(command, step.stdin)
         out, err = (

@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dockerapi.engine import EventsQuery
@@ -19,20 +19,19 @@ from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 
 KEPT = 1000
-_FILTERS = frozenset(
-    {
-        "type",
-        "event",
-        "label",
-        "container",
-        "image",
-        "volume",
-        "network",
-        "daemon",
-        "scope",
-        "plugin",
-    }
+_ACTORS = (
+    "container",
+    "daemon",
+    "plugin",
+    "volume",
+    "network",
+    "node",
+    "service",
+    "secret",
+    "config",
 )
+_OPEN_ENDED = {"health_status", "exec_create", "exec_start"}
+"""Actions that go on behind a colon: where one of them is asked for, dockerd compares beginnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Event:
         message |= {
             "Type": self.type,
             "Action": self.action,
-            "Actor": {"ID": self.actor_id, "Attributes": dict(self.attributes)},
+            "Actor": {"ID": self.actor_id, "Attributes": dict(sorted(self.attributes.items()))},
             "scope": "local",
             "time": self.time_ns // 1_000_000_000,
             "timeNano": self.time_ns,
@@ -152,41 +151,36 @@ def _unix(moment: int) -> str:
 
 
 def matches(event: Event, filters: Filters) -> bool:
-    """As moby's event filter: values of one key are alternatives, keys all hold."""
-    attributes = event.attributes
-    if any(key not in _FILTERS for key in filters):
-        return False
-    checks = {
+    """As moby's event filter: values of one key are alternatives, keys all hold, keys it does not know mean nothing."""
+    checks: dict[str, Callable[[tuple[str, ...]], bool]] = {
         "type": lambda values: event.type in values,
         "scope": lambda values: "local" in values,
-        "event": lambda values: event.action in values or event.action.partition(":")[0] in values,
+        "event": lambda values: _is_action(event.action, values),
         "image": lambda values: _matches_image(event, values),
+        **dict.fromkeys(_ACTORS, lambda values: _is_actor(event, values)),
     }
     for key in filters:
         values = filters.get(key)
         if key == "label":
-            if not filters.match_labels(attributes):
+            if not filters.match_labels(event.attributes):
                 return False
-        elif key in checks:
-            if not checks[key](values):
-                return False
-        elif not _is_actor(event, key, values):
+        elif key in checks and not checks[key](values):
             return False
     return True
 
 
-def _is_actor(event: Event, kind: str, values: Sequence[str]) -> bool:
-    """By id or name, whole or from the start."""
-    if event.type != kind:
-        return False
+def _is_action(action: str, values: Sequence[str]) -> bool:
+    return action.startswith(tuple(values)) if _OPEN_ENDED & {*values} else action in values
+
+
+def _is_actor(event: Event, values: Sequence[str]) -> bool:
+    """By id or name, whole or from the start; of whatever type it is."""
     name = event.attributes.get("name", "")
-    return any(event.actor_id.startswith(v) or name.startswith(v.removeprefix("/")) for v in values)
+    return event.actor_id.startswith(tuple(values)) or name.startswith(tuple(values))
 
 
 def _matches_image(event: Event, values: Sequence[str]) -> bool:
-    if event.type not in ("container", "image"):
-        return False
-    name = event.attributes.get("image" if event.type == "container" else "name", "")
+    name = event.attributes.get("name" if event.type == "image" else "image", "")
     known = {event.actor_id, name, _without_tag(event.actor_id), _without_tag(name)}
     return any(value in known for value in values)
 

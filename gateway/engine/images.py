@@ -329,8 +329,8 @@ class Images:
 
     async def _untag(self, image: Image, reference: Reference, records: Records) -> None:
         gone = await asyncio.to_thread(self._catalog.untag, reference)
-        for text in gone:
-            records.append({"Untagged": text})
+        records.extend({"Untagged": text} for text in gone)
+        if gone:  # a digest that goes with the last tag is not told of
             self.emit(image, "untag", image.id, image.id)
 
     async def _delete(self, image: Image, records: Records) -> None:
