@@ -126,9 +126,9 @@ CASES = [
     case("labels of the client", "RUN true", labels='{"b":"2 x","a":"it\'s"}'),
     case("quiet", "RUN echo said", q="1"),
     case("quiet and failing", "RUN echo said; exit 4", q="1"),
-    case("limits", "RUN cat /proc/self/oom_score_adj; df -k /dev/shm | tail -n 1 | awk '{print $2}'", shmsize="1048576"),
     case("another file", "RUN true", dockerfile="other/Dockerfile"),
 ]  # fmt: skip
+LIMITS = case("limits", "RUN df -k /dev/shm | tail -n 1 | awk '{print $2}'", shmsize="1048576")
 
 
 def context(dockerfile: str, more: dict[str, bytes] | None = None) -> bytes:
@@ -219,6 +219,19 @@ def test_builds_as_dockerd(
     if subject.v28 and not recording.exact:
         expected["lines"][-1] = json.dumps({"message": subject.v28})
     assert actual == expected
+
+
+@pytest.mark.linux_only("max_swap alone limits /dev/shm")
+def test_limits_hold_for_the_containers_of_a_build(
+    daemon: Daemon, cli: CLI, recording: Recording, names: dict[str, str], tag: str
+) -> None:
+    test_builds_as_dockerd(LIMITS, daemon, cli, recording, names, tag)
+
+
+def test_what_a_zone_cannot_have_is_told(daemon: Daemon, platform: object, tag: str) -> None:
+    _, messages = build(daemon, context(LIMITS.dockerfile), {"t": tag, **LIMITS.query})
+    warned = [m["stream"] for m in messages if "[Warning]" in m.get("stream", "")]
+    assert bool(warned) is (platform is not None)
 
 
 CONFIG = (

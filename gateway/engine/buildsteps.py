@@ -239,8 +239,10 @@ class Steps:
             raise InvalidParameter(
                 f'exec: "{argv[0]}": stat {argv[0]}: no such file or directory: unknown'
             )
-        container = await self._created(self.image, argv)
+        container, warnings = await self._created(self.image, argv)
         self._containers.append(container)
+        for warning in warnings:
+            yield {"stream": f" ---> [Warning] {warning}\n"}
         yield {"stream": f" ---> Running in {container[:12]}\n"}
         async with contextlib.aclosing(self._ran(container, argv)) as messages:
             async for message in messages:
@@ -253,8 +255,8 @@ class Steps:
             yield {"stream": f" ---> Removed intermediate container {container[:12]}\n"}
         self.image = image
 
-    async def _created(self, image: Image, argv: Sequence[str]) -> str:
-        """Full id of a container of the image as it stands."""
+    async def _created(self, image: Image, argv: Sequence[str]) -> tuple[str, list[str]]:
+        """Full id of a container of the image as it stands, and what its host has to say of it."""
         body = ContainerCreate.model_validate(
             {
                 "Image": image.id,
@@ -268,7 +270,7 @@ class Steps:
             }
         )
         made = await self._workshop.containers.create(body, name=None, platform=None)
-        return str(made["Id"])
+        return str(made["Id"]), list(made["Warnings"])
 
     async def _ran(self, container: str, argv: Sequence[str]) -> AsyncGenerator[JSONObject, None]:
         """Output until it has ended.  BuildFailed; a client that hangs up takes the container with it."""
@@ -481,7 +483,7 @@ class Steps:
     @contextlib.asynccontextmanager
     async def _container(self, image: Image) -> AsyncIterator[str]:
         """One that never runs, gone after the block."""
-        container = await self._created(image, ["none"])
+        container, _ = await self._created(image, ["none"])
         try:
             yield container
         finally:
