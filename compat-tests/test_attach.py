@@ -242,13 +242,6 @@ def a_kill_ends_it(wire: Wire) -> Any:
 
 
 @cases()
-def a_resize_needs_two_numbers(wire: Wire) -> Any:
-    ident = wire.running("sleep 1000", Tty=True)
-    path = f"/containers/{ident}/resize"
-    return [wire.api("POST", f"{path}?{query}").status for query in ("h=20&w=60", "", "h=x&w=1")]
-
-
-@cases()
 def a_websocket_that_is_none(wire: Wire) -> Any:
     ident = wire.create("true")
     asked: list[tuple[str, dict[str, str]]] = [

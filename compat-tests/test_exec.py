@@ -249,16 +249,45 @@ def on_a_read_only_root(wire: Wire) -> Any:
     return wire.ran(wire.running(HostConfig={"ReadonlyRootfs": True}), "echo works; touch /x")
 
 
+_SIZES = {
+    "": 'invalid resize height "": invalid syntax',
+    "h=1": 'invalid resize width "": invalid syntax',
+    "w=1": 'invalid resize height "": invalid syntax',
+    "h=&w=2": 'invalid resize height "": invalid syntax',
+    "h=x&w=2": 'invalid resize height "x": invalid syntax',
+    "h=1.5&w=1": 'invalid resize height "1.5": invalid syntax',
+    "h=-1&w=2": 'invalid resize height "-1": invalid syntax',
+    "h=2&w=4294967296": 'invalid resize width "4294967296": value out of range',
+}
+
+
 @cases(
-    v28=[[400, 400, 400, 400, 400, 400], 'invalid resize height "": invalid syntax'],
-    why="20.10 takes any number of Go's",
+    v28=[[400, message] for message in _SIZES.values()] * 2,
+    why="20.10 takes any number of Go's, and says it in Go's words",
 )
 def a_resize_needs_two_numbers(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "sleep 1000", Tty=True)
+    ident = wire.running(Tty=True)
+    made = wire.exec_create(ident, "sleep 1000", Tty=True)
     wire.api("POST", f"/exec/{made}/start", {"Detach": True, "Tty": True})
-    queries = ("", "h=1", "w=1", "h=&w=2", "h=x&w=2", "h=1.5&w=1")
-    answers = [wire.api("POST", f"/exec/{made}/resize?{query}") for query in queries]
-    return [[answer.status for answer in answers], answers[0].message]
+    answers = []
+    for path in (f"/exec/{made}", f"/containers/{ident}"):
+        for query in _SIZES:
+            answer = wire.api("POST", f"{path}/resize?{query}")
+            answers.append([answer.status, answer.message])
+    return answers
+
+
+@cases(
+    v28=[[409, "container ID64 is not running"]] * 2,
+    why="20.10 has forgotten the exec, and says of the container that it `is not running` in other words",
+)
+def a_resize_needs_what_runs(wire: Wire) -> Any:
+    ident = wire.running(Tty=True)
+    made = wire.exec_create(ident, "true", Tty=True)
+    wire.kill(ident)
+    paths = (f"/exec/{made}", f"/containers/{ident}")
+    answers = [wire.api("POST", f"{path}/resize?h=1&w=1") for path in paths]
+    return [[answer.status, answer.message] for answer in answers]
 
 
 @cases()
