@@ -433,18 +433,18 @@ class LinuxNetworks:
             self._check_free(uuid, plug.nic)
         namespace = self._folder.open(uuid)
         try:
+            self._plugs.plug(uuid, fresh, namespace)
             try:
-                self._plugs.plug(uuid, fresh, namespace)
                 routes(namespace, _carrier(plugs))
                 result = self._carry(uuid, _carrier(plugs), ports, endpoint)
-            except BaseException as error:
+            except BaseException:
                 self._plugs.unplug(uuid, [plug.nic for plug in fresh], namespace)
                 routes(namespace, _carrier([self._plug(nic, {}) for nic in before]))
-                if isinstance(error, OSError):
-                    raise APIError(str(error.strerror)) from error
                 raise
             gone = [nic for nic in before if (nic.network_uuid, nic.interface) not in stay]
             self._plugs.unplug(uuid, gone, namespace)
+        except OSError as error:
+            raise APIError(str(error.strerror)) from error
         finally:
             namespace.close()
         self._live[uuid] = nics

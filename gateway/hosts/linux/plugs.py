@@ -51,24 +51,43 @@ class Plugs:
         """Zone -> network_uuid -> name of our end."""
 
     def plug(self, uuid: ZoneUUID, plugs: Sequence[Plug], namespace: Namespace) -> None:
-        """All of them; what was plugged in stays after an error, for `unplug` or the namespace's end."""
+        """All of them or none."""
         senders: list[nft.Sender] = []
-        for plug in plugs:
-            senders += self._plug(uuid, plug, namespace)
-        if senders:
-            self._rules.add_senders(senders)
+        done: list[Nic] = []
+        try:
+            for plug in plugs:
+                senders += self._plug(uuid, plug, namespace)
+                done.append(plug.nic)
+            if senders:
+                self._rules.add_senders(senders)
+        except BaseException:
+            self.unplug(uuid, done, namespace)
+            raise
 
     def _plug(self, uuid: ZoneUUID, plug: Plug, namespace: Namespace) -> Sequence[nft.Sender]:
         addresses = check(plug)
         nic, way = plug.nic, plug.way
         mac = nic.mac or next((mac_of(a.ip) for a in addresses if a.version == 4), random_mac())
         inner = _inner_index(nic.interface)
+        port = ""
         if way.is_bridge:
             port = self._new_veth(uuid, plug, mac, inner, namespace)
-            senders = [nft.Sender(port, mac, tuple(a.ip for a in addresses))]
         else:
             self._new_on_parent(plug, mac, inner, namespace)
-            senders = []
+        try:
+            self._settle(plug, inner, addresses, namespace)
+        except BaseException:
+            self.unplug(uuid, [nic], namespace)
+            raise
+        if not port or not way.options.guarded:
+            return ()
+        return [nft.Sender(port, mac, tuple(a.ip for a in addresses))]
+
+    def _settle(
+        self, plug: Plug, inner: int, addresses: Sequence[netlink.Interface], namespace: Namespace
+    ) -> None:
+        """Up, with its addresses and sysctls."""
+        nic = plug.nic
         if any(address.version == 6 for address in addresses):
             conf = f"ipv6/conf/{nic.interface}"
             write_sysctls(namespace.fd, {f"{conf}/disable_ipv6": "0", f"{conf}/accept_ra": "0"})
@@ -80,7 +99,6 @@ class Plugs:
                 write_sysctls(namespace.fd, sysctls)
             except OSError as error:
                 raise InvalidParameter(f"cannot set sysctl: {error}") from error
-        return senders if way.options.guarded else ()
 
     def _new_veth(
         self, uuid: ZoneUUID, plug: Plug, mac: str, inner: int, namespace: Namespace
@@ -88,7 +106,7 @@ class Plugs:
         nic, way = plug.nic, plug.way
         outer = _LOWEST_OUTER_INDEX + secrets.randbelow(1 << 29)
         name = f"zg{outer:x}"
-        self._route.execute(
+        messages = (
             netlink.new_veth(
                 name, index=outer, bridge=way.index, netns_fd=namespace.fd, peer=nic.interface,
                 peer_index=inner, mac=mac, mtu=nic.mtu or way.options.mtu,
@@ -99,6 +117,12 @@ class Plugs:
             ),
             netlink.forwarding_entry(outer, mac),
         )  # fmt: skip
+        try:
+            self._route.execute(*messages)
+        except netlink.NetlinkError:
+            if self._route.link(name) is not None:
+                self._route.execute(netlink.delete_link(outer))
+            raise
         self._ports.setdefault(uuid, {})[nic.network_uuid or ""] = name
         return name
 
