@@ -1,4 +1,4 @@
-"""The command `zonegate`: serve, spec, doctor.
+"""The command `zonegate`: serve, spec, doctor, images verify.
 
 Flags have dockerd's names where dockerd has the flag.  Nothing heavy is imported before a subcommand
 needs it, so that `zonegate --help` answers at once.
@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             status = _spec(arguments[1:])
         else:
             options = _parser().parse_args(arguments)
-            status = {"serve": _serve, "doctor": _doctor}[options.command](options)
+            status = {"serve": _serve, "doctor": _doctor, "images": _verify}[options.command](
+                options
+            )
     except APIError as error:
         print(f"zonegate: {error.message}", file=sys.stderr)
         status = 1
@@ -81,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(
         commands.add_parser("doctor", help="say what this machine can do and what it lacks")
     )
+    images = commands.add_parser("images", help="what is done with images besides docker")
+    of_images = images.add_subparsers(dest="action", required=True)
+    _add_settings(of_images.add_parser("verify", help="say whether all images are whole"))
     commands.add_parser(
         "spec",
         help="print the vmadm JSON that a `docker run` would create, without a daemon",
@@ -131,7 +136,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _settings(flags: Mapping[str, Any]) -> Settings:
     from gateway.settings import AddressPool, load
 
-    given = {key: value for key, value in flags.items() if key not in ("command", "config")}
+    given = {
+        key: value for key, value in flags.items() if key not in ("command", "action", "config")
+    }
     if smartos_host := given.pop("smartos_host", None):
         given["smartos"] = {"host": smartos_host}
     if pools := given.get("default_address_pools"):
@@ -226,6 +233,16 @@ def _doctor(options: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL' if finding.fatal else 'note'}  {finding.text}")
     return 1 if any(finding.fatal and not finding.ok for finding in findings) else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from gateway.verify import verify
+
+    images, layers, faults = asyncio.run(verify(_settings(vars(options))))
+    for fault in faults:
+        print(f"FAIL  {fault}")
+    print(f"{'FAIL' if faults else 'ok  '}  {images} images, {layers} layers, {len(faults)} faults")
+    return 1 if faults else 0
 
 
 def _spec(arguments: Sequence[str]) -> int:

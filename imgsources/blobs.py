@@ -56,9 +56,8 @@ class LayerBlobs:
         self._kept: dict[Digest, KeptBlob] = {}
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in root.iterdir():
-            if found := _NAME.fullmatch(path.name):
-                name, size, gzip = found.groups()
-                self._kept[_digest(name)] = KeptBlob(path, _digest(gzip or name), int(size))
+            if found := blob_of(path):
+                self._kept[found[0]] = found[1]
             else:
                 path.unlink()
 
@@ -105,6 +104,14 @@ class LayerBlobs:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+def blob_of(path: Path) -> tuple[Digest, KeptBlob] | None:
+    """What the name of a file says: the layer that it is the blob of; None for any other file."""
+    if not (found := _NAME.fullmatch(path.name)):
+        return None
+    name, size, gzip = found.groups()
+    return _digest(name), KeptBlob(path, _digest(gzip or name), int(size))
 
 
 def remove(paths: Collection[Path]) -> None:

@@ -49,7 +49,7 @@ async def examine(settings: Settings) -> list[Finding]:
     elif os.geteuid() != 0:
         return [*findings, Finding(False, "zonegate needs root in the global zone", fatal=True)]
     try:
-        gz = await _open(settings)
+        gz = await global_zone(settings)
     except APIError as error:
         return [*findings, Finding(False, error.message, fatal=True)]
     try:
@@ -61,7 +61,8 @@ async def examine(settings: Settings) -> list[Finding]:
     return [*findings, *surroundings(settings, client="pkgin search docker")]
 
 
-async def _open(settings: Settings) -> GlobalZone:
+async def global_zone(settings: Settings) -> GlobalZone:
+    """A connection of its own; the caller closes it.  APIError."""
     if settings.smartos.host:
         return await SSHGlobalZone.open(settings.smartos)
     return LocalGlobalZone(settings.smartos.root)
