@@ -61,7 +61,7 @@ async def test_what_was_pulled_is_whole(root: Path) -> None:
 
 
 def first(root: Path, pattern: str) -> Path:
-    return sorted(root.glob(pattern))[0]
+    return min(root.glob(pattern))
 
 
 def changed(path: Path) -> None:
