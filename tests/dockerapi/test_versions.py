@@ -152,3 +152,15 @@ def test_the_console_size_needs_a_console_and_1_42():
     assert exec_start_from(CURRENT, body).console_size == [3, 4]
     assert exec_start_from(Version(1, 41), body).console_size is None
     assert exec_start_from(CURRENT, body.model_copy(update={"tty": False})).console_size is None
+
+
+def test_read_only_binds_did_not_reach_below_them_before_1_44():
+    mounts = [
+        {"Type": "bind", "Source": "/a", "Target": "/a", "ReadOnly": True},
+        {"Type": "bind", "Source": "/b", "Target": "/b"},
+    ]
+    body = ContainerCreate.model_validate({"Image": "x", "HostConfig": {"Mounts": mounts}})
+    old, new = (create_from(v, body).host_config.mounts for v in (Version(1, 43), Version(1, 44)))
+    assert old[0].bind_options.read_only_non_recursive
+    assert old[1].bind_options is None
+    assert new[0].bind_options is None

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -9,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerapi.errors import InvalidParameter, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from gateway.hosts.command import Spawner, run
 from gateway.hosts.linux import devices, machine, mounts, seccomp
 from gateway.hosts.linux.bundle import exec_process, oci_config
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.machine import Machine, Place
-from gateway.hosts.linux.process import override
+from gateway.hosts.linux.process import few_files, override
 from gateway.hosts.linux.users import Identity
 from gateway.zones.host import Process
 from gateway.zones.metadata import Device, DockerMetadata, Resources, Rlimit, Runtime, Tmpfs
@@ -108,19 +109,19 @@ def test_root_has_its_capabilities_and_others_only_the_bound():
 
 def test_nothing_is_asked_for_that_the_machine_cannot_give():
     poor = Machine(
-        bounding=frozenset({"CAP_KILL"}), rlimits={"RLIMIT_NOFILE": 100}, oom_score_adj=10
+        bounding=frozenset({"CAP_KILL"}), rlimits={"RLIMIT_NOFILE": 1000}, oom_score_adj=10
     )
     limits = (
-        Rlimit(type="RLIMIT_NOFILE", soft=50, hard=1000),
-        Rlimit(type="RLIMIT_NOFILE", soft=200, hard=-1),
+        Rlimit(type="RLIMIT_NOFILE", soft=500, hard=10000),
+        Rlimit(type="RLIMIT_NOFILE", soft=2000, hard=-1),
         Rlimit(type="RLIMIT_CORE", soft=-1, hard=-1),
     )
     process = config(runtime={"rlimits": limits, "oom_score_adj": -500}, on=poor)["process"]
     assert process["capabilities"]["bounding"] == ["CAP_KILL"]
     assert process["oomScoreAdj"] == 10
     assert process["rlimits"] == [
-        {"type": "RLIMIT_NOFILE", "soft": 50, "hard": 100},
-        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100},
+        {"type": "RLIMIT_NOFILE", "soft": 500, "hard": 1000},
+        {"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 1000},
         {"type": "RLIMIT_CORE", "soft": 2**64 - 1, "hard": 2**64 - 1},
     ]
 
@@ -508,3 +509,72 @@ async def test_a_privileged_zone_may_mount(run_zone):
     )
     assert "mounted" in output
     assert "Seccomp:\t0" in output
+
+
+# --- disks, files, shared memory ---------------------------------------------------------------------
+
+
+def test_limits_of_disks_go_by_their_numbers():
+    limits = {
+        "blkio_device_read_bps": ({"path": "/dev/a", "value": 1000},),
+        "blkio_device_write_iops": ({"path": "/dev/b", "value": 7},),
+        "blkio_weight_device": ({"path": "/dev/a", "value": 300},),
+    }
+    place = dataclasses.replace(PLACE, disks={"/dev/a": (8, 0), "/dev/b": (8, 16)})
+    body = config(runtime={"resources": Resources(**limits)}, place=place)
+    assert body["linux"]["resources"]["blockIO"] == {
+        "weightDevice": [{"major": 8, "minor": 0, "weight": 300}],
+        "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1000}],
+        "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 7}],
+    }
+
+
+def test_a_disk_that_is_not_there_is_named():
+    limits = Resources(blkio_device_read_bps=({"path": "/dev/nothing", "value": 1},))
+    with pytest.raises(APIError, match="stat /dev/nothing: no such file or directory"):
+        devices.disks(limits)
+
+
+def test_devices_that_a_driver_would_choose_are_not_to_be_had():
+    wanted = Runtime(device_requests=({"driver": "", "capabilities": (("gpu", "x"), ("y",))},))
+    words = r'could not select device driver "" with capabilities: \[\[gpu x\] \[y\]\]'
+    with pytest.raises(APIError, match=words):
+        devices.find(wanted)
+
+
+def test_too_few_files_for_the_runtime_are_left_to_be_set_later():
+    few = Rlimit(type="RLIMIT_NOFILE", soft=5, hard=-1)
+    other = Rlimit(type="RLIMIT_CORE", soft=0, hard=0)
+    runtime = Runtime(rlimits=(few, other))
+    body = config(runtime={"rlimits": (few, other)})
+    assert [limit["type"] for limit in body["process"]["rlimits"]] == ["RLIMIT_CORE"]
+    assert few_files(runtime, MACHINE) == (5, 1 << 20)
+    bound = dataclasses.replace(MACHINE, rlimits={"RLIMIT_NOFILE": 4096})
+    assert few_files(runtime, bound) == (5, 4096)
+    assert few_files(Runtime(rlimits=(other,)), MACHINE) is None
+
+
+def test_a_zone_may_be_without_shared_memory_or_have_its_cgroups_writable():
+    assert "/dev/shm" not in mounted(config(runtime={"ipc": "none"}))
+    options = {
+        (privileged, writable): mounted(
+            config(runtime={"privileged": privileged, "writable_cgroups": writable})
+        )["/sys/fs/cgroup"]["options"][0]
+        for privileged in (True, False)
+        for writable in (True, False, None)
+    }
+    assert [key for key, word in options.items() if word == "rw"] == [
+        (True, True),
+        (True, None),
+        (False, True),
+    ]
+
+
+def test_a_forced_recursive_read_only_bind_needs_a_kernel_that_can():
+    wanted = {
+        "spec": {"filesystems": (Filesystem(source="/a", target="/v", options=("ro",)),)},
+        "runtime": {"mount_options": {"/v": ("rprivate", "readonlyforcerecursive")}},
+    }
+    assert "rro" in mounted(config(**wanted))["/v"]["options"]
+    with pytest.raises(InvalidParameter, match="recursively read-only"):
+        config(**wanted, on=dataclasses.replace(MACHINE, kernel=(5, 4)))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerapi.errors import InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import InvalidParameter, NotFound
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
 from gateway.hosts.volumes import ANONYMOUS_LABEL
 
@@ -84,7 +84,8 @@ async def test_bad_names_are_refused_in_dockerds_words(tmp_path, name, text):
         ({"x": "1"}, InvalidParameter, 'invalid option: "x"'),
         ({"type": "tmpfs"}, InvalidParameter, 'missing required option: "device"'),
         ({"device": "tmpfs"}, InvalidParameter, 'missing required option: "type"'),
-        ({"type": "tmpfs", "device": "tmpfs"}, NotSupported, "not supported by zonegate yet"),
+        ({"o": "bind"}, InvalidParameter, 'missing required option: "device"'),
+        ({"size": "1g"}, InvalidParameter, "quota size requested but no quota support"),
     ],
 )
 async def test_options_are_checked_and_none_is_ignored(tmp_path, options, error, text):
