@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,7 @@ from imgsources.oci import (
     choose_platform,
     normalize,
     parse_config,
+    parse_digest,
     parse_index,
     parse_manifest,
     runnable,
@@ -236,7 +237,18 @@ def _read_saved(tar: _Tar, entry: dict[str, Any], spans: dict[Digest, _Span]) ->
         for name, diff_id in zip(names, config.diff_ids, strict=True)
     )
     references = tuple(_tag(text) for text in _texts(tags, "RepoTags"))
-    return ArchivedImage(_remote(config, layers, references), references)
+    remote = _remote(config, layers, references)
+    if parent := entry.get("Parent"):
+        remote = replace(remote, parent=_parent(parent))
+    return ArchivedImage(remote, references)
+
+
+def _parent(text: object) -> Digest:
+    """The image that a committed one stands on, which need not be in the archive."""
+    try:
+        return parse_digest(str(text))
+    except ValueError as error:
+        raise InvalidParameter(f"invalid archive: Parent: {error}") from error
 
 
 def _layer(tar: _Tar, name: str, diff_id: Digest, spans: dict[Digest, _Span]) -> Descriptor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tarfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +102,7 @@ def _members(images: Sequence[Saved], blobs: LayerBlobs) -> dict[str, _Member]:
         for raw in (one.image.config.raw, manifest):
             members.setdefault(_BLOBS + sha256(raw)[7:], _Member(raw, mtime_s))
         manifests += _index_entries(manifest, one.references)
-        rows.append(_row(one, layers))
+        rows.append(_row(one, layers, {other.image.id for other in images}))
         for reference in one.references:
             tags = repositories.setdefault(reference.familiar_name, {})
             tags[reference.tag or ""] = one.image.id[7:]
@@ -152,13 +152,13 @@ def _index_entries(manifest: bytes, references: Sequence[Reference]) -> list[dic
     ] or [plain]
 
 
-def _row(one: Saved, layers: Sequence[_Layer]) -> dict[str, Any]:
+def _row(one: Saved, layers: Sequence[_Layer], others: Container[Digest]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "Config": _BLOBS + one.image.id[7:],
         "RepoTags": [str(reference) for reference in one.references] or None,
         "Layers": [_BLOBS + layer.diff_id[7:] for layer in layers] or None,
     }
-    if one.image.parent is not None:
+    if one.image.parent is not None and one.image.parent in others:
         row["Parent"] = one.image.parent
     row["LayerSources"] = {
         layer.diff_id: _descriptor(Descriptor(OCI_LAYER, layer.diff_id, layer.blob.tar_size))

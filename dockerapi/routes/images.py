@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from dockerapi.engine import ImportQuery
-from dockerapi.errors import InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import InvalidParameter, NotFound
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
@@ -15,7 +15,6 @@ from dockerapi.routes.base import (
     Route,
     empty,
     json_answer,
-    not_built,
     platform_text,
     send_blocks,
 )
@@ -147,11 +146,12 @@ async def history(call: Call) -> web.StreamResponse:
     return json_answer(list(await call.engine.images.history(call.name)))
 
 
-def _check_platform(call: Call, image: JSONObject) -> None:
-    """An image here is of one platform; NotFound if another is asked for."""
-    if not call.text("platform"):
+def _check_platform(call: Call, image: JSONObject, text: str | None = None) -> None:
+    """An image here is of one platform; NotFound if another is asked for (`platform` of the query, or `text`)."""
+    text = call.text("platform") if text is None else text
+    if not text:
         return
-    wanted = platform_text(call.text("platform"))
+    wanted = platform_text(text)
     parts = [image.get("Os"), image.get("Architecture"), image.get("Variant")]
     given = [str(part) for part in parts if part]
     if given[: wanted.count("/") + 1] != wanted.split("/"):
@@ -173,8 +173,11 @@ async def remove(call: Call) -> web.StreamResponse:
     """DELETE /images/{name}."""
     if not call.name.strip():
         raise InvalidParameter("image name cannot be blank")
-    if call.since(V1_50) and call.texts("platforms"):
-        raise NotSupported("removing one platform of an image is not implemented by zonegate yet")
+    platforms = call.texts("platforms") if call.since(V1_50) else []
+    if len(platforms) > 1:
+        raise InvalidParameter("multiple platforms are not supported")
+    if platforms:
+        _check_platform(call, await call.engine.images.inspect(call.name), platforms[0])
     gone = await call.finish(
         call.engine.images.remove(
             call.name, force=call.boolean("force"), noprune=call.boolean("noprune")
@@ -215,6 +218,5 @@ ROUTES = (
     Route("POST", "/images/prune", prune, Version(1, 25)),
     Route("GET", "/images/get", save),
     Route("GET", "/images/{name}/get", save),
-    Route("GET", "/images/{name}/attestations", not_built("listing attestations")),
     Route("GET", "/distribution/{name}/json", distribution, Version(1, 30)),
 )
