@@ -1,6 +1,7 @@
 """Further processes in a running zone: the runtime's `exec` with pipes or a terminal of our own.
 
-The runtime stays as the waiting parent, so its exit status is the process's.  conmon is not needed here:
+The runtime stays as the waiting parent, so its exit status is the process's (but for runc with a terminal: we are the
+subreaper, and wait for the process itself).  conmon is not needed here:
 as under dockerd an exec does not outlive the gateway's streams (and `conmon -e` takes 61 ms instead of 9).
 
     TOKEN.json   what to run          TOKEN.pid   written only if the process started: tells a failure of
@@ -17,16 +18,16 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dockerapi.errors import NotSupported, StartFailure
+from dockerapi.errors import StartFailure
 from gateway.hosts.command import Child, Spawner
 from gateway.hosts.inlet import widen
 from gateway.hosts.linux.conmon import EXEC_PREFIX, Runtime, reworded
-from gateway.hosts.linux.reaper import reap_strays
+from gateway.hosts.linux.reaper import awaited, keep_orphans, reap_strays
 from gateway.hosts.linux.stdio import ProcessStdio
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.zones.host import Process
@@ -176,17 +177,13 @@ class Execs:
 
     async def start(self, zone: str, process: Process, document: Mapping[str, Any]) -> Exec:
         """Run OCI `document` in the zone of that runtime name; StartFailure in dockerd's words."""
-        if process.tty and self._runtime.name == "runc":
-            # It hands a terminal over only to those who do not wait for it (--detach): no exit code.
-            raise NotSupported(
-                "exec with a terminal needs the runtime crun, which does not work here"
-            )
         files = _Files(self._folder, secrets.token_hex(8))
         event = self._waiting[files.token] = asyncio.Event()
         console = _Console(self._descriptor, files.token) if process.tty else None
+        orphans = keep_orphans() if self._orphans(process) else nullcontext()
         try:
             _write(files.path("json"), json.dumps(document))
-            argv = self._argv(zone, files, console)
+            argv = self._argv(zone, files, console, detach=self._orphans(process))
             ours, theirs = _pipes(process)
             try:
                 child = await self._spawner.spawn(argv, fds=theirs)
@@ -195,14 +192,21 @@ class Execs:
                 raise
             finally:
                 _close_all(theirs.values())
-            return await self._started(process, files, child, event, ours, console)
+            with orphans:
+                return await self._started(process, files, child, event, ours, console)
         finally:
             del self._waiting[files.token]
             if console is not None:
                 console.close()
             files.remove()
 
-    def _argv(self, zone: str, files: _Files, console: _Console | None) -> list[str]:
+    def _orphans(self, process: Process) -> bool:
+        """runc hands a terminal over only if it need not stay: then the process becomes our own child."""
+        return process.tty and self._runtime.name == "runc"
+
+    def _argv(
+        self, zone: str, files: _Files, console: _Console | None, *, detach: bool
+    ) -> list[str]:
         # runc takes the log's path bare; crun wants to be told that it is a file.
         log = str(files.path("log"))
         if self._runtime.name == "crun":
@@ -211,6 +215,8 @@ class Execs:
         argv += ["--pid-file", str(files.path("pid"))]
         if console is not None:
             argv += ["--console-socket", console.path]
+        if detach:
+            argv.append("--detach")
         return [*argv, zone]
 
     async def _started(
@@ -250,6 +256,10 @@ class Execs:
             raise _failure(files.read("log"), process)
         if console is not None:
             console.take()
+        if self._orphans(process):
+            await child.wait()
+            awaited.add(pid)
+            child = Child(pid, child.argv)
         return self._running(process, child, pid, ours, console.master if console else None)
 
     def _running(
@@ -283,6 +293,7 @@ async def _linger(child: Child, stdio: ProcessStdio | None, *, attached: bool) -
     if stdio is not None and not attached:
         await stdio.close()
     await child.wait()
+    awaited.discard(child.pid)
     if stdio is not None and not stdio.ended:
         await asyncio.sleep(_LINGER_S)
         stdio.end()

@@ -13,12 +13,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _DELAYS_S = (0.0, 0.005, 0.02, 0.1, 0.5)
 _libc = ctypes.CDLL(None, use_errno=True)
+_kept = 0
+awaited: set[int] = set()
+"""Orphans that somebody waits for by their numbers: no strays."""
 
 
 def become_subreaper() -> None:
@@ -50,8 +54,21 @@ async def reap_strays() -> None:
         _reap()
 
 
+@contextmanager
+def keep_orphans() -> Iterator[None]:
+    """Inside, strays are left alone: one of them is about to be waited for by its number."""
+    global _kept  # noqa: PLW0603 - of the process, as its children are
+    _kept += 1
+    try:
+        yield
+    finally:
+        _kept -= 1
+
+
 def _reap() -> None:
-    for pid in _strays():
+    if _kept:
+        return
+    for pid in set(_strays()) - awaited:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 

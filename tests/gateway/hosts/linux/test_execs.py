@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +53,45 @@ async def test_a_failed_exec_does_not_hold_up_the_zones_end(bench: Bench) -> Non
     began = loop.time()
     await bench.zones.delete(zone.uuid)
     assert loop.time() - began < 1
+
+
+@pytest.fixture
+async def runc_bench(
+    short_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Bench]:
+    """A host that finds every program but crun."""
+    if shutil.which("runc") is None:
+        pytest.skip("no runc")
+    await asyncio.to_thread(_link_all_but, "crun", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with kept(opened(linux_settings(short_dir))) as bench:
+        assert bench.host.facts.default_runtime == "runc"
+        yield bench
+
+
+def _link_all_but(program: str, folder: Path) -> None:
+    for place in map(Path, os.environ["PATH"].split(":")):
+        for path in place.glob("*"):
+            if path.name != program and not (folder / path.name).is_symlink():
+                (folder / path.name).symlink_to(path)
+
+
+async def test_with_runc_a_terminal_and_its_exit_code_are_had_too(runc_bench: Bench) -> None:
+    bench = runc_bench
+    zone = await bench.start("sleep", "1000")
+
+    async def one(number: int) -> tuple[int, bytes, bytes]:
+        script = f"test -t 0 && echo {number}; exit {number}"
+        return await bench.exec(zone, "sh", "-c", script, tty=True)
+
+    with pytest.raises(StartFailure):
+        await bench.zones.exec(zone.uuid, Process(("nosuch",), tty=True))
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(one(number)) for number in range(8)]
+        with pytest.raises(StartFailure):  # strays are looked for while others run
+            await bench.zones.exec(zone.uuid, Process(("nosuch",)))
+    for number, run in enumerate(runs):
+        assert run.result()[:2] == (number, b"%d\r\n" % number)
 
 
 async def test_many_execs_at_once_are_kept_apart(bench: Bench) -> None:
