@@ -68,7 +68,7 @@ class Plugs:
         addresses = check(plug)
         nic, way = plug.nic, plug.way
         mac = nic.mac or next((mac_of(a.ip) for a in addresses if a.version == 4), random_mac())
-        inner = _inner_index(nic.interface)
+        inner = _known_index(nic.interface) or _FIRST_INDEX + 1000 + secrets.randbelow(1 << 20)
         port = ""
         if way.is_bridge:
             port = self._new_veth(uuid, plug, mac, inner, namespace)
@@ -170,12 +170,11 @@ class Plugs:
                 self._rules.know_senders([nft.Sender(name, mac, found)])
 
 
-def _inner_index(interface: str) -> int:
-    """In the zone: eth1 after eth0, others far behind."""
-    digits = interface[len(interface.rstrip("0123456789")) :]
-    if interface == f"eth{digits}" and len(digits) in range(1, 4):
-        return _FIRST_INDEX + int(digits)
-    return _FIRST_INDEX + 1000 + secrets.randbelow(1 << 20)
+def _known_index(interface: str) -> int:
+    """In the zone: eth1 after eth0; 0 for other names."""
+    digits = interface.removeprefix("eth")
+    fits = interface != digits and digits.isdecimal() and len(digits) < 4
+    return _FIRST_INDEX + int(digits) if fits else 0
 
 
 def check(plug: Plug) -> tuple[netlink.Interface, ...]:
@@ -215,10 +214,14 @@ def routes(namespace: Namespace, plug: Plug | None, *, fresh: bool = False) -> N
     if fresh and plug is None:
         return
     network = plug.way.network if plug else None
-    index = namespace.route.index_of(plug.nic.interface) if plug else 0
+    index = (_known_index(plug.nic.interface) if fresh else 0) if plug else 0
+    if plug and not index:
+        index = namespace.route.index_of(plug.nic.interface)
     _route(
         namespace, 4, index, network.gateway if network and plug and ipv4(plug.nic) else "", plug
     )
+    if fresh and (network is None or network.ipv6 is None):
+        return
     six = network.ipv6 if network and plug and ipv6(plug.nic) else None
     _route(namespace, 6, index, six.gateway if six else "", plug)
 

@@ -13,6 +13,8 @@ from gateway.hosts.linux import nft
 
 log = logging.getLogger(__name__)
 
+_GONE_AT_ONCE = 16
+
 
 class Rules:
     """Networks, senders and redirects of an instance.  `context` stays the caller's to close."""
@@ -23,6 +25,7 @@ class Rules:
         self._networks: dict[str, nft.BridgedNetwork] = {}
         self._senders: dict[str, nft.Sender] = {}
         self._redirects: dict[nft.Redirect, None] = {}
+        self._gone: list[nft.Sender] = []
         self.guards = True
         """Whether zones are kept from sending by others' addresses: a kernel may lack rules for bridges."""
 
@@ -38,6 +41,7 @@ class Rules:
             log.warning("zones are not kept from sending by others' addresses: %s", error.message)
 
     def _run_all(self) -> None:
+        self._gone = []
         text = nft.ruleset(
             self._name,
             tuple(self._networks.values()),
@@ -88,8 +92,14 @@ class Rules:
             self._change("".join(nft.add_sender(self._name, sender) for sender in senders))
 
     def remove_senders(self, ports: Iterable[str]) -> None:
-        """Their ports are gone, or go; unknown ones are fine."""
-        gone = [sender for port in ports if (sender := self._senders.pop(port, None))]
+        """Their ports are gone, or go; unknown ones are fine.
+
+        Names of ports are drawn anew each time, so that elements of some that are gone do no harm: several go at once.
+        """
+        self._gone += [sender for port in ports if (sender := self._senders.pop(port, None))]
+        if len(self._gone) < _GONE_AT_ONCE:
+            return
+        gone, self._gone = self._gone, []
         if self.guards:
             self._change("".join(nft.delete_sender(self._name, sender) for sender in gone))
 
