@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from compat.answers import Recording, shape
+from compat.answers import Recording, normal, shape
 from compat.clients import API, CLI
 from compat.daemons import Daemon
+from compat.fakeregistry import RegistryThread
 
 SIGNED = ("Api-Version", "Docker-Experimental", "Ostype", "Server")
 PINGED = {
@@ -175,6 +177,22 @@ def test_an_error_is_a_message(api: API) -> None:
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json() == {"message": "No such container: nothere"}
     assert api("GET", "/nothere").json() == {"message": "page not found"}
+
+
+def test_of_several_removals_one_removes(api: API) -> None:
+    """The others find it going, or gone."""
+    made = api.ok("POST", "/containers/create", {"Image": "bb", "Cmd": ["sleep", "1000"]})["Id"]
+    api.ok("POST", f"/containers/{made}/start")
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: api("DELETE", f"/containers/{made}?force=1"), range(6)))
+    told = {
+        204: "",
+        404: f"No such container: {made}",
+        409: f"removal of container {made} is already in progress",
+    }
+    assert [answer.status for answer in answers].count(204) == 1
+    for answer in answers:
+        assert answer.message == told[answer.status]
 
 
 # -- version and info
@@ -362,3 +380,22 @@ def test_a_login_that_the_registry_takes(api: API, registry: str) -> None:
     body: dict[str, Any] = {"username": "a", "password": "b", "serveraddress": registry}
     answer = api.ok("POST", "/auth", body)
     assert answer["Status"] == "Login Succeeded"
+
+
+def test_a_login_that_the_registry_refuses(
+    api: API, names: dict[str, str], recording: Recording
+) -> None:
+    with RegistryThread(basic=("me", "secret")) as registry:
+        body = {"username": "me", "password": "wrong", "serveraddress": registry.host}
+        answer = api("POST", "/auth", body)
+        actual = {"status": answer.status, "message": normal(answer.message, {registry.host: "IT"})}
+        right = api.ok("POST", "/auth", body | {"password": "secret"})
+    assert right["Status"] == "Login Succeeded"
+    if recording.taking:
+        recording.put("a refused login", actual)
+        return
+    if not recording.exact:  # as 28.5
+        words = 'Get "http://IT/v2/": unauthorized: incorrect username or password'
+        assert actual == {"status": 401, "message": words}
+    else:
+        assert actual == recording.get("a refused login")
