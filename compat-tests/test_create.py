@@ -33,6 +33,37 @@ EXCHANGES = [
         GONE,
     ),
     exchange(
+        "images by their ids",
+        *(
+            step
+            for image in ("sha256:{id}", "{id}", "{id12}", "bb", "bb:latest", "docker.io/library/bb")
+            for step in (ask(CREATE, made({}, Image=image)), ask(INSPECT, show="Config.Image"), GONE)
+        ),
+        ask(CREATE, made({}, Image="bb:sha256:{id}"), v28="re:400 invalid reference format.*"),
+        ask(CREATE, made({}, Image="bb:{id}")),
+        ask(CREATE + "&platform=linux/mips64", made({}), v28="re:404 image with reference bb was found but .*platform.*"),
+    ),
+    exchange(
+        "what came with later versions",
+        ask(f"POST ={NEW}/containers/create?name=made", made({"Annotations": {"": "x"}}),
+            v28="400 invalid Annotations: the empty string is not permitted as an annotation key", why="1.43"),
+        ask(f"POST ={NEW}/containers/create?name=made", made({}, Healthcheck={"Test": ["CMD", "true"], "StartInterval": 7}),
+            v28="400 StartInterval in Healthcheck cannot be less than 1ms", why="1.44"),
+        ask(f"POST ={NEW}/containers/create?name=made", made({"Annotations": {"a": "b"}}), v28="201", why="1.43"),
+        ask(f"GET ={NEW}/containers/made/json", show="HostConfig.Annotations", v28='200 {"HostConfig.Annotations": {"a": "b"}}', why="1.43"),
+        ask("GET =/v1.46/containers/json?all=1&filters=%7B%22name%22%3A%5B%22made%22%5D%7D", show="HostConfig.Annotations",
+            v28='200 {"HostConfig.Annotations": [{"a": "b"}]}', why="1.46"),
+        ask("GET =/v1.45/containers/json?all=1&filters=%7B%22name%22%3A%5B%22made%22%5D%7D", show="HostConfig.Annotations",
+            v28='200 {"HostConfig.Annotations": [null]}', why="1.46"),
+        ask("DELETE /containers/made", v28="204"),
+    ),
+    exchange(
+        "nothing is masked where all is allowed",
+        ask(CREATE, made({"Privileged": True}), smartos=f"501 Privileged {LX}: a zone has the rights of its brand, no Linux capabilities"),
+        ask(INSPECT, show="HostConfig.MaskedPaths HostConfig.ReadonlyPaths", smartos="404 No such container: made"),
+        ask("DELETE /containers/made", smartos="404 No such container: made"),
+    ),
+    exchange(
         "names with a slash, and warnings always a list",
         ask("POST /containers/create?name=/made", made({}), show="Warnings"),
         ask(INSPECT, show="Name"),
@@ -177,7 +208,8 @@ EXCHANGES = [
 def test_creation_goes_as_with_dockerd(
     subject: Exchange, recording: Recording, api: API, names: dict[str, str], fill: dict[str, str]
 ) -> None:
-    check(subject, recording, api, fill, names)
+    image = api.ok("GET", "/images/bb/json")["Id"].removeprefix("sha256:")
+    check(subject, recording, api, fill | {"id": image, "id12": image[:12]}, names)
 
 
 def _disk() -> str:

@@ -137,6 +137,17 @@ EXCHANGES = [
         drop("data"), drop("other"), drop("copied"),
     ),
     exchange(
+        "owner and mode of the image's folder are the volume's",
+        ask("POST /containers/create?name=made", {"Image": "bb", "Cmd": ["sh", "-c", "mkdir /own; echo 1 > /own/file; chown -R 7:8 /own; chmod 1711 /own; chmod 640 /own/file"]}),
+        ask("POST /containers/made/start"), ask("POST /containers/made/wait"),
+        ask("POST /commit?container=made&repo=owned", {}),
+        run("stat -c '%u %g %a' /own /own/file", {"Binds": ["owned:/own"]}, image="owned"),
+        run("stat -c '%u %g %a' /own", {"Binds": ["bare:/own:nocopy"]}, image="owned"),
+        run("stat -c '%u %g %a' /own", {}, image="owned", Volumes={"/own": {}}),
+        drop("owned"), drop("bare"),
+        ask("DELETE /containers/made"), ask("DELETE /images/owned"),
+    ),
+    exchange(
         "what wins over a volume of the image",
         run("cat /srv/data/file", {"Binds": ["{tmp}/there:/srv/data"]}, image="rich"),
         ask("POST /containers/create?name=made", {"Image": "rich", "HostConfig": {"Tmpfs": {"/srv/data": "size=1m"}}},
