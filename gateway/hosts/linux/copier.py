@@ -1,10 +1,10 @@
 """`docker cp`, `diff`, `export` and what `commit` needs, inside a zone's root: a program of its own, one process a call.
 
-    copier PLAN  < tar        the first line of its output is the result as JSON, what follows a tar
+    copier PLAN  < tar        the first line of its output is the result, what follows a tar
 
 It leaves the machine's mount namespace, mounts the zone's root there (or takes the one that is mounted), its
 volumes and binds on top, and makes that its root: every path is looked up as the zone would, no link leads
-out, and all mounts go with the process.  PLAN is JSON:
+out, and all mounts go with the process.  PLAN and result are values as `packed` has them; PLAN:
 
     op        status | read | write | changes | export | layer
     root      where the zone's root is mounted, or can be
@@ -19,34 +19,33 @@ What went wrong is {"error": kind, "message"}, kind one of not_found, invalid, f
 
 from __future__ import annotations
 
-import bz2
 import ctypes
 import errno
-import gzip
-import json
-import lzma
+import marshal
 import os
 import posixpath
-import shutil
 import stat
 import sys
-import tarfile
-import zlib
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from gateway.hosts.linux import overlay
 from gateway.hosts.linux.rooted import make_folders, open_in_root
-from gateway.hosts.linux.users import identify
+from gateway.hosts.linux.tarin import Refused, extract
+from gateway.hosts.linux.tarout import TarWriter
+from gateway.hosts.tarstream import BadArchive
+
+TYPE_CHECKING = False  # typing itself would double the time to start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Plan = dict[str, Any]
 
 _CLONE_NEWNS = 0x00020000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _BLOCK = 1 << 20
-# A running zone may put a fifo, or a link, where a file was a moment ago.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CAPABILITY = "security.capability"
 _OPAQUE = "trusted.overlay.opaque"
+_OUT = 1
 # What the host itself puts into every root, as dockerd's init layer does.
 _OURS = frozenset(
     [
@@ -63,66 +62,76 @@ _OURS = frozenset(
         "/sys",
     ]
 )
+# As untar.py does it: half the gateway stays unimported.
 _START = """\
 import sys
+for name in ("gateway", "gateway.hosts", "gateway.hosts.linux"):
+    package = sys.modules[name] = type(sys)(name)
+    package.__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
 sys.path.insert(0, sys.argv[1])
 from gateway.hosts.linux.copier import main
 sys.exit(main(sys.argv[2]))
 """
 
 
-class _Refused(Exception):
-    """`kind` and the message of the result."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+def packed(value: Any) -> str:
+    """A plan or a result on one line.  Both ends are the same interpreter; json would cost as much as a copy."""
+    return marshal.dumps(value).hex()
 
 
-def command(plan: dict[str, Any]) -> list[str]:
+def unpacked(text: str | bytes) -> Plan:
+    """What `packed` made."""
+    line = text if isinstance(text, str) else text.decode("ascii")
+    value: Plan = marshal.loads(bytes.fromhex(line))  # noqa: S302 - of our own process
+    return value
+
+
+def command(plan: Plan) -> list[str]:
     """The command line of the program."""
     packages = __file__.removesuffix("/gateway/hosts/linux/copier.py")
-    return [sys.executable, "-I", "-S", "-c", _START, packages, json.dumps(plan)]
+    return [sys.executable, "-I", "-S", "-c", _START, packages, packed(plan)]
 
 
 def main(plan_text: str) -> int:
     """Do what the plan says; 0 also for a refusal that was written down."""
-    plan = json.loads(plan_text)
-    out = sys.stdout.buffer
+    plan = unpacked(plan_text)
     try:
         if plan["op"] in ("changes", "layer"):
-            _compare(plan, out)
+            _compare(plan)
+        elif plan["op"] == "write":
+            _write(plan)
         else:
             _enter(plan)
-            _OPERATIONS[plan["op"]](plan, out)
-    except _Refused as error:
-        _tell(out, {"error": error.kind, "message": str(error)})
+            _OPERATIONS[plan["op"]](plan)
+    except Refused as error:
+        _tell({"error": error.kind, "message": str(error)})
     except OSError as error:
         if error.errno == errno.EPIPE or _told:
             return 1  # nobody reads any more; or what is out already is broken off, not ended
-        _tell(out, {"error": "server", "message": f"{error.strerror}: {error.filename or ''}"})
+        _tell({"error": "server", "message": f"{error.strerror}: {error.filename or ''}"})
     return 0
 
 
 _told: list[bool] = []
 
 
-def _tell(out: BinaryIO, result: dict[str, Any]) -> None:
-    out.write(json.dumps(result).encode() + b"\n")
-    out.flush()
+def _tell(result: Plan) -> None:
+    line = memoryview(packed(result).encode() + b"\n")
+    while line:
+        line = line[os.write(_OUT, line) :]
     _told.append(True)
 
 
 # --- the way in
 
 
-def _enter(plan: dict[str, Any]) -> None:
+def _enter(plan: Plan) -> None:
     _own_namespace()
     if plan["overlay"] is not None:
         _mount_overlay(plan["root"], **plan["overlay"])
         if plan["op"] != "write":
             _make_mount_points(plan)
-            overlay.unmount(Path(plan["root"]))
+            _unmount(plan["root"])
             _mount_overlay(plan["root"], **_reading(**plan["overlay"]))
     _make_mount_points(plan)
     root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -137,12 +146,11 @@ def _enter(plan: dict[str, Any]) -> None:
 def _seal() -> None:
     """From here on nothing may be loaded: it would come out of the image, and run as the machine's root.
 
-    No module of Python's, and no library of the name service: tarfile would ask for the names of owners, and
-    what answers that is named by /etc/nsswitch.conf (CVE-2019-14271 was this, in dockerd).
+    No module of Python's; and no library of the name service, which is why names of owners are not asked for: what
+    answers that is named by /etc/nsswitch.conf (CVE-2019-14271 was this, in dockerd).
     """
     sys.path[:] = []
     sys.meta_path[:] = []
-    tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined]
 
 
 def _own_namespace() -> None:
@@ -160,6 +168,9 @@ def _mount(source: str, target: str, flags: int) -> None:
 
 
 def _mount_overlay(root: str, *, lowers: list[str], upper: str | None, work: str | None) -> None:
+    # The root of a zone that runs is mounted already.
+    from gateway.hosts.linux import overlay  # noqa: PLC0415
+
     overlay.mount(
         Path(root),
         lowers=[Path(lower) for lower in lowers],
@@ -168,11 +179,17 @@ def _mount_overlay(root: str, *, lowers: list[str], upper: str | None, work: str
     )
 
 
-def _reading(*, lowers: list[str], upper: str, work: str) -> dict[str, Any]:
+def _unmount(root: str) -> None:
+    from gateway.hosts.linux import overlay  # noqa: PLC0415
+
+    overlay.unmount(Path(root))
+
+
+def _reading(*, lowers: list[str], upper: str, work: str) -> Plan:
     return {"lowers": [upper, *lowers], "upper": None, "work": None}
 
 
-def _make_mount_points(plan: dict[str, Any]) -> None:
+def _make_mount_points(plan: Plan) -> None:
     """Where the zone has none yet; a source that has gone from the machine needs none."""
     folder = Path(plan["root"])
     root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -189,7 +206,7 @@ def _make_mount_points(plan: dict[str, Any]) -> None:
     os.close(root)
 
 
-def _bind(root: int, mount: dict[str, Any]) -> None:
+def _bind(root: int, mount: Plan) -> None:
     """A volume or bind, as the zone sees it; one that has gone from the machine is not there."""
     if not Path(mount["source"]).exists():
         return
@@ -222,16 +239,14 @@ def _lstat(path: str) -> os.stat_result:
     try:
         return os.lstat(path)
     except FileNotFoundError as error:
-        raise _Refused("not_found", f"Could not find the file {path}") from error
+        raise Refused("not_found", f"Could not find the file {path}") from error
     except NotADirectoryError as error:
-        raise _Refused("server", f"lstat {path}: not a directory") from error
+        raise Refused("server", f"lstat {path}: not a directory") from error
     except OSError as error:
-        raise _Refused(
-            "server", f"lstat {path}: {os.strerror(error.errno or 0).lower()}"
-        ) from error
+        raise Refused("server", f"lstat {path}: {os.strerror(error.errno or 0).lower()}") from error
 
 
-def _described(path: str, found: os.stat_result) -> dict[str, Any]:
+def _described(path: str, found: os.stat_result) -> Plan:
     # As Go's filepath.Base names it: /a/. is ".".
     name = "." if path.endswith("/.") else posixpath.basename(path.rstrip("/")) or "/"
     is_link = stat.S_ISLNK(found.st_mode)
@@ -244,142 +259,108 @@ def _described(path: str, found: os.stat_result) -> dict[str, Any]:
     }
 
 
-def _status(plan: dict[str, Any], out: BinaryIO) -> None:
+def _status(plan: Plan) -> None:
     path = _absolute(plan["path"])
-    _tell(out, _described(path, _lstat(path)))
+    _tell(_described(path, _lstat(path)))
 
 
-def _read(plan: dict[str, Any], out: BinaryIO) -> None:
+def _read(plan: Plan) -> None:
     path = _absolute(plan["path"])
     described = _described(path, _lstat(path))
-    _tell(out, described)
-    _write_tar(out, path, described["name"])
+    _tell(described)
+    _write_tar(path, described["name"])
 
 
-def _export(_plan: dict[str, Any], out: BinaryIO) -> None:
-    _tell(out, {})
-    _write_tar(out, "/", "")
+def _export(_plan: Plan) -> None:
+    _tell({})
+    _write_tar("/", "")
 
 
-def _open_tar(out: BinaryIO) -> tarfile.TarFile:
-    tar = tarfile.open(  # noqa: SIM115  # whoever asked closes it
-        fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK
-    )
-    tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
-    return tar
-
-
-def _write_tar(out: BinaryIO, top: str, name: str) -> None:
+def _write_tar(top: str, name: str) -> None:
     """`top` and what is below it, under `name`; "" leaves the top itself out."""
-    with _open_tar(out) as tar:
-        if name:
-            _add(tar, top, name)
-        if stat.S_ISDIR(os.lstat(top).st_mode):
-            for path in _below(top.rstrip("/") or "/"):
-                inside = path.removeprefix(top.rstrip("/").removesuffix("/.")).lstrip("/")
-                _add(tar, path, posixpath.join(name, inside) if name else inside)
-
-
-def _below(folder: str) -> Iterator[str]:
-    """Everything below a folder, a folder before its content, by name."""
-    base = folder.removesuffix("/.")
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return  # removed meanwhile
-    for name in names:
-        path = f"{base}/{name}" if base != "/" else f"/{name}"
-        yield path
-        try:
-            is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-        except FileNotFoundError:
-            continue
-        if is_folder:
-            yield from _below(path)
-
-
-def _add(tar: tarfile.TarFile, path: str, name: str) -> None:
-    try:
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # has no place in a tar
-        info = tar.gettarinfo(path, name)
-    except FileNotFoundError:
-        return  # removed meanwhile
-    if name.startswith("/"):
-        # gettarinfo takes leading slashes away; an archive of / has them, as dockerd's.
-        info.name = name
-        info.linkname = f"/{info.linkname}" if info.islnk() else info.linkname
-    info.uname = info.gname = ""
-    info.mtime = int(info.mtime)
-    if info.isreg():
-        _add_capability(info, path)
-        try:
-            with os.fdopen(os.open(path, _FILE), "rb") as file:
-                tar.addfile(info, _Exactly(file, info.size))  # type: ignore[arg-type]
-        except FileNotFoundError:
-            return
-    else:
-        tar.addfile(info)
-
-
-def _add_capability(info: tarfile.TarInfo, path: str) -> None:
-    try:
-        value = os.getxattr(path, _CAPABILITY, follow_symlinks=False)
-    except OSError:
-        return
-    text = value.decode("utf-8", "surrogateescape")
-    info.pax_headers = {f"SCHILY.xattr.{_CAPABILITY}": text}
-
-
-class _Exactly:
-    """A file that may shrink or grow while it is read: the tar gets the size that its header says."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._left = size
-
-    def read(self, size: int) -> bytes:
-        wanted = min(size, self._left)
-        data = self._file.read(wanted)
-        self._left -= wanted
-        return data + bytes(wanted - len(data))
+    tar = TarWriter(_OUT)
+    tar.tree(top, os.fsencode(name))
+    tar.close()
 
 
 # --- writing
 
 
-def _write(plan: dict[str, Any], out: BinaryIO) -> None:
+def _write(plan: Plan) -> None:
+    read, identify = _prepared(plan)
+    _enter(plan)
     path = _absolute(plan["path"])
     folder = posixpath.realpath(path)
     if not stat.S_ISDIR(_lstat(folder if os.path.lexists(folder) else path).st_mode):
-        raise _Refused("invalid", "extraction point is not a directory")
+        raise Refused("invalid", "extraction point is not a directory")
     _refuse_read_only(plan, folder)
-    owner = _owner(plan["user"]) if plan["user"] is not None else None
+    owner = identify(plan["user"]) if plan["user"] is not None else None
     try:
-        with tarfile.open(fileobj=_inflated(), mode="r|", bufsize=_BLOCK) as tar:
-            tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
-            _extract(tar, folder, owner, keep_kind=plan["no_overwrite_dir_non_dir"])
-    except (tarfile.ReadError, zlib.error, lzma.LZMAError, EOFError) as error:
-        if "empty file" not in str(error):
-            raise _Refused("server", f"Error processing tar file: {error}") from error
-    while sys.stdin.buffer.read(_BLOCK):
+        extract(read, folder, owner, keep_kind=plan["no_overwrite_dir_non_dir"])
+    except tuple(_BROKEN) as error:
+        raise Refused("server", f"Error processing tar file: {error}") from error
+    while os.read(0, _BLOCK):
         pass  # what the archive has after its end
-    _tell(out, {})
+    _tell({})
 
 
-def _inflated() -> Any:
-    """Standard input without its compression; of several members one after the other, too."""
-    start = sys.stdin.buffer.peek(6)  # type: ignore[union-attr]
+def _prepared(plan: Plan) -> tuple[Callable[[int], bytes], Callable[[str], tuple[int, int]]]:
+    """How the archive is read, and users are found: what that needs is imported before the root is another one."""
+    if plan["user"] is None:
+        return _inflated(), lambda _: (0, 0)
+    from gateway.hosts.linux.users import identify  # noqa: PLC0415
+
+    def owner(user: str) -> tuple[int, int]:
+        found = identify(user, (), _small_file("/etc/passwd"), _small_file("/etc/group"))
+        return found.uid, found.gid
+
+    return _inflated(), owner
+
+
+def _inflated() -> Callable[[int], bytes]:
+    """Reads standard input without its compression; of several members one after the other, too."""
+    start = os.read(0, _BLOCK)
+    while len(start) < 6 and (more := os.read(0, _BLOCK)):
+        start += more
+    file: Any = _Input(start)
     if start.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=sys.stdin.buffer)
-    if start.startswith(b"BZh"):
-        return bz2.BZ2File(sys.stdin.buffer)
-    if start.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(sys.stdin.buffer)
-    return sys.stdin.buffer
+        import gzip  # noqa: PLC0415
+        import zlib  # noqa: PLC0415
+
+        _BROKEN.extend((zlib.error, gzip.BadGzipFile))
+        file = gzip.GzipFile(fileobj=file)
+    elif start.startswith(b"BZh"):
+        import bz2  # noqa: PLC0415
+
+        _BROKEN.append(OSError)
+        file = bz2.BZ2File(file)
+    elif start.startswith(b"\xfd7zXZ\0"):
+        import lzma  # noqa: PLC0415
+
+        _BROKEN.append(lzma.LZMAError)
+        file = lzma.LZMAFile(file)  # noqa: SIM115 - as long as the process
+    return file.read  # type: ignore[no-any-return]
 
 
-def _refuse_read_only(plan: dict[str, Any], folder: str) -> None:
+class _Input:
+    """Standard input, of which something was read already."""
+
+    def __init__(self, start: bytes) -> None:
+        self._start = start
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, b"" at the end."""
+        if self._start:
+            data, self._start = self._start[:size], self._start[size:]
+            return data
+        return os.read(0, size)
+
+
+_BROKEN: list[type[Exception]] = [BadArchive, EOFError]
+"""What is raised for an archive that is none; and what the inflating module raises."""
+
+
+def _refuse_read_only(plan: Plan, folder: str) -> None:
     """By the mount that holds the folder, the last one counts."""
     holder: dict[str, Any] | None = None
     for mount in plan["mounts"]:
@@ -388,14 +369,9 @@ def _refuse_read_only(plan: dict[str, Any], folder: str) -> None:
         if inside and (holder is None or len(target) >= len(posixpath.realpath(holder["target"]))):
             holder = mount
     if holder is None and plan["readonly"]:
-        raise _Refused("forbidden", "container rootfs is marked read-only")
+        raise Refused("forbidden", "container rootfs is marked read-only")
     if holder is not None and holder["readonly"]:
-        raise _Refused("forbidden", "mounted volume is marked read-only")
-
-
-def _owner(user: str) -> tuple[int, int]:
-    identity = identify(user, (), _small_file("/etc/passwd"), _small_file("/etc/group"))
-    return identity.uid, identity.gid
+        raise Refused("forbidden", "mounted volume is marked read-only")
 
 
 def _small_file(path: str) -> bytes:
@@ -407,72 +383,10 @@ def _small_file(path: str) -> bytes:
         return file.read(4 << 20) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
 
 
-def _extract(
-    tar: tarfile.TarFile, folder: str, owner: tuple[int, int] | None, *, keep_kind: bool
-) -> None:
-    folders: list[tuple[str, tarfile.TarInfo]] = []
-    for info in tar:
-        path = _target(folder, info.name)
-        if info.islnk():
-            info.linkname = _target(folder, info.linkname).lstrip("/")
-        if owner is not None:
-            info.uid, info.gid = owner
-        if not _make_way(path, info, keep_kind=keep_kind):
-            continue  # the folder itself keeps what it is
-        info.name = path.lstrip("/")
-        tar.extract(
-            info, "/", set_attrs=not info.isdir(), numeric_owner=True, filter="fully_trusted"
-        )
-        _restore_attributes(path, info)
-        if info.isdir():
-            folders.append((path, info))
-    # Last, or writing into them would change their times again.
-    for path, info in reversed(folders):
-        os.chown(path, info.uid, info.gid)
-        Path(path).chmod(info.mode & 0o7777)
-        os.utime(path, (info.mtime, info.mtime))
-
-
-def _target(folder: str, name: str) -> str:
-    """Where an entry goes; its folder resolved, itself not."""
-    path = posixpath.normpath(posixpath.join(folder, name.lstrip("/")))
-    if path != folder and not path.startswith(folder.rstrip("/") + "/"):
-        raise _Refused("server", f'"{name}" is outside of "{folder}"')
-    return path
-
-
-def _make_way(path: str, info: tarfile.TarInfo, *, keep_kind: bool) -> bool:
-    """Remove what an entry replaces; False if there is nothing to do for it."""
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return True
-    is_folder = stat.S_ISDIR(there.st_mode)
-    if keep_kind and is_folder and not info.isdir():
-        raise _Refused("invalid", f'cannot overwrite directory "{path}" with non-directory "/"')
-    if keep_kind and not is_folder and info.isdir():
-        raise _Refused("invalid", f'cannot overwrite non-directory "{path}" with directory "/"')
-    if is_folder and info.isdir():
-        return posixpath.normpath(info.name) != "."
-    if is_folder:
-        shutil.rmtree(path)
-    else:
-        Path(path).unlink()
-    return True
-
-
-def _restore_attributes(path: str, info: tarfile.TarInfo) -> None:
-    for key, value in info.pax_headers.items():
-        if key.startswith("SCHILY.xattr.") and not key.endswith((".selinux", _OPAQUE)):
-            data = value.encode("utf-8", "surrogateescape")
-            os.setxattr(path, key.removeprefix("SCHILY.xattr."), data, follow_symlinks=False)
-
-
 # --- comparing: what the zone's own directory has, against the image below it
 
 
-def _compare(plan: dict[str, Any], out: BinaryIO) -> None:
+def _compare(plan: Plan) -> None:
     """The image is mounted without the zone's directory, and looked at inside a root of its own."""
     _own_namespace()
     upper = os.open(plan["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -482,17 +396,19 @@ def _compare(plan: dict[str, Any], out: BinaryIO) -> None:
     found = list(_differences(below, "."))
     if plan["op"] == "changes":
         rows = [[path, kind] for path, kind, _ in found]
-        _tell(out, {"changes": rows})
+        _tell({"changes": rows})
         return
-    _tell(out, {})
-    with _open_tar(out) as tar:
-        for path, kind, source in found:
-            name = path.lstrip("/")
-            if kind == _DELETED:
-                folder, _, base = name.rpartition("/")
-                tar.addfile(tarfile.TarInfo(posixpath.join(folder, f".wh.{base}")))
-            else:
-                _add(tar, source, name)
+    _tell({})
+    tar = TarWriter(_OUT)
+    for path, kind, source in found:
+        name = path.lstrip("/")
+        if kind == _DELETED:
+            folder, _, base = name.rpartition("/")
+            tar.removed(os.fsencode(posixpath.join(folder, f".wh.{base}")))
+        else:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                tar.add(source, os.fsencode(name), os.lstat(source))
+    tar.close()
 
 
 _MODIFIED, _ADDED, _DELETED = 0, 1, 2
@@ -565,4 +481,8 @@ def _is_same_folder(path: str, before: os.stat_result, now: os.stat_result) -> b
     return same and (path == "/etc" or before.st_mtime_ns == now.st_mtime_ns)
 
 
-_OPERATIONS = {"status": _status, "read": _read, "write": _write, "export": _export}
+_OPERATIONS: dict[str, Callable[[Plan], None]] = {
+    "status": _status,
+    "read": _read,
+    "export": _export,
+}

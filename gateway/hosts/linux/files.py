@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -185,7 +184,7 @@ class _Work:
         if not line:
             status = await self.child.wait()
             raise APIError(f"copying failed: the process ended with status {status}")
-        result: Plan = json.loads(line)
+        result = copier.unpacked(line)
         if "error" in result:
             raise _ERRORS.get(result["error"], APIError)(result["message"])
         return result
