@@ -351,6 +351,16 @@ def test_a_client_that_hangs_up_ends_the_build(daemon: Daemon, api: API, cli: CL
     assert answer.exit or answer.stdout.strip() == "false"
 
 
+def test_buildkit_is_refused(daemon: Daemon, api: API) -> None:
+    if daemon.kind == "dockerd":
+        pytest.skip("it has BuildKit")
+    status, (answer,) = build(daemon, context("FROM bb\n"), {"version": "2"})
+    assert status == 501
+    assert "DOCKER_BUILDKIT=0" in answer["message"]
+    assert api("POST", "/build/cancel").status == 400
+    assert api("POST", "/build/cancel?id=x").status == 501
+
+
 def test_the_cli_and_the_sdk_build(daemon: Daemon, cli: CLI, tmp_path: Path, tag: str) -> None:
     (tmp_path / "Dockerfile").write_text(
         "FROM bb\nCOPY kept /\nRUN test -e /kept && test ! -e /left\n"

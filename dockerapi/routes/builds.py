@@ -11,7 +11,7 @@ from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate
 from dockerapi.routes import bodies, parameters
-from dockerapi.routes.base import Call, Route, json_answer, not_built
+from dockerapi.routes.base import Call, Route, json_answer
 from dockerapi.versions import Version
 
 T = TypeVar("T")
@@ -131,6 +131,13 @@ async def prune(call: Call) -> web.StreamResponse:
     return json_answer({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
+async def cancel(call: Call) -> NoReturn:
+    """POST /build/cancel: builds that have an id are BuildKit's; the others end with their connection."""
+    if not call.text("id"):
+        raise InvalidParameter("build ID not provided")
+    raise NotSupported(NO_BUILDKIT)
+
+
 async def no_buildkit(_call: Call) -> NoReturn:
     """There is no BuildKit: set DOCKER_BUILDKIT=0 (501)."""
     raise NotSupported(NO_BUILDKIT)
@@ -139,7 +146,7 @@ async def no_buildkit(_call: Call) -> NoReturn:
 ROUTES = (
     Route("POST", "/build", build),
     Route("POST", "/build/prune", prune, Version(1, 31)),
-    Route("POST", "/build/cancel", not_built("cancelling builds"), Version(1, 31)),
+    Route("POST", "/build/cancel", cancel, Version(1, 31)),
     Route("POST", "/commit", commit),
     Route("POST", "/session", no_buildkit, Version(1, 31)),
     Route("POST", "/grpc", no_buildkit, Version(1, 39)),
