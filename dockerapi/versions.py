@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dockerapi.errors import InvalidParameter, PageNotFound
@@ -59,6 +60,11 @@ def negotiate(path: str) -> tuple[Version, str]:
     if found is None:
         return CURRENT, path
     text, rest = found.groups()
+    return _in_range(text), rest
+
+
+@lru_cache(maxsize=64)
+def _in_range(text: str) -> Version:
     asked = Version.parse(text)
     if asked < MINIMUM:
         raise ClientTooOld(text)
@@ -66,7 +72,7 @@ def negotiate(path: str) -> tuple[Version, str]:
         raise InvalidParameter(
             f"client version {text} is too new. Maximum supported API version is {CURRENT}"
         )
-    return asked, rest
+    return asked
 
 
 Answer = dict[str, Any]

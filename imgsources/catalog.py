@@ -91,6 +91,8 @@ class Catalog:
         self._images: dict[Digest, Image] = {}
         self._names: dict[Reference, Digest] = {}
         self._tagged_ns: dict[Digest, int] = {}
+        self.revision = 0
+        """Another number after each change: what was found by a name may be another image then."""
         self._load()
 
     def images(self) -> tuple[Image, ...]:
@@ -231,6 +233,7 @@ class Catalog:
             _sync_folder(self._records)
             self._config(image_id).unlink(missing_ok=True)
             del self._images[image_id]
+            self.revision += 1
             return image
 
     def children(self, image_id: Digest) -> tuple[Digest, ...]:
@@ -259,6 +262,7 @@ class Catalog:
 
     def _forget_unnamed(self, image_id: Digest, known: Image | None) -> None:
         """Undo half a `put`: the disk was full for the names."""
+        self.revision += 1
         if known is not None:
             self._images[image_id] = known
             return
@@ -285,6 +289,7 @@ class Catalog:
         _write(self._root / "references.json", _encode_names(names, times))
         self._names, self._tagged_ns = dict(names), times
         self._images = _named(self._images.values(), self._names, times)
+        self.revision += 1
 
     def _record(self, image_id: Digest) -> Path:
         return self._records / f"{image_id[7:]}.json"

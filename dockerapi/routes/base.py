@@ -71,8 +71,9 @@ class Question:
     def _values(self) -> dict[str, list[str]]:
         if self._query is None:
             found: dict[str, list[str]] = {}
-            for key, value in parse_qsl(self.query_text, keep_blank_values=True):
-                found.setdefault(key, []).append(value)
+            if self.query_text:
+                for key, value in parse_qsl(self.query_text, keep_blank_values=True):
+                    found.setdefault(key, []).append(value)
             self._query = found
         return self._query
 

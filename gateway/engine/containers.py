@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import PurePath
 
@@ -87,6 +87,7 @@ class Containers:
         self._around = surroundings
         self._creation = Creation(host, catalog, roster, bus)
         self._rows = listing.Rows()
+        self._shown_images: tuple[int, dict[tuple[str, str], str]] = (-1, {})
         self._removing: set[str] = set()
         self._pruning = OneAtATime()
 
@@ -144,7 +145,22 @@ class Containers:
         networks = self._networks()
         lookup = listing.Lookup(self._roster.find, self._image_ids, networks, self._checks.of)
         zones = listing.select(self._roster.all(), query, lookup)
-        shown: dict[tuple[str, str], str] = {}
+        array = self._rows.array(
+            zones,
+            image_name=self._image_names(),
+            networks=networks,
+            health=self._checks.of,
+            names=self._roster.names(),
+            now_ns=time.time_ns(),
+        )
+        return zones, array
+
+    def _image_names(self) -> Callable[[Zone], str]:
+        """What a row shows of its image; kept until the images change, for to look one up takes 10 us."""
+        revision = self._catalog.revision
+        if self._shown_images[0] != revision:
+            self._shown_images = (revision, {})
+        shown = self._shown_images[1]
 
         def image_name(zone: Zone) -> str:
             key = (zone.metadata.image_name, zone.metadata.image_id)
@@ -152,15 +168,7 @@ class Containers:
                 shown[key] = self._shown_image(*key)
             return shown[key]
 
-        array = self._rows.array(
-            zones,
-            image_name=image_name,
-            networks=networks,
-            health=self._checks.of,
-            names=self._roster.names(),
-            now_ns=time.time_ns(),
-        )
-        return zones, array
+        return image_name
 
     def _shown_image(self, name: str, image_id: str) -> str:
         """The name as long as it means this image, else the id."""
