@@ -17,6 +17,11 @@ from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge
 from compat.images import archive, catalogue
 from compat.leftovers import new, settled, snapshot
+from compat.transfers import Transfers
+
+GROWTH_LIMIT = 40_000_000
+"""Bytes that the server's memory may grow by while it passes streams on."""
+from soak_pulls import pulls
 
 
 def main() -> int:
@@ -24,7 +29,10 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--runs", type=int, default=1000, help="containers of the load run")
     options.add_argument("--kills", type=int, default=50, help="kill -9 of the server")
+    options.add_argument("--pulls", type=int, default=200, help="pulls from a registry with faults")
     options.add_argument("--parallel", type=int, default=20)
+    options.add_argument("--megabytes", type=int, default=500, help="through each stream")
+    options.add_argument("--attaches", type=int, default=50, help="to one container at once")
     options.add_argument("--seed", type=int, default=int(time.time()))
     args = options.parse_args()
     print(f"seed {args.seed}")
@@ -44,8 +52,11 @@ def main() -> int:
         before = snapshot(server)
         wrong += load(cli, args.runs, args.parallel)
         wrong += left(server, before, "after the load")
+        wrong += streams(server, args.megabytes, args.attaches)
+        wrong += left(server, before, "after the streams")
         wrong += kills(server, cli, args.kills, chance)
         wrong += left(server, before, "after the kills")
+        wrong += pulls(server, args.pulls, chance)
         server.stop()
     finally:
         if server.process is not None and server.process.poll() is None:
@@ -85,6 +96,22 @@ def load(cli: CLI, runs: int, parallel: int) -> list[str]:
         wrong = [text for text in pool.map(one, range(runs)) if text]
     print(f"{runs} runs in {time.monotonic() - begun:.0f} s, {len(wrong)} wrong")
     return wrong
+
+
+def streams(server: Daemon, megabytes: int, attaches: int) -> list[str]:
+    """Large streams, each way: every byte is there, and the server's memory stays what it was."""
+    transfers, size = Transfers(server), megabytes * 1_000_000
+    done = [
+        transfers.stdout(size),
+        transfers.stdin(size),
+        transfers.attach(size),
+        transfers.exec(size),
+        transfers.attach(size // 25, pause_s=0.05),
+        transfers.many(size // 10, attaches),
+    ]
+    for transfer in done:
+        print(transfer)
+    return [str(t) for t in done if not t.is_whole or t.grown > GROWTH_LIMIT]
 
 
 def kills(server: Daemon, cli: CLI, count: int, chance: random.Random) -> list[str]:

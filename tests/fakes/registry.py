@@ -183,6 +183,8 @@ class FakeRegistry:
     redirects: bool = False
     tls: ssl.SSLContext | None = None
     page_size: int = 1000
+    port: int = 0
+    """Of 127.0.0.1; 0 = a free one."""
     faults: list[Fault] = field(default_factory=list)
     log: list[Request] = field(default_factory=list)
     host: str = ""
@@ -202,7 +204,7 @@ class FakeRegistry:
         """A registry on a free port of 127.0.0.1: `host` says which."""
         registry = cls(**options)
         async with AsyncExitStack() as stack:
-            registry.host = await _listen(stack, registry._answer, registry.tls)
+            registry.host = await _listen(stack, registry._answer, registry.tls, registry.port)
             registry.storage = await _listen(stack, registry._answer_storage)
             try:
                 yield registry
@@ -215,6 +217,11 @@ class FakeRegistry:
     def manifest(self, repository: str, name: str) -> bytes:
         """A manifest by tag or digest."""
         return self._manifests[repository, name][1]
+
+    def take_over(self, other: FakeRegistry) -> None:
+        """Have what another one had, as after a restart."""
+        self._blobs.update(other._blobs)
+        self._manifests.update(other._manifests)
 
     # What is in it ----------------------------------------------------------------------------------
 
@@ -509,11 +516,13 @@ def _covers(scope: str, repository: str, action: str) -> bool:
     return (kind, name) == ("repository", repository) and action in actions.split(",")
 
 
-async def _listen(stack: AsyncExitStack, answer: Any, tls: ssl.SSLContext | None = None) -> str:
+async def _listen(
+    stack: AsyncExitStack, answer: Any, tls: ssl.SSLContext | None = None, port: int = 0
+) -> str:
     runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls, reuse_address=True)
     await site.start()
     host, port = runner.addresses[0][:2]
     return f"{host}:{port}"

@@ -355,6 +355,21 @@ async def test_a_broken_connection_is_resumed(place: Place) -> None:
     assert [bool(request.range) for request in place.registry.requests(path)] == [False, True]
 
 
+async def test_a_connection_broken_at_nine_tenths_costs_no_more_than_what_was_missing(
+    place: Place,
+) -> None:
+    image = place.registry.add_image("me/a", "v", layers("a", size=5_000_000), compression="")
+    path = "/blobs/" + image.layer_digests[0]
+    size = len(image.blobs[0])
+    place.registry.faults.append(Fault(path, break_after=size * 9 // 10))
+    await place.pull("me/a:v")
+    first, second = place.registry.requests(path)
+    arrived = int(second.range.removeprefix("bytes=").removesuffix("-"))
+    assert arrived > size // 2  # what was still in the sockets is lost when a connection is reset
+    assert first.sent == size * 9 // 10
+    assert second.sent == size - arrived
+
+
 async def test_a_tar_that_is_not_its_diff_id_is_refused(place: Place) -> None:
     wrong = {"type": "layers", "diff_ids": ["sha256:" + "0" * 64]}
     place.registry.add_image("me/a", "v", layers("a"), rootfs=wrong)
