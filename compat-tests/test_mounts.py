@@ -67,6 +67,30 @@ def test_what_programs_look_for_is_there(api: API) -> None:
     assert said.split() == ["/proc/mounts", "/.dockerenv", "overlay"]
 
 
+@pytest.mark.linux_only(
+    "what is mounted below a loopback mount stays writable: forcing it is refused with 501"
+)
+@pytest.mark.parametrize(
+    ("version", "options", "said"),
+    [
+        ("/v1.51", {}, "no no"),
+        ("/v1.51", {"ReadOnlyForceRecursive": True}, "no no"),
+        ("/v1.51", {"ReadOnlyNonRecursive": True}, "no yes"),
+        ("/v1.43", {}, "no yes"),
+    ],
+)
+def test_a_bind_is_read_only_to_its_depths_from_1_44_on(
+    api: API, nested: Path, version: str, options: dict[str, bool], said: str
+) -> None:
+    mount = {"Type": "bind", "Source": str(nested), "Target": "/m", "ReadOnly": True}
+    script = "for at in /m /m/below; do touch $at/new 2>/dev/null && echo yes || echo no; done"
+    wanted = API(api.path, version)
+    assert (
+        output(wanted, script, {"Mounts": [mount | {"BindOptions": options}]}).split()
+        == said.split()
+    )
+
+
 @NO_PROPAGATION
 @pytest.mark.parametrize(
     ("word", "wanted"),

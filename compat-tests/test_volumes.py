@@ -214,6 +214,14 @@ EXCHANGES = [
             v28="create 400 mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive", why="28 says it at the start"),
     ),
     exchange(
+        "sources that are made",
+        run("ls -d /v", {"Binds": ["{tmp}/made/deep:/v"]}),
+        run("ls -d /v", mount("bind", "{tmp}/made/deep", "/v")),
+        run("ls -d /v", mount("bind", "{tmp}/other/deep", "/v", BindOptions={"CreateMountpoint": True}), version=NEW,
+            v28="0 /v", smartos="0 /v", why="1.42"),
+        run("ls -d /v", mount("bind", "{tmp}/third/deep", "/v", BindOptions={"CreateMountpoint": True})),
+    ),
+    exchange(
         "parts of a volume",
         make("parts"),
         run("mkdir -p /v/in/deep /v/empty; echo 1 > /v/in/file; ln -s in /v/good; ln -s /etc /v/bad; ln -s ../.. /v/up", {"Binds": ["parts:/v"]}),
