@@ -159,6 +159,9 @@ def advance(
         return after, ((ZoneChange.STARTED, up), _stopped(_ended(up, vm, after, now_ns))), False
     # A zone that is just being started has its ports already.
     rest = replace(_down(zone, vm), ports=zone.ports)
+    if zone.state is ZoneState.STOPPED:
+        # vmadmd looks at the policy when a zone goes down: another one starts nothing by itself.
+        rest = replace(rest, state=ZoneState.STOPPED, restart_count=restart_count(vm))
     told = told if rest.state is zone.state else ZoneChange.UPDATED
     return after, ((told, rest),), False
 
