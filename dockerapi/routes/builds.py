@@ -35,7 +35,12 @@ _TEXTS = (
 
 
 async def commit(call: Call) -> web.StreamResponse:
-    """POST /commit.  The CLI sends no body, or null."""
+    """POST /commit.  The CLI sends no body, or null.
+
+    Differs: the container runs on as soon as its layer is written aside: `unpause` comes before `commit` in the events.
+
+    SmartOS: there is no freezer, a running container is taken as it runs.
+    """
     query = CommitQuery(
         repo=call.text("repo"),
         tag=call.text("tag"),

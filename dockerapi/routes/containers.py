@@ -50,7 +50,12 @@ def _rows_for(version: Version, rows: bytes) -> bytes:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /containers/create."""
+    """POST /containers/create.
+
+    Differs: options that are refused, or taken with a warning, are listed in divergence.md.
+
+    SmartOS: more options are refused, each with its reason: divergence.md.
+    """
     body = await call.body(ContainerCreate, required=True)
     if not body.model_fields_set - {"host_config", "networking_config"}:
         raise InvalidParameter("config cannot be empty in order to create a container")
@@ -117,7 +122,10 @@ def _signal(call: Call) -> str | None:
 
 
 async def kill(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/kill."""
+    """POST /containers/{id}/kill.
+
+    SmartOS: signals that illumos lacks (SIGSTKFLT, real-time signals) are refused (400).
+    """
     await call.finish(call.engine.containers.kill(call.name, signal=call.text("signal")))
     return empty(204)
 
@@ -194,7 +202,10 @@ async def wait(call: Call) -> web.StreamResponse:
 
 
 async def logs(call: Call) -> web.StreamResponse:
-    """GET /containers/{id}/logs."""
+    """GET /containers/{id}/logs.
+
+    SmartOS: the log of a full zone or machine is its console.
+    """
     query = _logs_query(call)
     with call.server.follow():
         stream = await call.engine.containers.logs(call.name, query)
@@ -235,7 +246,10 @@ def _logs_query(call: Call) -> LogsQuery:
 
 
 async def attach(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/attach.  dockerd has hijacked before it looks: errors are raw text too."""
+    """POST /containers/{id}/attach.  dockerd has hijacked before it looks: errors are raw text too.
+
+    SmartOS: where an admin's zlogin has the console, attaching is refused (409).
+    """
     query = _attach_query(call)
     try:
         stdio = await call.engine.containers.attach(call.name, query)

@@ -12,7 +12,10 @@ from dockerapi.routes.base import Call, Route, empty, json_answer
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /containers/{id}/exec."""
+    """POST /containers/{id}/exec.
+
+    SmartOS: `Privileged`, and users that su cannot be told, are refused (501).
+    """
     body = await call.body(ExecCreate)
     if not body.cmd:
         raise InvalidParameter("No exec command specified")

@@ -62,7 +62,10 @@ async def _drop(upload: AsyncIterator[bytes]) -> None:
 
 
 async def changes(call: Call) -> web.StreamResponse:
-    """GET /containers/{id}/changes."""
+    """GET /containers/{id}/changes.
+
+    SmartOS: of a file with several names all are shown where one changed.
+    """
     return json_answer(await call.engine.files.changes(call.name))
 
 

@@ -170,7 +170,10 @@ async def tag(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """DELETE /images/{name}."""
+    """DELETE /images/{name}.
+
+    Differs: `Deleted` are the layers that no other image needs; those that a container stands on go with it.
+    """
     if not call.name.strip():
         raise InvalidParameter("image name cannot be blank")
     platforms = call.texts("platforms") if call.since(V1_50) else []

@@ -32,7 +32,10 @@ async def ping(call: Call) -> web.StreamResponse:
 
 
 async def version(call: Call) -> web.StreamResponse:
-    """GET /version."""
+    """GET /version.
+
+    Differs: `GoVersion` names the Python we run on; `GitCommit` and `BuildTime` are empty.
+    """
     return raw_json(versioned(call))
 
 
@@ -42,7 +45,10 @@ def versioned(asked: Question) -> bytes:
 
 
 async def info(call: Call) -> web.StreamResponse:
-    """GET /info."""
+    """GET /info.
+
+    SmartOS: no `CgroupVersion`, `FirewallBackend`, `SecurityOptions`; `CgroupDriver` is none.
+    """
     return json_answer(info_for(call.version, await call.engine.system.info()))
 
 
@@ -52,7 +58,10 @@ async def auth(call: Call) -> web.StreamResponse:
 
 
 async def events(call: Call) -> web.StreamResponse:
-    """GET /events.  The head goes out at once, there may be no event for hours."""
+    """GET /events.  The head goes out at once, there may be no event for hours.
+
+    Differs: the last 1000 events are kept, dockerd keeps 256.
+    """
     query = _events_query(call)
     with call.server.follow():
         found = await call.engine.system.events(query)
@@ -67,7 +76,10 @@ KINDS = ("container", "image", "volume", "build-cache")
 
 
 async def disk_usage(call: Call) -> web.StreamResponse:
-    """GET /system/df.  `type` came with 1.42; what it does not name is null."""
+    """GET /system/df.  What `type` does not name is null.
+
+    Differs: `BuildCache` is empty: a build's steps are images.
+    """
     asked = call.texts("type") if call.since(V1_42) else []
     for kind in asked:
         if kind not in KINDS:

@@ -14,7 +14,10 @@ V1_41 = Version(1, 41)
 
 
 async def top(call: Call) -> web.StreamResponse:
-    """GET /containers/{id}/top."""
+    """GET /containers/{id}/top.
+
+    SmartOS: options are those of illumos's ps; what would show processes of other zones is refused (400).
+    """
     return json_answer(await call.engine.usage.top(call.name, call.text("ps_args")))
 
 
