@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from compat.answers import Recording
-from compat.clients import CLI
+from compat.clients import API, CLI
 from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, scenario
 
 NOT_LIVE = OnSmartOS(compare="exit")
@@ -269,3 +271,156 @@ def test_the_commands_answer_as_dockerd_does(
     case: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]
 ) -> None:
     check(case, recording, cli, names, fill)
+
+
+@pytest.fixture
+def joined(api: API, no_networks: None) -> dict[str, str]:
+    """A network with a subnet, one without, a container that runs on the first, one that was never started."""
+    one = api.ok(
+        "POST",
+        "/networks/create",
+        {"Name": "nw1", "IPAM": {"Config": [{"Subnet": "10.77.1.0/24"}]}},
+    )
+    two = api.ok("POST", "/networks/create", {"Name": "nw2"})
+    body = {"Image": "bb", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "nw1"}}
+    runs = api.ok("POST", "/containers/create?name=c1", body)["Id"]
+    api.ok("POST", f"/containers/{runs}/start")
+    waits = api.ok("POST", "/containers/create?name=c2", body)["Id"]
+    return {"one": one["Id"], "two": two["Id"], "runs": runs, "waits": waits}
+
+
+STATUSES = [
+    ("POST", "/networks/create", {"Name": "bridge"}, 403, "operation is not permitted on predefined bridge network"),
+    ("POST", "/networks/create", {"Name": "nw1", "CheckDuplicate": True}, 409, "network with name nw1 already exists"),
+    ("POST", "/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.77.0.0/16"}]}}, 403,
+     "Pool overlaps with other one on this address space"),
+    ("POST", "/networks/create", {"Name": "x", "Driver": "nope"}, 404, 'plugin "nope" not found'),
+    ("POST", "/networks/create", {"Name": "x", "IPAM": {"Driver": "nope"}}, 404, 'plugin "nope" not found'),
+    ("GET", "/networks/nope", None, 404, "network nope not found"),
+    ("DELETE", "/networks/nope", None, 404, "network nope not found"),
+    ("DELETE", "/networks/host", None, 403, "host is a pre-defined network and cannot be removed"),
+    ("DELETE", "/networks/nw1", None, 403, "has active endpoints"),
+    ("POST", "/networks/nw2/connect", {"Container": "nope"}, 404, "No such container: nope"),
+    ("POST", "/networks/nope/connect", {"Container": "c1"}, 404, "network nope not found"),
+    ("POST", "/networks/nw1/connect", {"Container": "c1"}, 403,
+     "endpoint with name c1 already exists in network nw1"),
+    ("POST", "/networks/host/connect", {"Container": "c1"}, 400, "host network"),
+    ("POST", "/networks/none/connect", {"Container": "c1"}, 400,
+     "container cannot be connected to multiple networks with one of the networks in private (none) mode"),
+    ("POST", "/networks/nw2/connect", {"Container": "c1", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.0.0.9"}}},
+     400, "user specified IP address is supported only when connecting to networks with user configured subnets"),
+    ("POST", "/networks/bridge/connect", {"Container": "c1", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.0.0.9"}}},
+     400, "user specified IP address is supported on user defined networks only"),
+    ("POST", "/networks/nw2/disconnect", {"Container": "c1"}, 500, "is not connected to"),
+    ("POST", "/networks/nw2/disconnect", {"Container": "c2"}, 500, "is not connected to"),
+    ("POST", "/networks/nw2/disconnect", {"Container": "nope"}, 404, "No such container: nope"),
+    ("POST", "/networks/nw2/disconnect", {"Container": "nope", "Force": True}, 404, "endpoint nope not found"),
+    ("POST", "/networks/nope/disconnect", {"Container": "c1"}, 404, "network nope not found"),
+    ("POST", "/networks/prune?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", None, 400, "invalid filter 'x'"),
+]  # fmt: skip
+
+
+def test_statuses_of_what_cannot_be(api: API, joined: dict[str, str]) -> None:
+    wrong = []
+    for method, path, body, status, words in STATUSES:
+        answer = api(method, path, body)
+        if (
+            answer.status != status
+            or words.lower() not in answer.body.decode().replace('\\"', '"').lower()
+        ):
+            wrong.append((method, path, body, status, words, answer.status, answer.body))
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+V28 = [
+    ("/networks/create", {"Name": " "}, 400, "invalid name: name is empty"),
+    ("/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.78.1.5/24", "Gateway": "1.2.3.4"}]}}, 400,
+     "invalid network config:\n* invalid subnet 10.78.1.5/24: it should be 10.78.1.0/24\n"
+     "* invalid gateway 1.2.3.4: parent subnet 10.78.1.0/24 doesn't contain this address"),
+    ("/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "nope"}]}}, 400,
+     "invalid network config:\ninvalid subnet nope: invalid CIDR block notation"),
+    ("/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.78.1.0/24", "IPRange": "10.78.0.0/16"}]}}, 400,
+     "invalid network config:\ninvalid ip-range 10.78.0.0/16: CIDR block is bigger than its parent subnet 10.78.1.0/24"),
+    ("/networks/create", {"Name": "x", "IPAM": {"Config": [
+        {"Subnet": "10.78.1.0/24", "AuxiliaryAddresses": {"a": "fd00::1"}}]}}, 400,
+     "invalid network config:\ninvalid auxiliary address a: parent subnet is an IPv4 block"),
+    ("/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.78.1.0/24"}, {"Subnet": "10.79.1.0/24"}]}}, 403,
+     "bridge driver doesn't support multiple subnets"),
+    ("/networks/create", {"Name": "x", "Scope": "swarm"}, 503, "This node is not a swarm manager."),
+    ("/networks/nw1/connect", {"Container": "c2", "EndpointConfig": {"MacAddress": "nope"}}, 200, ""),
+    ("/networks/nw2/connect", {"Container": "c1", "EndpointConfig": {"MacAddress": "nope", "IPAMConfig": {
+        "IPv4Address": "x", "IPv6Address": "y"}}}, 400,
+     "invalid endpoint settings:\n* invalid IPv4 address: x\n* invalid IPv6 address: y\n* invalid MAC address nope"),
+    ("/networks/nw2/connect", {"Container": "c1", "EndpointConfig": {"DriverOpts": {
+        "com.docker.network.endpoint.sysctls": "net.ipv4.conf.eth0.forwarding=1"}}}, 400,
+     "unrecognised network interface sysctl 'net.ipv4.conf.eth0.forwarding=1'"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("joined")
+def test_words_of_28(api: API, kind: str) -> None:
+    if kind == "dockerd":
+        pytest.skip("20.10 has others")
+    wrong = []
+    for path, body, status, words in V28:
+        answer = api("POST", f"=/v1.51{path}", body)
+        text = json.loads(answer.body)["message"] if answer.body.strip() else ""
+        if answer.status != status or words not in text:
+            wrong.append((path, body, status, words, answer.status, text))
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_lookup_is_by_id_then_name_then_prefix(api: API, joined: dict[str, str]) -> None:
+    prefix = joined["one"][:6]
+    assert api.ok("GET", f"/networks/{prefix}")["Name"] == "nw1"
+    made = api.ok("POST", "/networks/create", {"Name": prefix})
+    assert api.ok("GET", f"/networks/{prefix}")["Id"] == made["Id"]
+    assert api.ok("GET", f"/networks/{joined['one']}")["Name"] == "nw1"
+    assert isinstance(api.ok("GET", "/networks/"), list)
+    assert {row["Name"] for row in api.ok("GET", "/networks")} >= {"bridge", "nw1", "nw2", prefix}
+    with_name = api.ok("POST", "/networks/create", {"Name": "with a blank"})
+    assert api.ok("GET", "/networks/with%20a%20blank")["Id"] == with_name["Id"]
+
+
+def test_endpoints_are_shown(api: API, joined: dict[str, str], kind: str) -> None:
+    v = "" if kind == "dockerd" else "=/v1.51"
+    settings: dict[str, Any] = {
+        "Aliases": ["web"],
+        "GwPriority": 7,
+        "MacAddress": "02:42:ac:00:00:09",
+    }
+    settings["IPAMConfig"] = {"IPv4Address": "10.77.1.77"}
+    mode = {"NetworkMode": joined["one"][:10]}
+    body: dict[str, Any] = {
+        "Image": "bb",
+        "Cmd": ["sleep", "1000"],
+        "Hostname": "h",
+        "HostConfig": mode,
+    }
+    body["NetworkingConfig"] = {"EndpointsConfig": {joined["one"][:10]: settings}}
+    made = api.ok("POST", f"{v}/containers/create?name=c3", body)["Id"]
+    if kind != "dockerd":
+        api.ok("POST", f"{v}/networks/nw2/connect", {"Container": "c3", "EndpointConfig": {}})
+        fresh = api.ok("GET", f"{v}/containers/{made}/json")["NetworkSettings"]["Networks"]
+        assert {name: row["IPAddress"] for name, row in fresh.items()} == {"nw1": "", "nw2": ""}
+    api.ok("POST", f"{v}/containers/{made}/start")
+    shown = api.ok("GET", f"{v}/containers/{made}/json")
+    assert shown["HostConfig"]["NetworkMode"] == mode["NetworkMode"]
+    row = shown["NetworkSettings"]["Networks"]["nw1"]
+    assert row["IPAddress"] == "10.77.1.77"
+    assert row["NetworkID"] == joined["one"]
+    assert row["IPPrefixLen"] == 24
+    assert "web" in row["Aliases"]
+    if kind == "dockerd":
+        return
+    assert row["DNSNames"] == ["c3", "web", made[:12], "h"]
+    assert row["Aliases"] == ["web"]
+    assert row["GwPriority"] == 7
+    assert row["MacAddress"] == "02:42:ac:00:00:09"
+    assert row["EndpointID"]
+    member = api.ok("GET", f"{v}/networks/nw1")["Containers"][made]
+    assert member["IPv4Address"] == "10.77.1.77/24"
+    assert member["MacAddress"] == "02:42:ac:00:00:09"
+    api.ok("POST", f"{v}/containers/{made}/restart?t=0")
+    again = api.ok("GET", f"{v}/containers/{made}/json")["NetworkSettings"]["Networks"]["nw1"]
+    assert again["MacAddress"] == "02:42:ac:00:00:09"

@@ -55,7 +55,6 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
 }
 """Driver -> option -> values that are taken, None = any."""
 _MTU_RANGE = 576, 9000
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 def check(settings: SmartOSSettings) -> None:
@@ -429,10 +428,6 @@ class SmartOSNetworks:
 
     def _check_new(self, plan: NetworkPlan) -> None:
         name = plan.name
-        if not _NAME.fullmatch(name):
-            raise InvalidParameter(
-                f"invalid network name: {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-            )
         if name in DRIVERS or name in ("default", "container"):
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if any(network.name == name for network in self._networks):
