@@ -35,7 +35,10 @@ def http(
         f'-X {method} "http://d/v1.41{path}"\''
     )
     return Step(
-        command, stdout=f"{answer} {status}\n" if status else None, why=why, smartos=smartos
+        command,
+        stdout=f"{answer} {status}\n" if status else None,
+        why=why,
+        smartos=smartos or OnSmartOS(),
     )
 
 
