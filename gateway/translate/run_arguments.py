@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dockerapi.errors import InvalidParameter, NotSupported
+from gateway.translate import mount_arguments
 
 _SHORT = {
     "a": "attach", "c": "cpu-shares", "d": "detach", "e": "env", "h": "hostname", "i": "interactive",
@@ -44,16 +45,10 @@ _SWITCHES = frozenset(
 )
 _NOT_BUILT = frozenset(
     [
-        "gpus",
         "ip",
         "ip6",
         "network-alias",
         "link-local-ip",
-        "blkio-weight-device",
-        "device-read-bps",
-        "device-read-iops",
-        "device-write-bps",
-        "device-write-iops",
     ]
 )
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
@@ -201,6 +196,10 @@ def _apply(
         anonymous: dict[str, Any] = {bind: {} for bind in found if ":" not in bind}
         if anonymous:
             body["Volumes"] = anonymous
+    elif name == "security-opt" and "systempaths=unconfined" in found:
+        # The CLI's word alone.
+        target[key] = [option for option in found if option != "systempaths=unconfined"]
+        target |= {"MaskedPaths": [], "ReadonlyPaths": []}
     elif name == "network":
         _network(body, values)
 
@@ -359,50 +358,49 @@ def _log_options(values: Sequence[str], name: str) -> dict[str, Any]:
     return {"Type": values[-1]} if name == "log-driver" else {"Config": _map(values, name)}
 
 
-def _mounts(values: Sequence[str], name: str) -> list[dict[str, Any]]:
-    return [_mount(next(csv.reader(io.StringIO(text)))) for text in values]
+def _throttles(values: Sequence[str], name: str) -> list[dict[str, Any]]:
+    """`PATH:RATE`, in bytes or operations a second."""
+    found = []
+    for text in values:
+        path, colon, rate = text.rpartition(":")
+        if not colon or not path.startswith("/dev/"):
+            raise InvalidParameter(f"bad format for device path: {text}")
+        number = _size([rate], name) if name.endswith("bps") else _integer([rate], name)
+        found.append({"Path": path, "Rate": number})
+    return found
 
 
-_MOUNT_KEYS = {
-    "type": ("Type",), "source": ("Source",), "src": ("Source",), "target": ("Target",),
-    "dst": ("Target",), "destination": ("Target",), "consistency": ("Consistency",),
-    "bind-propagation": ("BindOptions", "Propagation"),
-    "volume-driver": ("VolumeOptions", "DriverConfig", "Name"),
-    "volume-subpath": ("VolumeOptions", "Subpath"),
-    "image-subpath": ("ImageOptions", "Subpath"),
-    "tmpfs-size": ("TmpfsOptions", "SizeBytes"), "tmpfs-mode": ("TmpfsOptions", "Mode"),
-}  # fmt: skip
+def _weights(values: Sequence[str], name: str) -> list[dict[str, Any]]:
+    found = []
+    for text in values:
+        path, colon, weight = text.rpartition(":")
+        if not colon or not path.startswith("/dev/"):
+            raise InvalidParameter(f"bad format for device path: {text}")
+        found.append({"Path": path, "Weight": _integer([weight], name)})
+    return found
 
 
-def _mount(fields: Sequence[str]) -> dict[str, Any]:
-    mount: dict[str, Any] = {"Type": "volume"}
-    for item in fields:
-        key, equals, value = item.partition("=")
-        key = key.lower()
-        if key in ("readonly", "ro"):
-            mount["ReadOnly"] = value.lower() in ("", "true", "1")
-        elif key == "volume-nocopy":
-            mount.setdefault("VolumeOptions", {})["NoCopy"] = value.lower() in ("", "true", "1")
-        elif key == "volume-label":
-            label, _, text = value.partition("=")
-            mount.setdefault("VolumeOptions", {}).setdefault("Labels", {})[label] = text
-        elif key not in _MOUNT_KEYS or not equals:
-            raise InvalidParameter(f"unexpected key '{key}' in '{item}'")
-        else:
-            target = mount
-            *path, last = _MOUNT_KEYS[key]
-            for part in path:
-                target = target.setdefault(part, {})
-            target[last] = _mount_value(key, value)
-    return mount
-
-
-def _mount_value(key: str, value: str) -> Any:
-    if key == "tmpfs-size":
-        return _size([value], key)
-    if key == "tmpfs-mode":
-        return int(value, 8)
-    return value
+def _gpus(values: Sequence[str], name: str) -> list[dict[str, Any]]:
+    """`all`, a number, or `count=...,device=...,driver=...,capabilities=...`."""
+    found = []
+    for text in values:
+        request: dict[str, Any] = {"Capabilities": [["gpu"]]}
+        for item in next(csv.reader(io.StringIO(text))):
+            key, equals, value = item.partition("=")
+            key, value = (key, value) if equals else ("count", item)
+            match key:
+                case "count":
+                    request["Count"] = -1 if value == "all" else _integer([value], name)
+                case "device":
+                    request["DeviceIDs"] = value.split(",")
+                case "driver":
+                    request["Driver"] = value
+                case "capabilities":
+                    request["Capabilities"] = [["gpu", *value.split(",")]]
+                case _:
+                    raise InvalidParameter(f"unexpected key '{key}' in '{item}'")
+        found.append(request)
+    return found
 
 
 def _health(values: Sequence[str], name: str) -> dict[str, Any]:
@@ -438,7 +436,8 @@ _CONVERTERS: dict[str, Callable[[Sequence[str], str], Any]] = {
     "last": _last, "boolean": _boolean, "integer": _integer, "size": _size, "cpus": _nano_cpus,
     "list": _list, "words": _words, "map": _map, "tmpfs": _tmpfs, "ports": _ports,
     "exposed": _exposed, "restart": _restart, "ulimits": _ulimits, "devices": _devices,
-    "log": _log_options, "mounts": _mounts, "health": _health,
+    "log": _log_options, "mounts": mount_arguments.entries, "health": _health,
+    "throttles": _throttles, "weights": _weights, "gpus": _gpus,
 }  # fmt: skip
 
 
@@ -524,6 +523,7 @@ _APPLY: dict[str, tuple[str, str, str] | None] = {
     "add-host": ("host", "ExtraHosts", "list"),
     "annotation": ("host", "Annotations", "map"),
     "blkio-weight": ("host", "BlkioWeight", "integer"),
+    "blkio-weight-device": ("host", "BlkioWeightDevice", "weights"),
     "cap-add": ("host", "CapAdd", "list"),
     "cap-drop": ("host", "CapDrop", "list"),
     "cgroup-parent": ("host", "CgroupParent", "last"),
@@ -537,6 +537,11 @@ _APPLY: dict[str, tuple[str, str, str] | None] = {
     "cpuset-cpus": ("host", "CpusetCpus", "last"),
     "cpuset-mems": ("host", "CpusetMems", "last"),
     "device": ("host", "Devices", "devices"),
+    "device-read-bps": ("host", "BlkioDeviceReadBps", "throttles"),
+    "device-read-iops": ("host", "BlkioDeviceReadIOps", "throttles"),
+    "device-write-bps": ("host", "BlkioDeviceWriteBps", "throttles"),
+    "device-write-iops": ("host", "BlkioDeviceWriteIOps", "throttles"),
+    "gpus": ("host", "DeviceRequests", "gpus"),
     "device-cgroup-rule": ("host", "DeviceCgroupRules", "list"),
     "dns": ("host", "Dns", "list"),
     "dns-opt": ("host", "DnsOptions", "list"),

@@ -134,5 +134,47 @@ def test_what_the_cli_would_refuse_is_refused(line: str, message: str) -> None:
 
 
 def test_flags_that_are_not_built_say_so() -> None:
-    with pytest.raises(NotSupported, match="--gpus is not supported"):
-        run("--gpus all busybox")
+    with pytest.raises(NotSupported, match="--ip6 is not supported"):
+        run("--ip6 fd00::2 busybox")
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "expected"),
+    [
+        (["--device-read-bps", "/dev/sda:1mb"], "BlkioDeviceReadBps", [{"Path": "/dev/sda", "Rate": 1 << 20}]),
+        (["--device-write-iops=/dev/sda:9"], "BlkioDeviceWriteIOps", [{"Path": "/dev/sda", "Rate": 9}]),
+        (["--blkio-weight-device", "/dev/sda:300"], "BlkioWeightDevice", [{"Path": "/dev/sda", "Weight": 300}]),
+        (["--gpus", "all"], "DeviceRequests", [{"Count": -1, "Capabilities": [["gpu"]]}]),
+        (["--gpus", '"device=0,1",driver=x'], "DeviceRequests", [{"DeviceIDs": ["0", "1"], "Driver": "x", "Capabilities": [["gpu"]]}]),
+        (["--security-opt", "systempaths=unconfined"], "ReadonlyPaths", []),
+        (["--mount", "type=bind,src=/a,dst=/b,ro,bind-recursive=readonly"], "Mounts",
+         [{"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True, "BindOptions": {"ReadOnlyForceRecursive": True}}]),
+        (["--mount", "src=v,dst=/b,volume-subpath=x,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-label=a=b"], "Mounts",
+         [{"Type": "volume", "Source": "v", "Target": "/b",
+           "VolumeOptions": {"Subpath": "x", "DriverConfig": {"Options": {"type": "tmpfs", "device": "tmpfs"}}, "Labels": {"a": "b"}}}]),
+        (["--mount", "type=image,src=i,dst=/b,image-subpath=x"], "Mounts",
+         [{"Type": "image", "Source": "i", "Target": "/b", "ImageOptions": {"Subpath": "x"}}]),
+        (["--mount", "type=tmpfs,dst=/b,tmpfs-size=1m,tmpfs-mode=700"], "Mounts",
+         [{"Type": "tmpfs", "Target": "/b", "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o700}}]),
+    ],
+)  # fmt: skip
+def test_disks_devices_and_mounts_are_read_as_the_cli_does(
+    flags: list[str], key: str, expected: Any
+) -> None:
+    request = parse([*flags, "busybox"], read_file=str, environment={})
+    assert request.body["HostConfig"][key] == expected
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--mount", "type=bind,zz=1"],
+        ["--mount", "type=bind,bind-recursive=zz"],
+        ["--mount", "type=tmpfs,tmpfs-size=zz"],
+        ["--device-read-bps", "sda:1"],
+        ["--gpus", "zz=1"],
+    ],
+)
+def test_what_the_cli_cannot_read_is_refused(flags: list[str]) -> None:
+    with pytest.raises(InvalidParameter):
+        parse([*flags, "busybox"], read_file=str, environment={})
