@@ -43,7 +43,11 @@ def main(root: str, command: str, *filesystems: str) -> None:
     rows = zip(filesystems[::3], filesystems[1::3], filesystems[2::3], strict=True)
     for source, target, options in rows:
         point = Path(f"{top}/a{target}")
-        point.mkdir(parents=True, exist_ok=True)
+        if Path(source).is_dir():
+            point.mkdir(parents=True, exist_ok=True)
+        else:
+            point.parent.mkdir(parents=True, exist_ok=True)
+            point.touch()
         mount(source, str(point), None, _MS_BIND | _MS_REC)
         if "ro" in options.split(","):
             mount("none", str(point), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
