@@ -18,10 +18,10 @@ from compat.daemons import Daemon, own_bridge
 from compat.images import archive, catalogue
 from compat.leftovers import new, settled, snapshot
 from compat.transfers import Transfers
+from soak_pulls import pulls
 
 GROWTH_LIMIT = 40_000_000
 """Bytes that the server's memory may grow by while it passes streams on."""
-from soak_pulls import pulls
 
 
 def main() -> int:

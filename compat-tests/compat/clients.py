@@ -290,6 +290,11 @@ class Hijack:
         """Half-close: end of the container's stdin."""
         self.socket.shutdown(socket.SHUT_WR)
 
+    def taken(self) -> bytes:
+        """What was read already, and not yet had."""
+        taken, self._early = self._early, b""
+        return taken
+
     def rest(self) -> bytes:
         """Everything until the server closes."""
         received, self._early = [self._early], b""
