@@ -112,7 +112,7 @@ def pulls(server: Daemon, count: int, chance: random.Random) -> list[str]:
             if chance.random() < 0.6:
                 api("DELETE", f"/images/{registry.host}/{name}:v?force=1")
             said = _pull(server, registry, api, name, kind, chance)
-            ends[f"{kind}: {'right' if not said else 'refused'}"] += 1
+            ends[f"{kind}: {'right' if said is None else 'refused' if said else 'cut short'}"] += 1
             if said is not None and not _is_clear(said):
                 wrong.append(f"pull {number} ({kind}): {said!r}")
         registry.fault(None)

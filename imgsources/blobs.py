@@ -1,6 +1,7 @@
 """The blobs of layers, kept beside their datasets: what push sends and save inflates.
 
-    ROOT/<blob hex>.<tar size>              as it came, gzip or zstd
+    ROOT/<blob hex>.<tar size>              as it came: gzip, zstd
+    ROOT/<blob hex>.<tar size>.tar          as it came: a plain tar, which is still to be packed
     ROOT/<blob hex>.<tar size>.<gzip hex>   it came in another form, and is kept as gzip with that digest
     ROOT/.new-*                             being written
 
@@ -16,22 +17,26 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgsources.compression import HEAD_BYTES, compression
+from dockerapi.errors import NotFound
+from imgsources.compression import HEAD_BYTES, FilePart, GzipFile, compression
 from imgsources.oci import Digest
 
 _NEW = ".new-"
-_NAME = re.compile(r"([0-9a-f]{64})\.([0-9]+)(?:\.([0-9a-f]{64}))?")
+_TAR = ".tar"
+_BLOCK = 1 << 20
+_NAME = re.compile(r"([0-9a-f]{64})\.([0-9]+)(?:\.([0-9a-f]{64}|tar))?")
 
 
 @dataclass(frozen=True, slots=True)
 class KeptBlob:
-    """One blob.  `digest` is the file's own, `tar_size` that of the tar inside of it, in bytes."""
+    """The blob of `layer`.  `digest` is the file's own, `tar_size` that of the tar inside of it, in bytes."""
 
     path: Path
+    layer: Digest
     digest: Digest
     tar_size: int
 
@@ -42,7 +47,7 @@ class KeptBlob:
 
     @property
     def compression(self) -> str:
-        """gzip or zstd."""
+        """gzip, zstd, or "" for a tar."""
         with self.path.open("rb") as file:
             return compression(file.read(HEAD_BYTES))
 
@@ -53,6 +58,7 @@ class LayerBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = threading.Lock()
+        self._packing = threading.Lock()
         self._kept: dict[Digest, KeptBlob] = {}
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in root.iterdir():
@@ -65,6 +71,16 @@ class LayerBlobs:
         """The blob of a layer, if it is here."""
         return self._kept.get(digest)
 
+    def open(self, digest: Digest) -> FilePart:
+        """The blob of a layer, which may be packed or dropped meanwhile.  NotFound."""
+        while (blob := self._kept.get(digest)) is not None:
+            try:
+                return FilePart.whole(blob.path)
+            except FileNotFoundError:
+                if self._kept.get(digest) is blob:
+                    break
+        raise NotFound(f"the blob of layer {digest} was removed")
+
     def digests(self) -> frozenset[Digest]:
         """Of all layers that have a blob here."""
         with self._lock:
@@ -75,10 +91,16 @@ class LayerBlobs:
         return self._root / f"{_NEW}{secrets.token_hex(8)}"
 
     def adopt(
-        self, path: Path, digest: Digest, tar_size: int, *, gzip: Digest | None = None
+        self,
+        path: Path,
+        digest: Digest,
+        tar_size: int,
+        *,
+        gzip: Digest | None = None,
+        is_tar: bool = False,
     ) -> None:
         """Make a verified file the blob of a layer; `gzip` is its digest where it is not the layer's own."""
-        suffix = f".{gzip[7:]}" if gzip else ""
+        suffix = f".{gzip[7:]}" if gzip else _TAR if is_tar else ""
         final = self._root / f"{digest[7:]}.{tar_size}{suffix}"
         with self._lock:
             held = self._kept.get(digest)
@@ -86,7 +108,36 @@ class LayerBlobs:
                 path.unlink()  # another pull was faster, with other bytes of the same tar
                 return
             path.replace(final)
-            self._kept[digest] = KeptBlob(final, gzip or digest, tar_size)
+            self._kept[digest] = KeptBlob(final, digest, gzip or digest, tar_size)
+
+    def unpacked(self) -> list[Digest]:
+        """Layers whose blob is a plain tar."""
+        with self._lock:
+            found = [*self._kept.items()]
+        return [digest for digest, blob in found if _is_tar(blob)]
+
+    def pack(self, digest: Digest, is_over: Callable[[], bool] = lambda: False) -> KeptBlob | None:
+        """A plain tar becomes gzip; what is in another form already stays.  Half done if `is_over`.  OSError."""
+        with self._packing:
+            blob = self._kept.get(digest)
+            if blob is None or not _is_tar(blob):
+                return blob
+            new = self.new()
+            try:
+                gzip = _packed(blob.path, new, is_over)
+                if gzip is not None:
+                    self._replace(digest, blob, new, gzip)
+            finally:
+                new.unlink(missing_ok=True)
+            return self._kept.get(digest)
+
+    def _replace(self, digest: Digest, blob: KeptBlob, new: Path, gzip: Digest) -> None:
+        final = blob.path.with_suffix(f".{gzip[7:]}")
+        with self._lock:
+            if self._kept.get(digest) is blob:  # else it was dropped meanwhile
+                new.replace(final)
+                self._kept[digest] = KeptBlob(final, digest, gzip, blob.tar_size)
+                blob.path.unlink(missing_ok=True)
 
     def drop(self, kept: Collection[Digest]) -> list[Path]:
         """Forget every blob but these; the files, which the caller removes when it has time."""
@@ -110,8 +161,27 @@ def blob_of(path: Path) -> tuple[Digest, KeptBlob] | None:
     """What the name of a file says: the layer that it is the blob of; None for any other file."""
     if not (found := _NAME.fullmatch(path.name)):
         return None
-    name, size, gzip = found.groups()
-    return _digest(name), KeptBlob(path, _digest(gzip or name), int(size))
+    name, size, form = found.groups()
+    digest = _digest(name if form in (None, "tar") else form)
+    return _digest(name), KeptBlob(path, _digest(name), digest, int(size))
+
+
+def _is_tar(blob: KeptBlob) -> bool:
+    return blob.path.suffix == _TAR
+
+
+def _packed(tar: Path, new: Path, is_over: Callable[[], bool]) -> Digest | None:
+    """A tar as gzip in `new`; None if it is over before."""
+    copy = GzipFile(new)
+    try:
+        with tar.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                if is_over():
+                    return None
+                copy.write(block)
+        return Digest(copy.finish())
+    finally:
+        copy.close()
 
 
 def remove(paths: Collection[Path]) -> None:

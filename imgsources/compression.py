@@ -9,6 +9,7 @@ after them are padding.  What is damaged is DataLoss, with the kind before it.
 from __future__ import annotations
 
 import bz2
+import errno
 import hashlib
 import importlib
 import lzma
@@ -64,6 +65,24 @@ class FilePart:
     def tell(self) -> int:
         """Bytes read so far."""
         return self._at
+
+    def copy_to(self, path: Path) -> None:
+        """All of it as a file; the kernel copies where it can.  OSError."""
+        with path.open("wb", buffering=0) as out:
+            at = 0
+            while at < self._size:
+                start = self._offset + at
+                try:
+                    done = os.copy_file_range(
+                        self._descriptor, out.fileno(), self._size - at, start
+                    )
+                except (OSError, AttributeError):
+                    done = out.write(
+                        os.pread(self._descriptor, _INPUT_BLOCK, start)[: self._size - at]
+                    )
+                if not done:
+                    raise OSError(errno.EIO, "the file has become shorter")
+                at += done
 
     def rewind(self) -> None:
         """Read from the beginning again."""

@@ -18,10 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +44,10 @@ from imgsources.references import Reference
 from imgsources.sources import EmbeddedBlobs, ImageSource, LocalBlobs, RemoteImage
 from imgsources.transfers import Download, Layer, PullEvent, Watch, ended, in_loop, short
 
-_BLOCK = 1 << 20
+log = logging.getLogger(__name__)
+
+_NOT_KEPT = ("bzip2", "xz")
+"""No registry takes layers in these."""
 _STALE_PARTIAL_S = 7 * 24 * 3600
 
 
@@ -69,6 +76,7 @@ class Puller:
     ) -> None:
         self.blobs = blobs or LayerBlobs(downloads.parent / "layers")
         """The blobs of the layers that are datasets here."""
+        self._packing: asyncio.Task[None] | None = None
         self._attempts = max_download_attempts
         self._platform = store if isinstance(store, PlatformImages) else None
         self._store = store
@@ -130,6 +138,8 @@ class Puller:
         What a zone still stands on stays until the next time.
         """
         await self._destroy_unneeded(await self._store.list())
+        if self.blobs.unpacked():  # a kill came in between
+            self._pack_later()
         kept = {partial_path(self._downloads, digest) for digest in self._blobs}
         await asyncio.to_thread(_remove_stale, self._downloads, kept, time.time())
 
@@ -265,7 +275,8 @@ class Puller:
                 below = None if origin is None or origin in present else self._layers[origin]
                 layer = Layer(uuid, origin, below, info, server=remote.server, after=layer)
                 if isinstance(source, LocalBlobs):
-                    layer.part = partial(FilePart.whole, source.blob_path(descriptor))
+                    layer.path = source.blob_path(descriptor)
+                    layer.part = partial(FilePart.whole, layer.path)
                 elif isinstance(source, EmbeddedBlobs):
                     layer.part = partial(source.blob_part, descriptor)
                 elif source is not None:
@@ -301,7 +312,7 @@ class Puller:
                 await ended(layer.after.task)
             is_there = await self._store.exists(layer.uuid)
             if not is_there and layer.part is not None:
-                await self._make(layer, layer.part, None)
+                await self._make(layer, layer.part, layer.path)
             elif not is_there and layer.blob is None:
                 await self._import(layer)
             elif not is_there and layer.blob is not None:
@@ -343,7 +354,7 @@ class Puller:
     ) -> None:
         """Apply in any order where the store can, commit in the chain's: no dataset before its origin.
 
-        `fetched`: the file that was downloaded for it.
+        `fetched`: the file that is the blob and nothing else.
         """
         below = layer.below
         if below is not None and not self._store.layers_are_independent:
@@ -372,8 +383,8 @@ class Puller:
         copy: GzipFile | None = None
         try:
             is_kept = blobs.find(info.digest) is not None
-            as_it_is = compression(part.head(HEAD_BYTES)) in ("gzip", "zstd")
-            if not is_kept and not as_it_is:
+            kind = compression(part.head(HEAD_BYTES))
+            if not is_kept and kind in _NOT_KEPT:
                 copy = GzipFile(new)
             elif not is_kept:
                 await asyncio.to_thread(_keep, part, fetched, new)
@@ -387,12 +398,34 @@ class Puller:
             await tree.apply(tar)
             if not is_kept:
                 gzip = Digest(await asyncio.to_thread(copy.finish)) if copy else None
-                blobs.adopt(new, info.digest, tar.size, gzip=gzip)
+                blobs.adopt(new, info.digest, tar.size, gzip=gzip, is_tar=not kind)
+                if not kind:
+                    self._pack_later()
         finally:
             part.close()
             if copy is not None:
                 copy.close()
             new.unlink(missing_ok=True)
+
+    def _pack_later(self) -> None:
+        """Plain tars become gzip when nobody waits for layers any more."""
+        if self._packing is None or self._packing.done():
+            with contextlib.suppress(RuntimeError):  # the server goes down: the next one does it
+                self._packing = self._group.create_task(self._pack())
+
+    async def _pack(self) -> None:
+        while digests := await asyncio.to_thread(self.blobs.unpacked):
+            while self._layers:
+                await asyncio.wait([layer.done for layer in self._layers.values()])
+                await asyncio.sleep(0)
+            is_over = threading.Event()
+            try:
+                await asyncio.to_thread(_pack_gently, self.blobs, digests[0], is_over)
+            except OSError as error:
+                log.warning("layer %s stays a plain tar: %s", digests[0], error)
+                return
+            finally:
+                is_over.set()
 
     async def _downloaded(self, layer: Layer, blob: Download) -> Path:
         """The blob's file; the first layer that wants it starts the transfer."""
@@ -502,14 +535,27 @@ class Puller:
 
 
 def _keep(part: FilePart, fetched: Path | None, new: Path) -> None:
-    """The bytes of a blob under a name of their own: a second name for what was fetched, else a copy."""
+    """The bytes of a blob under a name of their own: a second name for the file that is nothing else, or a copy."""
     if fetched is not None:
-        os.link(fetched, new)
-        return
-    with new.open("wb") as out:
-        while block := part.read(_BLOCK):
-            out.write(block)
-    part.rewind()
+        try:
+            os.link(fetched, new)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            return
+    part.copy_to(new)
+
+
+def _pack_gently(blobs: LayerBlobs, digest: Digest, is_over: threading.Event) -> None:
+    """In a thread of its own, which gives way to everybody."""
+    with ThreadPoolExecutor(1, initializer=_give_way) as pool:
+        pool.submit(blobs.pack, digest, is_over.is_set).result()
+
+
+def _give_way() -> None:
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _repository(remote: RemoteImage, tags: Sequence[Reference]) -> str:

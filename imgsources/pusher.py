@@ -23,7 +23,7 @@ from typing import Any
 
 from yarl import URL
 
-from dockerapi.errors import APIError, TooManyRequests, Unauthorized
+from dockerapi.errors import APIError, NotFound, TooManyRequests, Unauthorized
 from imgsources.answers import refusal
 from imgsources.blobs import KeptBlob, LayerBlobs
 from imgsources.catalog import Image
@@ -81,7 +81,7 @@ class Pusher:
         `sources`: paths of other repositories of the registry that may have the layers.  NotSupported where blobs are
         missing; Unauthorized, APIError in the registry's words.
         """
-        kept = kept_layers(image, self._blobs)
+        kept = [await self._packed(layer) for layer in kept_layers(image, self._blobs)]
         transport = self._transport
         # Never a mirror: they take nothing.
         endpoint = await transport.connect(
@@ -103,6 +103,13 @@ class Pusher:
         await upload.content(image.id, image.config.raw)
         await upload.manifest(raw, media_type)
         yield Pushed(reference, sha256(raw), len(raw))
+
+    async def _packed(self, blob: KeptBlob) -> KeptBlob:
+        """No registry takes a plain tar: compressed now, if nobody had the time for it yet."""
+        packed = await asyncio.to_thread(self._blobs.pack, blob.layer)
+        if packed is None:
+            raise NotFound(f"layer {blob.layer} was removed while it was pushed")
+        return packed
 
     async def _followed(
         self, work: Coroutine[Any, Any, None], news: asyncio.Queue[PullEvent | None]

@@ -54,6 +54,7 @@ class _Layer:
 
     blob: KeptBlob
     diff_id: Digest
+    blobs: LayerBlobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ def _layers(image: Image, blobs: LayerBlobs) -> list[_Layer]:
     if not kept:
         raise APIError("empty export - not implemented")  # dockerd does not either
     return [
-        _Layer(blob, diff_id) for blob, diff_id in zip(kept, image.config.diff_ids, strict=True)
+        _Layer(blob, diff_id, blobs)
+        for blob, diff_id in zip(kept, image.config.diff_ids, strict=True)
     ]
 
 
@@ -217,7 +219,8 @@ def _padding(size: int) -> bytes:
 async def _tar(layer: _Layer) -> AsyncGenerator[bytes, None]:
     """A layer's tar, the next block inflated while one is sent.  DataLoss if it is not what it should be."""
     loop = asyncio.get_running_loop()
-    tar = await asyncio.to_thread(BlobTar, layer.blob.path, layer.diff_id, lambda _: None)
+    part = await asyncio.to_thread(layer.blobs.open, layer.blob.layer)
+    tar = BlobTar(part, layer.diff_id, lambda _: None)
     ahead = loop.run_in_executor(None, tar.read, _BLOCK)
     try:
         while block := await asyncio.shield(ahead):

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dockerapi.errors import Unavailable
 from imgsources.compression import FilePart
@@ -92,7 +93,8 @@ class Layer:
         """An earlier try that is being cancelled: it must be gone first."""
         self.blob: Download | None = None
         self.part: Callable[[], FilePart] | None = None
-        """Opens what is in a file already.  Neither: the platform imports the dataset from `server`."""
+        self.path: Path | None = None
+        """Opens what is in a file already; `path` if it is all of that file.  Neither blob nor part: the platform imports the dataset from `server`."""
         self.server = server
         self.task: asyncio.Task[None] | None = None
         self.is_ending = False

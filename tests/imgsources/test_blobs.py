@@ -44,6 +44,23 @@ def test_a_tar_is_kept_as_gzip_with_a_digest_of_its_own(tmp_path: Path) -> None:
         tar.close()
 
 
+def test_a_tar_that_came_plain_is_packed_when_there_is_time(tmp_path: Path) -> None:
+    blobs = LayerBlobs(tmp_path)
+    path = blobs.new()
+    path.write_bytes(TAR)
+    blobs.adopt(path, sha256(TAR), len(TAR), is_tar=True)
+    again = LayerBlobs(tmp_path)
+    assert again.unpacked() == [sha256(TAR)]
+    assert again.pack(sha256(TAR), lambda: True).compression == ""  # type: ignore[union-attr]
+    packed = again.pack(sha256(TAR))
+    assert packed is not None
+    assert (packed.compression, packed.tar_size) == ("gzip", len(TAR))
+    assert packed.digest == sha256(packed.path.read_bytes())
+    assert again.unpacked() == []
+    assert LayerBlobs(tmp_path).find(sha256(TAR)) == packed
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_nobody_needs_goes(tmp_path: Path) -> None:
     blobs = LayerBlobs(tmp_path)
     first, second = kept(blobs, compress(TAR, "gzip")), kept(blobs, compress(TAR, "zstd"))
