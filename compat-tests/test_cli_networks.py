@@ -214,6 +214,11 @@ SCENARIOS = [
             "Error: failed to start containers: c1\n",
             why=NO_PREFIX,
         ),
+        Step(
+            "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' c1",
+            stdout="created 128 failed to set up container networking: network nwlate not found\n",
+            why=NO_PREFIX,
+        ),
         quiet("docker network create nwlate"),
         "docker start -a c1",
         quiet("docker rm c1"),

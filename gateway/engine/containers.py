@@ -232,6 +232,11 @@ class Containers:
             raise NotModified("")
         try:
             await self._check_networks(zone)
+        except APIError as error:
+            await self._zones.not_started(zone.uuid, error)
+            await self._not_started(zone)
+            raise
+        try:
             started = await self._zones.start(zone.uuid)
         except NotModified:
             raise
@@ -556,8 +561,10 @@ class Containers:
             follow=query.follow,
             timestamps=query.timestamps,
             prefix=log_details.prefix(zone) if query.details else "",
+            frames=not zone.metadata.tty,
         )
-        return LogStream(zone.metadata.tty, self._zones.logs(zone.uuid, wanted))
+        blocks = self._zones.logs(zone.uuid, wanted)
+        return LogStream(zone.metadata.tty, blocks, framed=wanted.frames)
 
 
 def foreign_warnings(found: Platform) -> list[str]:

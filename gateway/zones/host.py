@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dockerapi.errors import APIError
 from dockerapi.framing import Stdio, StreamId
 from gateway.zones.metadata import DockerMetadata, PublishedPort
 from gateway.zones.spec import Nic, ZoneSpec, ZoneState, ZoneUUID
@@ -154,6 +155,8 @@ class LogQuery:
     timestamps: bool = False
     prefix: str = ""
     """Text before each line, after its timestamp (docker logs --details)."""
+    frames: bool = False
+    """Each line as a frame, ready for the client (dockerapi.framing): a log is cut into lines once only."""
 
 
 class ZoneHost(Protocol):
@@ -184,6 +187,10 @@ class ZoneHost(Protocol):
 
     def before_start(self, call: Callable[[Zone], Awaitable[None]]) -> None:
         """What is done before each start, by hand or by policy; its APIError is that of the start."""
+        ...
+
+    async def not_started(self, uuid: ZoneUUID, error: APIError) -> Zone:
+        """A start has failed before it came here: the zone keeps `error` as if it had failed here."""
         ...
 
     async def stop(self, uuid: ZoneUUID, *, signal: str | None, timeout_s: float | None) -> Zone:

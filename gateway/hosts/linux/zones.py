@@ -234,6 +234,15 @@ class LinuxZones:
             resident, ZoneChange.UPDATED, spec=spec.model_copy(update={"alias": alias})
         )
 
+    async def not_started(self, uuid: ZoneUUID, error: APIError) -> Zone:
+        """Kept, unless somebody else has started it meanwhile."""
+        resident = self._register.resident(uuid)
+        async with resident.lock:
+            if resident.is_up:
+                return resident.zone
+            code = boot.exit_code(error)
+            return self._register.change(resident, None, error=error.message, start_exit_code=code)
+
     async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
         """Limits into the cgroup of a zone that runs, nics into its namespace; everything into its record."""
         resident, data = self._register.resident(uuid), decode(spec.internal_metadata)

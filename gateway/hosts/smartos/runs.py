@@ -40,7 +40,7 @@ _ATTACH_TIMEOUT_MS = 60_000
 """So long dockerinit waits for whoever attaches; then it gives up, as cn-agent has it."""
 _INIT_TIMEOUT_S = 5.0
 """So long dockerinit may take to find its command before a start counts as made."""
-_NEVER_RAN = 128
+NEVER_RAN = 128
 """Exit code of a zone that could not be started for another reason than its command."""
 
 
@@ -154,7 +154,7 @@ class Runs:
                 restart_count=before.restart_count,
                 ports=(),
                 error=error.message,
-                start_exit_code=error.exit_code if isinstance(error, StartFailure) else _NEVER_RAN,
+                start_exit_code=error.exit_code if isinstance(error, StartFailure) else NEVER_RAN,
             )
             resident.held.clear()
         self._register.release(resident)

@@ -35,7 +35,7 @@ from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
 from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
-from gateway.hosts.smartos.runs import Networks, Runs
+from gateway.hosts.smartos.runs import NEVER_RAN, Networks, Runs
 from gateway.hosts.smartos.stdio import ZoneStreams
 from gateway.hosts.smartos.vmadm import VM
 from gateway.zones import brands
@@ -271,6 +271,15 @@ class SmartOSZones:
                 await asyncio.sleep(_DELETE_DELAY_S * attempt)
             else:
                 return
+
+    async def not_started(self, uuid: ZoneUUID, error: APIError) -> Zone:
+        """Kept, unless somebody else has started it meanwhile."""
+        register = self._register
+        resident = register.resident(uuid)
+        if not resident.is_up and not resident.starting:
+            told = replace(resident.latest, error=error.message, start_exit_code=NEVER_RAN)
+            register.change(resident, None, told)
+        return resident.zone
 
     async def rename(self, uuid: ZoneUUID, alias: str) -> Zone:
         """The old name is free at once."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import replace
 
 from dockerapi.errors import (
+    APIError,
     Conflict,
     InvalidParameter,
     NoSuchContainer,
@@ -175,6 +176,9 @@ class Zones:
             start_exit_code=0,
             exit_status=0,
         )
+
+    async def not_started(self, uuid: ZoneUUID, error: APIError) -> Zone:
+        return self.change(uuid, None, error=error.message, start_exit_code=128)
 
     def _check_peer(self, zone: Zone) -> None:
         """As a host does: by UUID, or the name of one that was not there at create."""
