@@ -276,6 +276,8 @@ def test_a_disk_can_be_limited(api: API) -> None:
 
 
 def test_a_refused_creation_leaves_nothing(api: API, daemon: Daemon) -> None:
+    if daemon.kind == "dockerd":
+        pytest.skip("dockerd leaves the volumes")
     before = snapshot(daemon)
     wanted = {"Binds": ["fresh1:/a", "fresh2:/b"], "LogConfig": {"Type": "json-file", "Config": {}}}
     refused = (
