@@ -50,10 +50,14 @@ class LogsQuery:
 
 @dataclass(frozen=True, slots=True)
 class LogStream:
-    """Log blocks, and whether they are a terminal's (sent raw)."""
+    """Log blocks, and whether they are a terminal's (sent raw).
+
+    `framed`: each line is a frame already.
+    """
 
     tty: bool
     blocks: AsyncIterator[tuple[StreamId, bytes]]
+    framed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,8 @@ async def logs(call: Call) -> web.StreamResponse:
         framed = not stream.tty
         multiplexed = framed and call.since(V1_42)
         response = await call.begin(MULTIPLEXED if multiplexed else RAW, follows=query.follow)
-        blocks = _line_frames(stream.blocks) if framed else stream.blocks
+        is_ready = stream.framed or not framed
+        blocks = stream.blocks if is_ready else _line_frames(stream.blocks)
         if query.follow:
             await deliver(blocks, response.write, framed=False)
         else:

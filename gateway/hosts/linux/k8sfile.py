@@ -18,7 +18,7 @@ import operator
 import re
 from collections.abc import Iterable
 
-from dockerapi.framing import StreamId
+from dockerapi.framing import HEADER_SIZE, StreamId, frame, frame_all, frame_each_line
 from gateway.zones.host import LogQuery
 
 Block = tuple[StreamId, bytes]
@@ -53,6 +53,10 @@ class Renderer:
         self._prefix = query.prefix.encode("utf-8", "surrogateescape")
         self._tty = tty
         self._begun = {StreamId.STDOUT: False, StreamId.STDERR: False}
+        self._frames = query.frames
+        # A frame is a line: what is begun waits for its end, unless somebody looks on.
+        self._holds = query.frames and not query.follow
+        self._held = {StreamId.STDOUT: b"", StreamId.STDERR: b""}
         self.is_plain = self._since is None and self._until is None
         self.is_plain &= not (self._timestamps or self._prefix)
         """Text is wanted as it is: rendering is quick."""
@@ -77,29 +81,56 @@ class Renderer:
                 blocks[-1] = (stream, blocks[-1][1] + text)
             else:
                 blocks.append((stream, text))
-        return [block for block in blocks if block[1]]
+        return [block for stream, text in blocks if (block := self._ready(stream, text))[1]]
+
+    def rest(self) -> list[Block]:
+        """What was held back of lines that are not ended."""
+        return [
+            (stream, frame(stream, text))
+            for stream, text in self._held.items()
+            if text and self._chosen[stream]
+        ]
+
+    def _ready(self, stream: StreamId, text: bytes) -> Block:
+        """A block as it was asked for."""
+        if not self._frames:
+            return stream, text
+        if self._holds:
+            text = self._held[stream] + text
+            end = text.rfind(b"\n") + 1
+            text, self._held[stream] = text[:end], text[end:]
+        return stream, frame_each_line(stream, text)
 
     def _render_plain(self, log: bytes | bytearray, size: int) -> list[Block] | None:
         """Where all lines are of one stream, and wanted as they are; None where that is not so."""
         stream, _ = _STREAMS.get(bytes(log[36:44]), (None, True))
         if stream is None or not self.is_plain:
             return None
-        texts: list[bytes | bytearray] = []
-        start = pieces = 0
-        for piece in _pieces(log, size, stream):
-            texts += _WHOLE[stream].findall(log, start, piece)
-            start = log.find(b"\n", piece) + 1
-            texts.append(log[piece + _TEXT : start - 1])
-            pieces += 1
-        found = _WHOLE[stream].findall(log, start, size)
-        texts += found
-        text = b"".join(texts)
+        shown = StreamId.STDOUT if self._tty else stream
+        before = begun = self._held[shown]
+        lines: list[bytes] = []
+        start = heads = pieces = 0
+        for piece in [*_pieces(log, size, stream), size]:
+            found = _WHOLE[stream].findall(log, start, piece)
+            heads += len(found)
+            if found and begun:
+                found[0], begun = begun + found[0], b""
+            lines += found
+            if piece < size:
+                start = log.find(b"\n", piece) + 1
+                begun += log[piece + _TEXT : start - 1]
+                pieces += 1
+        text = frame_all(stream, lines) if self._frames else b"".join(lines)
+        total = len(text) - HEADER_SIZE * len(lines) * self._frames + len(begun) - len(before)
         # Nothing was left out: a line of another kind would be missing here.
-        if len(text) + _TEXT * len(texts) + pieces != size:
+        if total + _TEXT * heads + (_TEXT + 1) * pieces != size:
             return None
-        stream = StreamId.STDOUT if self._tty else stream
-        self._begun[stream] = not found
-        return [(stream, text)] if self._chosen[stream] else []
+        self._begun[shown] = start == size
+        if begun and not self._holds:
+            text += frame(shown, begun) if self._frames else begun
+            begun = b""
+        self._held[shown] = begun
+        return [(shown, text)] if text and self._chosen[shown] else []
 
     def _run(self, lines: list[bytes], stream: StreamId, *, full: bool, known: bool) -> bytes:
         """Text of lines of one stream that are all F or all P."""

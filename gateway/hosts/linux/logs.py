@@ -75,6 +75,8 @@ async def read_logs(
         if not renderer.finished:
             for block in renderer.render(files.torn()):
                 yield block
+        for block in renderer.rest():
+            yield block
 
 
 def _begin(files: LogFiles, tail: int | None) -> bytes:

@@ -75,6 +75,8 @@ async def read_logs(
     if not renderer.finished:
         for block in renderer.render(parse_all(log.torn)):
             yield block
+    for block in renderer.rest():
+        yield block
 
 
 async def _begin(log: LogFiles, tail: int | None) -> tuple[list[Record], int]:

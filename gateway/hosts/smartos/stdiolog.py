@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dockerapi.framing import StreamId
+from dockerapi.framing import StreamId, frame, frame_each_line
 from gateway.zones.host import LogQuery
 
 Block = tuple[StreamId, bytes]
@@ -111,6 +111,10 @@ class Renderer:
         self._tty = tty
         self._begun = {StreamId.STDOUT: False, StreamId.STDERR: False}
         self._shown = {StreamId.STDOUT: False, StreamId.STDERR: False}
+        self._frames = query.frames
+        # A frame is a line: what is begun waits for its end, unless somebody looks on.
+        self._holds = query.frames and not query.follow
+        self._held = {StreamId.STDOUT: b"", StreamId.STDERR: b""}
         self.finished = False
         """A record later than `until_ns` was seen: no later one is wanted."""
 
@@ -131,7 +135,22 @@ class Renderer:
                 blocks.append((stream, parts, size + len(text)))
             else:
                 blocks.append((stream, [text], len(text)))
-        return [(stream, b"".join(parts)) for stream, parts, _ in blocks]
+        joined = (self._ready(stream, b"".join(parts)) for stream, parts, _ in blocks)
+        return [block for block in joined if block[1]]
+
+    def rest(self) -> list[Block]:
+        """What was held back of lines that are not ended."""
+        return [(stream, frame(stream, text)) for stream, text in self._held.items() if text]
+
+    def _ready(self, stream: StreamId, text: bytes) -> Block:
+        """A block as it was asked for."""
+        if not self._frames:
+            return stream, text
+        if self._holds:
+            text = self._held[stream] + text
+            end = text.rfind(b"\n") + 1
+            text, self._held[stream] = text[:end], text[end:]
+        return stream, frame_each_line(stream, text)
 
     def _text(self, record: Record, stream: StreamId) -> bytes:
         head = self._head(record.time_ns)
