@@ -18,6 +18,7 @@ import pytest
 from compat.answers import Recording
 from compat.clients import API, CLI
 from compat.daemons import WITNESSED, Daemon, own_bridge, start_registry
+from compat.debian import NoMirror, debian
 from compat.images import Image, Registry, archive, catalogue
 from compat.smartos import SmartOS
 
@@ -118,6 +119,18 @@ def registry(kind: str, workdir: Path, images: dict[str, Image]) -> Iterator[str
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def debian_image() -> Iterator[Image]:
+    """A Debian with servers on it; its trees are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="zgc-debian-", dir="/var/tmp"))
+    try:
+        yield debian(folder)
+    except NoMirror as error:
+        pytest.skip(f"Debian's packages are not to be had here: {error}")
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

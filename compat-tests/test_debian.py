@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from compat.clients import CLI
-from compat.debian import NoMirror, debian
 from compat.images import Image, Registry
 
 pytestmark = pytest.mark.timeout(600)
@@ -21,22 +17,10 @@ REDIS = "redis-server --protected-mode no --dir /data --save '' --appendonly yes
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Image]:
-    """The image; its trees are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="zgc-debian-", dir="/var/tmp"))
-    try:
-        yield debian(folder)
-    except NoMirror as error:
-        pytest.skip(f"Debian's packages are not to be had here: {error}")
-    finally:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def image(made: Image, registry: str, cli: CLI) -> Iterator[str]:
+def image(debian_image: Image, registry: str, cli: CLI) -> Iterator[str]:
     """Its name, pulled."""
     name = f"{registry}/debian"
-    Registry(registry).push(made)
+    Registry(registry).push(debian_image)
     cli.ok(["pull", "-q", name])
     yield name
     cli(["rmi", "-f", name])
