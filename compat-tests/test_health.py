@@ -45,9 +45,10 @@ SCENARIOS = [
     ),
     scenario(
         "a probe that takes too long",
-        "docker run -d --name c1 --health-cmd 'exec sleep 30' --health-interval 50ms --health-timeout 900ms --health-retries 1 bb sleep 1000",
-        after("health_status: unhealthy", 1, HEALTH, compare="exit"),
-        LAST,
+        "docker run -d --name c1 --health-cmd 'exec sleep 30' --health-interval 50ms --health-timeout 300ms --health-retries 2 bb sleep 1000",
+        after("health_status: unhealthy", 1, LAST),
+        # It has ended, or nobody could tell of it.
+        after("exec_die", 2, STATUS),
     ),
     scenario(
         "a probe that cannot be started",

@@ -12,6 +12,7 @@ from compat.scenarios import OnSmartOS, Scenario, Step, Told, check, quiet, refu
 DAEMON = "Error response from daemon: "
 STATE = "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}' c1"
 NO_SUCH_SIGNAL = OnSmartOS(compare="")
+NO_FILES = OnSmartOS(compare="")
 NO_PAUSE = refused(
     "pause is not supported on SmartOS: vmadm cannot freeze a zone", program="", hint="\n", exit=1
 )
@@ -39,6 +40,13 @@ def http(
         stdout=f"{answer} {status}\n" if status else None,
         why=why,
         smartos=smartos or OnSmartOS(),
+    )
+
+
+def limit(old: str, new: str) -> str:
+    """What the container's own cgroup says, in either version."""
+    return (
+        f"docker exec c1 sh -c 'cat /sys/fs/cgroup/{old} 2>/dev/null || cat /sys/fs/cgroup/{new}'"
     )
 
 
@@ -185,6 +193,21 @@ SCENARIOS = [
         ),
         "docker kill c1",
         Step("docker ps -aq", after=Told("c1", "destroy")),
+    ),
+    scenario(
+        "limits of a container that runs",
+        "docker run -d --name c1 --pids-limit 40 bb sleep 1000",
+        Step("docker update --memory 64m --memory-swap 128m --cpus 0.5 c1", compare="exit stdout"),
+        Step(limit("memory/memory.limit_in_bytes", "memory.max"), smartos=NO_FILES),
+        Step(limit("pids/pids.max", "pids.max"), smartos=NO_FILES),
+        quiet("docker update --pids-limit 30 c1"),
+        Step(limit("pids/pids.max", "pids.max"), smartos=NO_FILES),
+        quiet("docker update --pids-limit 0 c1"),
+        Step(limit("pids/pids.max", "pids.max"), smartos=NO_FILES),
+        "docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}}' c1",
+        Step("docker update --memory 1m c1", compare="exit"),
+        Step("docker update --memory 256m c1", compare="exit"),
+        quiet("docker update nothere"),
     ),
     scenario(
         "rename",

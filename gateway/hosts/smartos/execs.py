@@ -13,15 +13,23 @@ As under dockerd an exec outlives its client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from dockerapi.errors import APIError, CommandFailed, NotSupported, StartFailure
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.dockerinit import EXEC_PREFIX, exec_failure, fatal, message
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
 from gateway.hosts.smartos.users import ExecUser, exec_user
-from gateway.hosts.smartos.zlogin import as_user, command_argv, native, su_seen, wrapped
+from gateway.hosts.smartos.zlogin import (
+    accounts_argv,
+    as_user,
+    command_argv,
+    native,
+    su_seen,
+    wrapped,
+)
 from gateway.zones.host import Process, Zone
 
 _START_TIMEOUT_S = 60.0
@@ -33,6 +41,8 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FULL_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/opt/local/sbin:/opt/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SAID_LIMIT = 65536
 _MACHINES = ("kvm", "bhyve")
+_ACCOUNTS = ("", "/etc", "/etc/passwd", "/etc/group")
+"""What is mounted there hides the files of the zone's root."""
 
 Chunk = tuple[StreamId, bytes]
 
@@ -150,8 +160,16 @@ class ExecStdio:
 class Exec:
     """A process that runs, or ran; see `gateway.zones.host.ZoneProcess`."""
 
-    def __init__(self, gz: GlobalZone, program: Program, process: Process, streams: int) -> None:
+    def __init__(
+        self,
+        gz: GlobalZone,
+        program: Program,
+        process: Process,
+        streams: int,
+        killer: Callable[[int], Sequence[str]],
+    ) -> None:
         self._gz = gz
+        self._killer = killer
         self._program = program
         self._process = process
         self._preamble = Preamble(streams)
@@ -181,7 +199,7 @@ class Exec:
         if not self.pid:
             return
         with suppress(CommandFailed):  # it has just ended
-            await self._gz.run(["kill", "-KILL", str(self.pid)], timeout_s=_KILL_TIMEOUT_S)
+            await self._gz.run(self._killer(self.pid), timeout_s=_KILL_TIMEOUT_S)
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
         """Returns once the command itself runs (or ran).  StartFailure in dockerd's words."""
@@ -252,20 +270,22 @@ async def exec(
             "privileged exec is not supported on SmartOS: the privileges of a zone hold for all of its processes"
         )
     zonepath = zone_path(zone)
-    command, stages = await _command(gz, zone, zonepath, process)
-    argv = command_argv(
-        zone.uuid,
-        command,
-        tty=process.tty,
-        su=not process.tty and await su_seen(gz, zonepath, root),
-    )
+    sees_su = await su_seen(gz, zonepath, root)
+    command, stages = await _command(gz, zone, zonepath, process, sees_su=sees_su)
+    argv = command_argv(zone.uuid, command, tty=process.tty, su=not process.tty and sees_su)
     size = process.console_size or _DEFAULT_SIZE
     program = await gz.spawn(
         argv, stdin=process.attach_stdin, terminal=size if process.tty else None
     )
-    run = Exec(gz, program, process, stages)
+    run = Exec(gz, program, process, stages, partial(_kill_argv, zone, sees_su))
     await run.begin(group)
     return run
+
+
+def _kill_argv(zone: Zone, su: bool, pid: int) -> list[str]:
+    """Of a program that ends a process from inside the zone: no number can mean anything outside of it."""
+    bash = native(zone.spec.brand, "/usr/bin/bash")
+    return command_argv(zone.uuid, [bash, "-c", f"kill -KILL {pid}"], tty=False, su=su)
 
 
 def zone_path(zone: Zone) -> str:
@@ -274,7 +294,7 @@ def zone_path(zone: Zone) -> str:
 
 
 async def _command(
-    gz: GlobalZone, zone: Zone, zonepath: str, process: Process
+    gz: GlobalZone, zone: Zone, zonepath: str, process: Process, *, sees_su: bool
 ) -> tuple[Sequence[str], int]:
     """What zlogin shall execute, and how many times `EXEC` is said before the command's own output."""
     brand, metadata = zone.spec.brand, zone.metadata
@@ -287,7 +307,14 @@ async def _command(
             return [dockerexec, *process.argv], 1
         inner = wrapped(brand, process.argv, env=process.env, workdir=process.workdir)
         return [dockerexec, *inner], 2
-    user = await exec_user(gz, zonepath, process.user)
+
+    async def inside(entry: str) -> tuple[bytes, bytes]:
+        argv = command_argv(zone.uuid, accounts_argv(brand, entry), tty=False, su=sees_su)
+        passwd, _, group = (await gz.run(argv, timeout_s=_START_TIMEOUT_S)).partition(b"\0")
+        return passwd, group
+
+    covered = any(one.target.rstrip("/") in _ACCOUNTS for one in zone.spec.filesystems)
+    user = await exec_user(gz, zonepath, process.user, inside, covered=covered)
     environment = _environment(zone, process, user)
     workdir = process.workdir or (metadata.workdir if is_docker else "")
     inner = wrapped(brand, process.argv, env=environment, workdir=workdir, clear=is_docker)
