@@ -46,6 +46,25 @@ exec -- "$@"
 """
 
 
+# passwd and group as the zone sees them, a NUL between them; before that $1, if it is not empty, is put to passwd.
+ACCOUNTS = """\
+if [ -n "$1" ] && [ -f /etc/passwd ]; then
+  IFS= read -r -d '' c </etc/passwd
+  case $c in '' | *$'\\n') ;; *) printf '\\n' >>/etc/passwd ;; esac
+  printf '%s\\n' "$1" >>/etc/passwd
+fi 2>/dev/null
+show() { while IFS= read -r l || [ -n "$l" ]; do printf '%s\\n' "$l"; done; }
+[ ! -f /etc/passwd ] || show </etc/passwd
+printf '\\0'
+[ ! -f /etc/group ] || show </etc/group
+"""
+
+
+def accounts_argv(brand: str, entry: str) -> list[str]:
+    """The command that says them."""
+    return [native(brand, "/usr/bin/bash"), "-c", ACCOUNTS, "zonegate", entry]
+
+
 def attach_argv(zone: str, *, eof: bool) -> list[str]:
     """`eof`: the end of our input is one for the process."""
     return ["zlogin", "-Q", "-E", "-I", *([] if eof else ["-N"]), zone]

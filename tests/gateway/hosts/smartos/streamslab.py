@@ -40,6 +40,9 @@ LINKED = "00000000-0000-0000-0000-0000000000ee"
 """As IMAGE, with a su that is an absolute link: not there in the global zone."""
 
 
+_PROPERTIES = ("zlog_max_size", "tags", "filesystems")
+
+
 class Lab:
     """One global zone, with images."""
 
@@ -73,7 +76,7 @@ class Lab:
 
     def zone(self, *argv: str, image: str = IMAGE, brand: str = "lx", **more: Any) -> Zone:
         """Made by vmadm, not started.  `more`: docker:* of internal_metadata, without the prefix, or properties."""
-        properties = {key: more.pop(key) for key in tuple(more) if key in ("zlog_max_size", "tags")}
+        properties = {key: more.pop(key) for key in tuple(more) if key in _PROPERTIES}
         uid = str(uuid.uuid4())
         metadata = {f"docker:{key}": value for key, value in more.items()}
         metadata |= {
@@ -100,7 +103,7 @@ class Lab:
         self.vmadm("create", stdin=json.dumps(payload))
         fields = {k: v for k, v in payload.items() if k in ZoneSpec.model_fields}
         return Zone(
-            spec=ZoneSpec(**fields),
+            spec=ZoneSpec.model_validate_json(json.dumps(fields)),
             metadata=decode(metadata),
             state=ZoneState.STOPPED,
             created_ns=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,11 +151,48 @@ async def test_another_user_of_the_zone_is_reached_by_its_su(lab: Lab, gz: Local
 
 
 @root
+async def test_a_number_without_an_entry_gets_one(lab: Lab, gz: LocalGlobalZone) -> None:
+    zone = await lab.run(*IDLE, image=WITH_SU)
+    for user, shown in (("4711", b"4711\n0\n"), ("4712:34", b"4712\n34\n"), ("4711", b"4711\n0\n")):
+        output, code = await run(lab, gz, zone, exec_of("sh", "-c", "id -u; id -g", user=user))
+        assert (output, code) == ({StreamId.STDOUT: shown, StreamId.STDERR: b""}, 0)
+    listed, _ = await run(lab, gz, zone, exec_of("grep", "-c", "^471", "/etc/passwd", user="root"))
+    assert listed[StreamId.STDOUT] == b"2\n"
+
+
+@root
+async def test_a_link_of_the_container_leads_no_entry_out_of_it(
+    lab: Lab, gz: LocalGlobalZone, tmp_path: Path
+) -> None:
+    zone = await lab.run(*IDLE, image=WITH_SU)
+    outside = tmp_path / "passwd"
+    outside.write_text("")
+    script = f"ln -sf {outside} /etc/passwd"
+    await run(lab, gz, zone, exec_of("sh", "-c", script, user="root"))
+    with pytest.raises(NotSupported, match="none can be made"):
+        await run(lab, gz, zone, exec_of("id", user="4713"))
+    assert outside.read_text() == ""
+
+
+@root
+async def test_names_are_those_of_what_is_mounted_over_the_files(
+    lab: Lab, gz: LocalGlobalZone, tmp_path: Path
+) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\nguest:x:4714:4715::/srv:/bin/sh\n")
+    mounted = [{"source": f"{tmp_path}/passwd", "target": "/etc/passwd", "type": "lofs"}]
+    zone = await lab.run(*IDLE, image=WITH_SU, filesystems=mounted)
+    output, _ = await run(lab, gz, zone, exec_of("id", "-u", user="guest"))
+    assert output[StreamId.STDOUT] == b"4714\n"
+    with pytest.raises(InvalidParameter, match="unable to find user web"):
+        await run(lab, gz, zone, exec_of("id", user="web"))
+
+
+@root
 @pytest.mark.parametrize(
     ("user", "error", "words"),
     [
         ("web", NotSupported, "needs the program su"),
-        ("77", NotSupported, "has no entry in the zone's /etc/passwd"),
+        ("77", NotSupported, "needs the program su"),
         ("nobody", InvalidParameter, "unable to find user nobody: no matching entries"),
         ("web:none", InvalidParameter, "unable to find group none: no matching entries"),
         ("web:root", NotSupported, "no other group"),
