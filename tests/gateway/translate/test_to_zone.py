@@ -311,7 +311,11 @@ def test_what_is_not_built_is_refused_and_not_ignored(host: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(
-    "endpoint", [{"DriverOpts": {"a": "b"}}, {"IPAMConfig": {"IPv6Address": "fd00::2"}}]
+    "endpoint",
+    [
+        {"DriverOpts": {"com.docker.network.endpoint.nope": "b"}},
+        {"IPAMConfig": {"LinkLocalIPs": ["169.254.1.1"]}},
+    ],
 )
 def test_what_an_endpoint_cannot_have_is_refused(endpoint: dict[str, Any]) -> None:
     with pytest.raises(NotSupported):
