@@ -37,7 +37,7 @@ def _on_linux(settings: Settings, layers: Sequence[tuple[KnownLayer, bool]]) -> 
         elif there[layer.uuid] != layer.origin:
             yield f"dataset {layer.uuid}: it stands on {there[layer.uuid]}, not on {layer.origin}"
         elif layer.blob is not None and is_comparable:
-            tar = BlobTar(layer.blob.path, layer.diff_id, lambda _: None)
+            tar = BlobTar(layer.blob.open(), layer.diff_id, lambda _: None)
             try:
                 wrong = linux.differences(folder / layer.uuid / "layer", tar.read)
             finally:

@@ -71,8 +71,9 @@ class _Span:
 class _Tar:
     """A tar by member name, read at offsets; safe to read from several threads."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: Path | None) -> None:
         self._descriptor = descriptor
+        self._path = path
         self._members = _index_members(descriptor)
         self._digests: dict[_Span, Digest] = {}
 
@@ -108,7 +109,7 @@ class _Tar:
 
     def part(self, span: _Span) -> FilePart:
         """A member as a file of its own."""
-        return FilePart(os.dup(self._descriptor), span.offset, span.size)
+        return FilePart(os.dup(self._descriptor), span.offset, span.size, archive=self._path)
 
     def digest(self, span: _Span) -> Digest:
         """The hash of a member; each is hashed once."""
@@ -193,13 +194,14 @@ async def open_archive(path: Path, *, platform: Platform | None = None) -> Async
     """
     file = await asyncio.to_thread(open_plain, path)
     try:
-        yield await asyncio.to_thread(_read_archive, file.fileno(), platform)
+        held = path if os.path.samestat(os.fstat(file.fileno()), path.stat()) else None
+        yield await asyncio.to_thread(_read_archive, file.fileno(), held, platform)
     finally:
         file.close()
 
 
-def _read_archive(descriptor: int, platform: Platform | None) -> Archive:
-    tar = _Tar(descriptor)
+def _read_archive(descriptor: int, path: Path | None, platform: Platform | None) -> Archive:
+    tar = _Tar(descriptor, path)
     spans: dict[Digest, _Span] = {}
     if "manifest.json" in tar:
         entries = tuple(_read_saved(tar, entry, spans) for entry in _saved_entries(tar))

@@ -1,7 +1,9 @@
 """The blobs of layers, kept beside their datasets: what push sends and save inflates.
 
     ROOT/<blob hex>.<tar size>              as it came: gzip, zstd
-    ROOT/<blob hex>.<tar size>.tar          as it came: a plain tar, which is still to be packed
+    ROOT/<blob hex>.<tar size>.tar          as it came: a plain tar, which is still to be packed; or a link whose text
+                                            says where it lies: archive-<inode>:<offset>
+    ROOT/archive-<inode>                    what was loaded, until all that is needed of it is packed
     ROOT/<blob hex>.<tar size>.<gzip hex>   it came in another form, and is kept as gzip with that digest
     ROOT/.new-*                             being written
 
@@ -27,6 +29,7 @@ from imgsources.oci import Digest
 
 _NEW = ".new-"
 _TAR = ".tar"
+_ARCHIVE = "archive-"
 _BLOCK = 1 << 20
 _NAME = re.compile(r"([0-9a-f]{64})\.([0-9]+)(?:\.([0-9a-f]{64}|tar))?")
 
@@ -39,17 +42,29 @@ class KeptBlob:
     layer: Digest
     digest: Digest
     tar_size: int
+    offset: int | None = None
+    """Where it begins in `path`, an archive of which it is a part; None: it is all of the file."""
 
     @property
     def size(self) -> int:
-        """Bytes of the file.  OSError."""
-        return self.path.stat().st_size
+        """Bytes of the blob.  OSError."""
+        return self.path.stat().st_size if self.offset is None else self.tar_size
 
     @property
     def compression(self) -> str:
-        """gzip, zstd, or "" for a tar."""
-        with self.path.open("rb") as file:
-            return compression(file.read(HEAD_BYTES))
+        """gzip, zstd, or "" for a tar.  OSError."""
+        part = self.open()
+        try:
+            return compression(part.head(HEAD_BYTES))
+        finally:
+            part.close()
+
+    def open(self) -> FilePart:
+        """Its bytes.  OSError."""
+        if self.offset is None:
+            return FilePart.whole(self.path)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return FilePart(descriptor, self.offset, self.tar_size)
 
 
 class LayerBlobs:
@@ -63,9 +78,10 @@ class LayerBlobs:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in root.iterdir():
             if found := blob_of(path):
-                self._kept[found[0]] = found[1]
-            else:
+                self._kept[found.layer] = found
+            elif not path.name.startswith(_ARCHIVE):
                 path.unlink()
+        self._remove_archives()
 
     def find(self, digest: Digest) -> KeptBlob | None:
         """The blob of a layer, if it is here."""
@@ -75,7 +91,7 @@ class LayerBlobs:
         """The blob of a layer, which may be packed or dropped meanwhile.  NotFound."""
         while (blob := self._kept.get(digest)) is not None:
             try:
-                return FilePart.whole(blob.path)
+                return blob.open()
             except FileNotFoundError:
                 if self._kept.get(digest) is blob:
                     break
@@ -110,6 +126,25 @@ class LayerBlobs:
             path.replace(final)
             self._kept[digest] = KeptBlob(final, digest, gzip or digest, tar_size)
 
+    def adopt_part(self, archive: Path, offset: int, digest: Digest, tar_size: int) -> None:
+        """A plain tar inside of a file that stays as long as it is needed, though its name may go.  OSError."""
+        held = self._root / f"{_ARCHIVE}{archive.stat().st_ino}"
+        new, final = self.new(), self._root / f"{digest[7:]}.{tar_size}{_TAR}"
+        with self._lock:
+            if not held.exists():
+                os.link(archive, held)
+            new.symlink_to(f"{held.name}:{offset}")
+            new.replace(final)
+            self._kept.setdefault(digest, KeptBlob(held, digest, digest, tar_size, offset))
+
+    def _remove_archives(self) -> None:
+        """Those of which nothing is left to be packed."""
+        with self._lock:
+            needed = {blob.path.name for blob in self._kept.values() if blob.offset is not None}
+            for path in self._root.glob(f"{_ARCHIVE}*"):
+                if path.name not in needed:
+                    path.unlink(missing_ok=True)
+
     def unpacked(self) -> list[Digest]:
         """Layers whose blob is a plain tar."""
         with self._lock:
@@ -124,20 +159,22 @@ class LayerBlobs:
                 return blob
             new = self.new()
             try:
-                gzip = _packed(blob.path, new, is_over)
+                gzip = _packed(blob, new, is_over)
                 if gzip is not None:
                     self._replace(digest, blob, new, gzip)
+                    self._remove_archives()
             finally:
                 new.unlink(missing_ok=True)
             return self._kept.get(digest)
 
     def _replace(self, digest: Digest, blob: KeptBlob, new: Path, gzip: Digest) -> None:
-        final = blob.path.with_suffix(f".{gzip[7:]}")
+        before = self._root / _tar_name(blob)
+        final = before.with_suffix(f".{gzip[7:]}")
         with self._lock:
             if self._kept.get(digest) is blob:  # else it was dropped meanwhile
                 new.replace(final)
                 self._kept[digest] = KeptBlob(final, digest, gzip, blob.tar_size)
-                blob.path.unlink(missing_ok=True)
+                before.unlink(missing_ok=True)
 
     def drop(self, kept: Collection[Digest]) -> list[Path]:
         """Forget every blob but these; the files, which the caller removes when it has time."""
@@ -145,43 +182,58 @@ class LayerBlobs:
         with self._lock:
             for digest in [digest for digest in self._kept if digest not in kept]:
                 path = self._root / f"{_NEW}{secrets.token_hex(8)}"
+                blob = self._kept.pop(digest)
+                name = blob.path if blob.offset is None else self._root / _tar_name(blob)
                 try:
                     # A name that no blob has: the next open removes it if we do not.
-                    self._kept.pop(digest).path.rename(path)
+                    name.rename(path)
                 except FileNotFoundError:
                     continue
                 gone.append(path)
+        if gone:
+            self._remove_archives()
         return gone
 
     def __len__(self) -> int:
         return len(self._kept)
 
 
-def blob_of(path: Path) -> tuple[Digest, KeptBlob] | None:
-    """What the name of a file says: the layer that it is the blob of; None for any other file."""
+def blob_of(path: Path) -> KeptBlob | None:
+    """The blob that a file is, by its name; None for any other file, or a link to an archive that is gone."""
     if not (found := _NAME.fullmatch(path.name)):
         return None
     name, size, form = found.groups()
-    digest = _digest(name if form in (None, "tar") else form)
-    return _digest(name), KeptBlob(path, _digest(name), digest, int(size))
+    layer = _digest(name)
+    if path.is_symlink():
+        target, _, offset = str(path.readlink()).partition(":")
+        archive = path.parent / target
+        if not offset.isdigit() or not target.startswith(_ARCHIVE) or not archive.exists():
+            return None
+        return KeptBlob(archive, layer, layer, int(size), int(offset))
+    digest = layer if form in (None, "tar") else _digest(form)
+    return KeptBlob(path, layer, digest, int(size))
+
+
+def _tar_name(blob: KeptBlob) -> str:
+    return f"{blob.layer[7:]}.{blob.tar_size}{_TAR}"
 
 
 def _is_tar(blob: KeptBlob) -> bool:
-    return blob.path.suffix == _TAR
+    return blob.offset is not None or blob.path.suffix == _TAR
 
 
-def _packed(tar: Path, new: Path, is_over: Callable[[], bool]) -> Digest | None:
+def _packed(blob: KeptBlob, new: Path, is_over: Callable[[], bool]) -> Digest | None:
     """A tar as gzip in `new`; None if it is over before."""
-    copy = GzipFile(new)
+    part, copy = blob.open(), GzipFile(new)
     try:
-        with tar.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
-                if is_over():
-                    return None
-                copy.write(block)
+        while block := part.read(_BLOCK):
+            if is_over():
+                return None
+            copy.write(block)
         return Digest(copy.finish())
     finally:
         copy.close()
+        part.close()
 
 
 def remove(paths: Collection[Path]) -> None:

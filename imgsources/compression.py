@@ -37,11 +37,17 @@ class ByteSource(Protocol):
 
 
 class FilePart:
-    """Some bytes of a file, as a file of their own; it owns `descriptor`.  Blocking."""
+    """Some bytes of a file, as a file of their own; it owns `descriptor`.  Blocking.
 
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+    `archive`: the name of the file, where it is a file that was sent for its parts' sake.
+    """
+
+    def __init__(
+        self, descriptor: int, offset: int, size: int, *, archive: Path | None = None
+    ) -> None:
         self._descriptor = descriptor
-        self._offset = offset
+        self.offset = self._offset = offset
+        self.archive = archive
         self._size = size
         self._at = 0
 

@@ -384,9 +384,10 @@ class Puller:
         try:
             is_kept = blobs.find(info.digest) is not None
             kind = compression(part.head(HEAD_BYTES))
+            stays = not kind and part.archive is not None
             if not is_kept and kind in _NOT_KEPT:
                 copy = GzipFile(new)
-            elif not is_kept:
+            elif not is_kept and not stays:
                 await asyncio.to_thread(_keep, part, fetched, new)
             tar = BlobTar(
                 part,
@@ -396,11 +397,14 @@ class Puller:
                 limit=free_bytes(new.parent),
             )
             await tree.apply(tar)
-            if not is_kept:
+            if not is_kept and stays and part.archive is not None:
+                # What is loaded lies where it is kept: nothing is copied.
+                blobs.adopt_part(part.archive, part.offset, info.digest, tar.size)
+            elif not is_kept:
                 gzip = Digest(await asyncio.to_thread(copy.finish)) if copy else None
                 blobs.adopt(new, info.digest, tar.size, gzip=gzip, is_tar=not kind)
-                if not kind:
-                    self._pack_later()
+            if not is_kept and not kind:
+                self._pack_later()
         finally:
             part.close()
             if copy is not None:

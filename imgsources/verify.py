@@ -73,11 +73,10 @@ def examine(layer: KnownLayer) -> str:
     if blob is None:
         return f"layer {layer.digest} of image {layer.image}: its blob is not kept"
     try:
-        with blob.path.open("rb") as file:
-            actual = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        actual = _hashed(blob.open())
         if actual != blob.digest:
             return f"blob {layer.digest}: its bytes hash to {actual}, not {blob.digest}"
-        tar = BlobTar(FilePart.whole(blob.path), layer.diff_id, lambda _: None)
+        tar = BlobTar(blob.open(), layer.diff_id, lambda _: None)
         try:
             while tar.read(_BLOCK):
                 pass
@@ -88,6 +87,16 @@ def examine(layer: KnownLayer) -> str:
     if tar.size != blob.tar_size:
         return f"blob {layer.digest}: a tar of {tar.size} bytes, not {blob.tar_size}"
     return ""
+
+
+def _hashed(part: FilePart) -> str:
+    state = hashlib.sha256()
+    try:
+        while block := part.read(_BLOCK):
+            state.update(block)
+    finally:
+        part.close()
+    return f"sha256:{state.hexdigest()}"
 
 
 def _configs(folder: Path, faults: list[str]) -> Iterator[tuple[Digest, ImageConfig]]:
@@ -126,11 +135,11 @@ def _layers(
 def _blobs(folder: Path, faults: list[str]) -> dict[Digest, KeptBlob]:
     found: dict[Digest, KeptBlob] = {}
     for path in _files(folder):
-        named = blob_of(path)
-        if named is None:
+        blob = blob_of(path)
+        if blob is not None:
+            found[blob.layer] = blob
+        elif not path.name.startswith("archive-"):
             faults.append(f"{path}: no blob has such a name")
-        else:
-            found[named[0]] = named[1]
     return found
 
 

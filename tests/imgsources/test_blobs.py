@@ -61,6 +61,35 @@ def test_a_tar_that_came_plain_is_packed_when_there_is_time(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_tar_inside_of_an_archive_stays_there_until_it_is_packed(tmp_path: Path) -> None:
+    archive = tmp_path / "sent"
+    archive.write_bytes(b"head" + TAR + b"tail")
+    blobs = LayerBlobs(tmp_path / "layers")
+    blobs.adopt_part(archive, 4, sha256(TAR), len(TAR))
+    archive.unlink()
+    again = LayerBlobs(tmp_path / "layers")
+    part = again.open(sha256(TAR))
+    assert part.read(1 << 20) == TAR
+    part.close()
+    packed = again.pack(sha256(TAR))
+    assert packed is not None
+    assert packed.compression == "gzip"
+    assert [path.name for path in (tmp_path / "layers").iterdir()] == [packed.path.name]
+
+
+def test_an_archive_goes_with_the_last_that_needs_it(tmp_path: Path) -> None:
+    archive = tmp_path / "sent"
+    archive.write_bytes(TAR)
+    blobs = LayerBlobs(tmp_path / "layers")
+    blobs.adopt_part(archive, 0, sha256(TAR), len(TAR))
+    blobs.adopt_part(archive, 0, sha256(b"other"), 512)
+    remove(blobs.drop({sha256(TAR)}))
+    assert blobs.find(sha256(TAR)) is not None
+    assert len(list((tmp_path / "layers").iterdir())) == 2
+    remove(blobs.drop(()))
+    assert not any((tmp_path / "layers").iterdir())
+
+
 def test_what_nobody_needs_goes(tmp_path: Path) -> None:
     blobs = LayerBlobs(tmp_path)
     first, second = kept(blobs, compress(TAR, "gzip")), kept(blobs, compress(TAR, "zstd"))
