@@ -227,6 +227,9 @@ def _make_bundle(
         devices=find_devices(metadata.runtime),
         disks=disks(metadata.runtime.resources),
     )
+    if network_peer is not None:
+        # Who joins another's network goes by its name, also where it was not there at create.
+        spec = spec.model_copy(update={"hostname": network_peer.spec.hostname})
     identity = resolve(root, metadata.user, metadata.runtime.groups)
     config = oci_config(spec, metadata, place, identity, parts.machine)
     bundle.config.write_text(json.dumps(config))
