@@ -112,6 +112,10 @@ class SmartOSHost:
             opened.push_async_callback(zones.close)
             await zones.open()
             await leftovers.end(gz, {str(zone.uuid) for zone in zones.list()})
+            register.looks_around = lambda: leftovers.end_hung(
+                gz, lambda: {str(zone.uuid) for zone in register.list()}
+            )
+            register.look_around()
             opened.pop_all()
         return cls(
             gz,

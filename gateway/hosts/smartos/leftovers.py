@@ -1,13 +1,16 @@
 """Programs of an earlier life: what a killed gateway, or a lost connection, left running in the global zone.
 
 Most of them end by themselves, when they next write to nobody.  A `zlogin -I` that has nothing to write stays, and
-zoneadmd lets nobody else in beside it.
+zoneadmd lets nobody else in beside it.  A vmadm that hangs keeps its zone from every other one: one of ours that
+nobody waits for any more is ended when it has had more time than any vmadm needs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dockerapi.errors import APIError, CommandFailed
@@ -18,6 +21,24 @@ log = logging.getLogger(__name__)
 
 PS = "/usr/bin/ps"
 _TIMEOUT_S = 60.0
+HANGS_AFTER_S = 600.0
+"""vmadm itself waits 300 s at most for a zone; what `stop -t` asks for comes on top."""
+_CHANGING = frozenset(("start", "stop", "kill", "update", "reboot", "delete"))
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A vmadm without a parent that acts on one of our zones; ages and times in seconds."""
+
+    pid: int
+    age_s: float
+    allowed_s: float
+    text: str
+
+    @property
+    def left_s(self) -> float:
+        """Until it counts as hanging."""
+        return self.allowed_s - self.age_s
 
 
 def is_same(shown: str, argv: Sequence[str]) -> bool:
@@ -52,6 +73,62 @@ def attached(shown: dict[int, str], zones: Collection[str]) -> list[int]:
         ):
             found.append(pid)
     return found
+
+
+def orphans(listing: str, zones: Collection[str], limit_s: float) -> list[Orphan]:
+    """Output of `ps -o pid= -o ppid= -o etime= -o args=` -> those that nobody waits for: the parent is init."""
+    found = []
+    for line in listing.splitlines():
+        fields = line.split(None, 3)
+        if len(fields) < 4 or fields[1] != "1":
+            continue
+        words = fields[3].split()
+        names = [word.rpartition("/")[2] for word in words]
+        if "vmadm" not in names:
+            continue
+        arguments = words[names.index("vmadm") + 1 :]
+        if arguments and arguments[0] in _CHANGING and {*zones} & {*arguments[1:]}:
+            grace = arguments[arguments.index("-t") + 1] if "-t" in arguments[:-1] else "0"
+            allowed_s = limit_s + (int(grace) if grace.isdecimal() else 0)
+            found.append(Orphan(int(fields[0]), seconds(fields[2]), allowed_s, fields[3]))
+    return found
+
+
+def seconds(text: str) -> float:
+    """ps's etime: [[DD-]hh:]mm:ss."""
+    days, _, clock = text.rpartition("-")
+    total = 0
+    for part in clock.split(":"):
+        total = total * 60 + int(part)
+    return total + 86400 * int(days or 0)
+
+
+async def end_hung(
+    gz: GlobalZone, zones: Callable[[], Collection[str]], limit_s: float = HANGS_AFTER_S
+) -> None:
+    """Returns when no vmadm of an earlier life, or of a lost connection, acts on our zones; those that hang are ended."""
+    while True:
+        listing = await gz.run(
+            [PS, "-e", "-o", "pid=", "-o", "ppid=", "-o", "etime=", "-o", "args="],
+            timeout_s=_TIMEOUT_S,
+        )
+        found = orphans(listing.decode(errors="replace"), {*zones()}, limit_s)
+        for one in found:
+            if one.left_s <= 0:
+                log.warning("ending a vmadm that hangs since %d s: %s", one.age_s, one.text)
+                await _kill(gz, one.pid)
+        if not found:
+            return
+        await asyncio.sleep(
+            max(1.0, min((one.left_s for one in found if one.left_s > 0), default=1.0))
+        )
+
+
+async def _kill(gz: GlobalZone, pid: int) -> None:
+    try:
+        await gz.run(["kill", "-KILL", str(pid)], timeout_s=_TIMEOUT_S)
+    except CommandFailed as failed:
+        log.debug("it has just ended: %s", failed.message)
 
 
 async def end(gz: GlobalZone, zones: Collection[str]) -> None:

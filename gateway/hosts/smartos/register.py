@@ -80,6 +80,9 @@ class Register:
         """Every new value of a zone of ours, before anybody is told."""
         self.dropped: Callable[[ZoneUUID], None] = lambda _: None
         self.resynced: Callable[[], None] = lambda: None
+        self.looks_around: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """What is done about programs of an earlier life, and of a connection that was lost."""
+        self._looking: asyncio.Task[None] | None = None
         self.half_made: Callable[[ZoneUUID], None] = lambda _: None
 
     # -- what is known -----------------------------------------------------------------------------
@@ -134,6 +137,11 @@ class Register:
         """Work that nobody waits for but `close`.  What goes wrong in it is logged and ends nothing else."""
         _ = self.task(work)
 
+    def look_around(self) -> None:
+        """Beside everything else; once at a time."""
+        if self.looks_around is not None and (self._looking is None or self._looking.done()):
+            self._looking = self.task(_logged(self.looks_around()))
+
     def task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The same, for who may want to cancel it."""
         task = self._group.create_task(_logged(work))
@@ -162,6 +170,8 @@ class Register:
             await asyncio.wait([self._follower])
         for resident in self.zones.values():
             resident.settled()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._background:
             await asyncio.wait(self._background, timeout=_CLOSE_S)
         for task in tuple(self._background):
@@ -205,6 +215,7 @@ class Register:
         for vm in sorted(vms, key=lambda vm: str(vm.get("create_timestamp") or "")):
             self.observe(vm, now_ns)
         self.resynced()
+        self.look_around()
 
     # -- observing ---------------------------------------------------------------------------------
 
