@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOIN_LIMIT = 256 * 1024
+JOIN_LIMIT = 128 * 1024
 INPUT_HIGH = 256 * 1024
 INPUT_LOW = 128 * 1024
 LINGER_S = 2.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import cache
 
 from dockerapi.framing import StreamId
 from gateway.hosts.inlet import Chunk, Receive
@@ -13,13 +14,18 @@ PACKET = 8192
 CONMON_STREAMS = {2: StreamId.STDOUT, 3: StreamId.STDERR}
 
 
+@cache
+def _scratch() -> tuple[bytearray, memoryview]:
+    """One for all: what is received is copied out before anything else can run."""
+    return bytearray(1), memoryview(bytearray(_BLOCK + PACKET))
+
+
 def packets(sock: socket.socket) -> Receive:
     """Of conmon's SOCK_SEQPACKET: one byte stream (2 stdout, 3 stderr), then up to 8192 bytes.
 
     Packets of one stream that are there are joined up to 128 KiB.
     """
-    head = bytearray(1)
-    body = memoryview(bytearray(_BLOCK + PACKET))
+    head, body = _scratch()
 
     def receive() -> tuple[list[Chunk], bool]:
         chunks: list[Chunk] = []
