@@ -12,6 +12,7 @@ import pytest
 from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge
 from compat.leftovers import new, settled, snapshot
+from compat.scenarios import Told
 from compat.smartos import SmartOS
 
 
@@ -134,6 +135,21 @@ def test_restart_policies_hold(server: Daemon, own: CLI) -> None:
     while own.ok("inspect -f '{{.State.Running}}' c1") != "true":
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_health_begins_anew(server: Daemon, own: CLI) -> None:
+    health = "inspect -f '{{.State.Health.Status}} {{len .State.Health.Log}}' c1"
+    began = time.time()
+    own.ok("run -d --name c1 --health-cmd true --health-interval 1s bb sleep 1000")
+    own.ok("run -d --name c2 --health-cmd true --health-interval 1s bb sleep 1000")
+    Told("c1", "health_status: healthy").wait(own, began)
+    own.ok("stop -t 0 c2")
+    began = time.time()
+    again(server)
+    assert own.ok(health) == "starting 0"
+    assert own.ok("inspect -f '{{.State.Health.Status}}' c2") == "unhealthy"
+    Told("c1", "health_status: healthy").wait(own, began)
+    assert own.ok(health) == "healthy 1"
 
 
 def test_kills_at_any_moment_leave_a_server_that_starts(server: Daemon, own: CLI) -> None:

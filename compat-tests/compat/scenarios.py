@@ -50,14 +50,8 @@ class Told:
 
     def wait(self, cli: CLI, since: float, deadline_s: float = 30) -> None:
         """Until it has; AssertionError if it does not."""
-        argv = [
-            "docker",
-            "events",
-            "--since",
-            f"{since:.6f}",
-            "--until",
-            f"{since + deadline_s:.6f}",
-        ]
+        until = time.time() + deadline_s
+        argv = ["docker", "events", "--since", f"{since:.6f}", "--until", f"{until:.6f}"]
         argv += ["--filter", f"container={self.container}", "--format", "{{.Action}}"]
         seen = []
         with subprocess.Popen(argv, env=cli.env, stdout=subprocess.PIPE, text=True) as events:

@@ -109,7 +109,8 @@ class Running:
             self.stdio.chunks.put_nowait(None)
 
     async def kill(self) -> None:
-        self.end(137)
+        if not self._code.done():
+            self.end(137)
 
     async def wait(self) -> int:
         return await asyncio.shield(self._code)
