@@ -159,7 +159,7 @@ class LayerBlobs:
                 return blob
             new = self.new()
             try:
-                gzip = _packed(blob, new, is_over)
+                gzip = _packed(blob, new, lambda: is_over() or self._kept.get(digest) is not blob)
                 if gzip is not None:
                     self._replace(digest, blob, new, gzip)
                     self._remove_archives()
