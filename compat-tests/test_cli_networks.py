@@ -257,6 +257,58 @@ SCENARIOS = [
         quiet("docker rm -f c1"),
         quiet("docker network rm nw1 nw2"),
     ),
+    scenario(
+        "networks are kept apart",
+        quiet("docker network create --subnet 10.77.1.0/24 nw1"),
+        quiet("docker network create --subnet 10.77.2.0/24 --internal nw2"),
+        quiet("docker run -d --name c1 --network nw1 --ip 10.77.1.9 bb sleep 1000"),
+        quiet("docker run -d --name c2 --network nw1 --ip 10.77.1.10 bb sleep 1000"),
+        quiet("docker run -d --name c3 --network nw2 --ip 10.77.2.9 bb sleep 1000"),
+        quiet("docker run -d --name c4 bb sleep 1000"),
+        quiet("docker exec c1 ping -c 1 -W 2 10.77.1.10"),
+        quiet("docker exec c1 ping -c 1 -W 1 10.77.2.9"),
+        quiet("docker exec c3 ping -c 1 -W 1 10.77.1.9"),
+        quiet("docker exec c4 ping -c 1 -W 1 10.77.1.9"),
+        quiet("docker network connect nw2 c1"),
+        Step("docker exec c1 ping -c 1 -W 2 10.77.2.9", compare="exit", smartos=OnSmartOS(exit=1)),
+        quiet("docker restart -t 0 c1"),
+        quiet("docker exec c1 ping -c 1 -W 2 10.77.2.9"),
+        quiet("docker rm -f c1 c2 c3 c4"),
+        quiet("docker network rm nw1 nw2"),
+    ),
+    scenario(
+        "ports are mapped",
+        quiet("docker network create nw1"),
+        quiet("docker network create nw2"),
+        "docker create --name c0 -p 28140:80 bb sleep 1000",
+        "docker inspect -f '{{json .NetworkSettings.Ports}}' c0",
+        quiet("docker run -d --name c1 --network nw1 -p 28141-28143:80 bb sleep 1000"),
+        Step("docker port c1", sort=True),
+        quiet("docker run -d --name c2 --network nw1 -p 28141-28143:80 bb sleep 1000"),
+        Step("docker port c2", sort=True),
+        quiet("docker run -d --name c3 --network nw1 -p 127.0.0.1:28144-28145:90-91 bb sleep 1000"),
+        Step("docker port c3", sort=True),
+        quiet("docker run -d --name c4 --network nw2 --expose 95 -P -p 0:96 bb sleep 1000"),
+        Step("docker port c4", sort=True),
+        quiet("docker network connect nw2 c1"),
+        quiet("docker network disconnect nw1 c1"),
+        Step(
+            "docker port c1",
+            sort=True,
+            stdout="\n80/tcp -> 0.0.0.0:28141\n80/tcp -> [::]:28141",
+            why="a container keeps the port that it has, dockerd takes the next of the range",
+        ),
+        "docker stop -t 0 c1",
+        "docker port c1",
+        quiet("docker run -d --name c5 --network nw1 -p 28141:80 bb sleep 1000"),
+        "docker port c5 80/tcp",
+        Step(
+            "docker network create -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1 nw3",
+            compare="exit",
+            smartos=OnSmartOS(exit=1),
+        ),
+        quiet("docker rm -f c0 c1 c2 c3 c4 c5"),
+    ),
 ]
 
 
@@ -429,3 +481,43 @@ def test_endpoints_are_shown(api: API, joined: dict[str, str], kind: str) -> Non
     api.ok("POST", f"{v}/containers/{made}/restart?t=0")
     again = api.ok("GET", f"{v}/containers/{made}/json")["NetworkSettings"]["Networks"]["nw1"]
     assert again["MacAddress"] == "02:42:ac:00:00:09"
+
+
+@pytest.mark.linux_only("a zone's interfaces are the brand's")
+def test_the_network_that_leads_out_and_the_interfaces_names(
+    cli: CLI, joined: dict[str, str], kind: str
+) -> None:
+    if kind == "dockerd":
+        pytest.skip("GwPriority came with API 1.48")
+    show = "sh -c 'ip route | grep default; ls /sys/class/net | grep -v -e sit -e tunl -e gre'"
+    plain = cli.ok(f"docker run --rm --network nw2 --network nw1 bb {show}").split()
+    assert plain[2].startswith("10.77.1.")
+    assert plain[plain.index("dev") + 1] == "eth1"
+    first = cli.ok(
+        "docker run --rm --network nw1 --network name=nw2,gw-priority=1,"
+        f"driver-opt=com.docker.network.endpoint.ifname=web0 bb {show}"
+    ).split()
+    assert first[first.index("dev") + 1] == "web0"
+    assert {"eth0", "web0", "lo"} <= set(first)
+    cli.ok("docker network connect --gw-priority 5 nw2 c1")
+    live = cli.ok("docker exec c1 ip route")
+    assert "default via 10.77.1." not in live
+    cli.ok("docker network disconnect nw2 c1")
+    assert "default via 10.77.1." in cli.ok("docker exec c1 ip route")
+
+
+@pytest.mark.linux_only("dockerinit gives a zone IPv4 addresses alone")
+def test_a_network_of_both_versions(cli: CLI, api: API, no_networks: None, kind: str) -> None:
+    subnet = "--subnet fd00:77::/64 " if kind == "dockerd" else ""
+    cli.ok(f"docker network create --ipv6 {subnet}nw6")
+    cli.ok("docker run -d --name c1 --network nw6 bb sleep 1000")
+    row = api.ok("GET", "/containers/c1/json")["NetworkSettings"]["Networks"]["nw6"]
+    assert row["GlobalIPv6Address"].startswith("fd")
+    assert row["GlobalIPv6PrefixLen"] == 64
+    assert row["IPv6Gateway"]
+    cli.ok(f"docker run --rm --network nw6 bb ping -6 -c 1 -W 5 {row['GlobalIPv6Address']}")
+    assert row["GlobalIPv6Address"] in cli.ok("docker exec c1 cat /etc/hosts")
+    shown = api.ok("GET", "/networks/nw6")
+    assert shown["EnableIPv6"] is True
+    (member,) = shown["Containers"].values()
+    assert member["IPv6Address"] == f"{row['GlobalIPv6Address']}/64"
