@@ -85,7 +85,9 @@ def timestamp_ns(text: str, *, now_ns: int | None = None) -> int | None:
         return _rfc3339_ns(text, found)
     if now_ns is not None and (back := duration_ns(text)) is not None:
         return now_ns - back
-    raise InvalidParameter(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax")
+    seconds, dot, fraction = text.partition(".")
+    wrong = fraction if dot and seconds.isdecimal() else text
+    raise InvalidParameter(f"strconv.ParseInt: parsing {quoted(wrong)}: invalid syntax")
 
 
 def _unix_ns(seconds: str, fraction: str) -> int:

@@ -49,7 +49,7 @@ class Encoder:
     def __init__(self, source: Source) -> None:
         self._about = {
             "_container_id": source.container_id,
-            "_container_name": source.name,
+            "_container_name": source.name.removeprefix("/"),
             "_image_id": source.image_id,
             "_image_name": source.image_name,
             "_command": source.command,

@@ -77,6 +77,8 @@ def check(driver: str, options: Options) -> None:
 def _unknown(name: str, driver: str) -> str:
     if driver == "local":
         return f"unknown log opt '{name}' for log driver local"
+    if driver == "gelf":
+        return f'unknown log opt "{name}" for gelf log driver'
     return f"unknown log opt '{name}' for {driver} log driver"
 
 
