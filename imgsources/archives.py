@@ -194,14 +194,14 @@ async def open_archive(path: Path, *, platform: Platform | None = None) -> Async
     """
     file = await asyncio.to_thread(open_plain, path)
     try:
-        held = path if os.path.samestat(os.fstat(file.fileno()), path.stat()) else None
-        yield await asyncio.to_thread(_read_archive, file.fileno(), held, platform)
+        yield await asyncio.to_thread(_read_archive, file.fileno(), path, platform)
     finally:
         file.close()
 
 
-def _read_archive(descriptor: int, path: Path | None, platform: Platform | None) -> Archive:
-    tar = _Tar(descriptor, path)
+def _read_archive(descriptor: int, path: Path, platform: Platform | None) -> Archive:
+    is_itself = os.path.samestat(os.fstat(descriptor), path.stat())  # else it was inflated
+    tar = _Tar(descriptor, path if is_itself else None)
     spans: dict[Digest, _Span] = {}
     if "manifest.json" in tar:
         entries = tuple(_read_saved(tar, entry, spans) for entry in _saved_entries(tar))

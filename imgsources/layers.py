@@ -10,6 +10,7 @@ file is hashed again first.  Which layers, in what order and for whom is `imgsou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,9 @@ async def _open_blob(path: Path, descriptor: Descriptor) -> _Blob:
     opening = asyncio.get_running_loop().run_in_executor(None, _Blob, path, descriptor)
     try:
         return await asyncio.shield(opening)
+    except OSError as error:
+        words = (error.strerror or str(error)).lower()
+        raise APIError(f"open {path}: {words}") from error
     except asyncio.CancelledError:
         (await opening).close()
         raise
@@ -94,9 +98,10 @@ async def _fill(
             await _transfer(blob, source, image, progress, stall_s)
         except (TransferBroken, TimeoutError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
-                raise APIError(
-                    f"write {blob.path}: {error.strerror}"
-                ) from error  # the disk is full
+                # The disk is full, or read-only: what is there of the blob would only keep it so.
+                blob.discard()
+                words = (error.strerror or str(error)).lower()
+                raise APIError(f"write {blob.path}: {words}") from error
             if blob.size - before >= _PROGRESS_COUNTS:
                 failures = 0
             failures += 1
@@ -193,7 +198,8 @@ class _Blob:
 
     def discard(self) -> None:
         """Of no use to anybody."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """The file stays."""

@@ -366,7 +366,8 @@ class Puller:
                 try:
                     await self._apply(layer, tree, opened, fetched)
                 except OSError as error:
-                    raise APIError(f"cannot keep layer {layer.info.digest}: {error}") from error
+                    words = (error.strerror or str(error)).lower()
+                    raise APIError(f"failed to register layer: {words}") from error
             if below is not None:
                 await asyncio.shield(below.done)
 

@@ -288,7 +288,7 @@ async def test_a_full_disk_is_told_and_not_tried_again(tmp_path: Path) -> None:
     await run(["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], timeout_s=5)
     source = Flaky()
     try:
-        with pytest.raises(APIError, match="No space left on device"):
+        with pytest.raises(APIError, match="no space left on device"):
             await fetched(source, tmp_path)
     finally:
         await run(["/bin/umount", str(tmp_path)], timeout_s=5)
