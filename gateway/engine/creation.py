@@ -173,6 +173,7 @@ class Creation:
         nics: list[Nic] = []
         networks: dict[str, Network] = {}
         for name, settings in networking.endpoints(found.body).items():
+            networking.refuse_unbuilt(settings, found.around.platform)
             with suppress(NotFound):
                 networks[name] = self._host.networks.get(name)
                 networking.check_endpoint(networks[name].name, settings)

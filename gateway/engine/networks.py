@@ -145,7 +145,7 @@ class Networks:
         """At once if it runs and the host can; else from its next start on."""
         zone = self._roster.find(body.container)
         settings = body.endpoint_config or EndpointSettings()
-        networking.refuse_unbuilt(settings)
+        networking.refuse_unbuilt(settings, self._host.facts.platform)
         async with self._changing(zone) as zone:
             network = self._connectable(zone, ref)
             asked = from_zone.networks_joined(zone)

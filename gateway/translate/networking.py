@@ -14,6 +14,10 @@ from gateway.zones.members import dns_names, ipv4, ipv6, nic_on
 
 IFNAME = "com.docker.network.endpoint.ifname"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
+_NOT_ON_SMARTOS = {
+    IFNAME: "a zone's interfaces are named by its brand",
+    SYSCTLS: "there is no Linux kernel to set them in",
+}
 _OWN_STACK = ("host", "none")
 """Networks without addresses.  A container on one of them is on no other."""
 
@@ -69,8 +73,12 @@ def _check_endpoints(body: ContainerCreate, mode: str) -> None:
         refuse_unbuilt(settings)
 
 
-def refuse_unbuilt(settings: EndpointSettings) -> None:
-    """NotSupported for what no host does of an endpoint's settings."""
+def refuse_unbuilt(settings: EndpointSettings, platform: str = "linux") -> None:
+    """NotSupported for what no host, or none of this platform, does of an endpoint's settings."""
+    if platform == "smartos":
+        for key, reason in _NOT_ON_SMARTOS.items():
+            if key in (settings.driver_opts or {}):
+                raise NotSupported(f"endpoint option {key} is not supported on SmartOS: {reason}")
     for key in settings.driver_opts or {}:
         if key.startswith("com.docker.network.") and key not in (IFNAME, SYSCTLS):
             raise NotSupported(f"endpoint option {key} is not supported by zonegate")

@@ -197,9 +197,7 @@ class LinuxNetworks:
 
     async def create(self, plan: NetworkPlan) -> Network:
         """All or nothing, also after a kill.  Errors in dockerd's words."""
-        made = await asyncio.shield(self._run(self._users.make, plan, self._networks))
-        self._show()
-        return made
+        return await asyncio.shield(self._run(self._make, plan))
 
     async def remove(self, ref: str) -> None:
         """Nothing of it is left; leases of zones that do not run go with it."""
@@ -209,12 +207,7 @@ class LinuxNetworks:
         uuid = uuid_of(network.id)
         # From here on nobody may join.
         self._networks = tuple(one for one in self._networks if one.id != network.id)
-        try:
-            await asyncio.shield(self._run(self._unmake, network, uuid))
-            for zone in self._book.zones_on(network.id):
-                self._book.release(zone, network.id)
-        finally:
-            self._show()
+        await asyncio.shield(self._run(self._unmake, network, uuid))
 
     def leased(self, network_id: str) -> Sequence[ZoneUUID]:
         """Zones, running or not, with a lease there."""
@@ -356,13 +349,23 @@ class LinuxNetworks:
     async def _run(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.wrap_future(self._worker.submit(act, *args, **kwargs))
 
+    def _make(self, plan: NetworkPlan) -> Network:
+        made = self._users.make(plan, self._records.all())
+        self._show()
+        return made
+
     def _unmake(self, network: Network, uuid: str) -> None:
-        for nics in self._live.values():
-            if any(nic.network_uuid == uuid for nic in nics):
-                raise Forbidden(
-                    f"error while removing network: network {network.name} has active endpoints"
-                )
-        self._users.unmake(network)
+        try:
+            for nics in self._live.values():
+                if any(nic.network_uuid == uuid for nic in nics):
+                    raise Forbidden(
+                        f"error while removing network: network {network.name} has active endpoints"
+                    )
+            self._users.unmake(network)
+            for zone in self._book.zones_on(network.id):
+                self._book.release(zone, network.id)
+        finally:
+            self._show()
 
     def _connect(
         self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str,

@@ -165,11 +165,12 @@ class UserNetworks:
                 )
         return way
 
-    def make(self, plan: NetworkPlan, others: Sequence[Network]) -> Network:
+    def make(self, plan: NetworkPlan, predefined: Sequence[Network]) -> Network:
         """Everything is there on return; on failure nothing of it is, also after a kill and `load`.
 
-        `others`: the networks there are.  Errors as `NetworkHost.create`.
+        Errors as `NetworkHost.create`.
         """
+        others = [*predefined, *(way.network for way in self._ways.values())]
         if any(network.name == plan.name for network in others):
             raise Conflict(f"network with name {plan.name} already exists")
         options = networkoptions.parse(plan)
