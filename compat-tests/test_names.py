@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from compat.answers import Recording
 from compat.clients import CLI
+from compat.daemons import Daemon
 from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, scenario
 
 STAYS = "bb sleep 1000"
@@ -205,3 +206,20 @@ def test_names_as_with_docker(
     finally:
         cli("docker rm -f db web store a1 a2")
         cli("docker network rm n1 n2")
+
+
+def test_names_outlive_a_kill_of_the_server(daemon: Daemon, cli: CLI) -> None:
+    if daemon.kind == "dockerd":
+        pytest.skip("dockerd ends its containers with itself")
+    cli.ok("docker network create n1")
+    try:
+        cli.ok("docker run -d --name db --network n1 --network-alias sql bb sleep 1000")
+        cli.ok("docker run -d --name web --network n1 bb sleep 1000")
+        daemon.kill()
+        daemon.start()
+        assert cli.ok("docker exec web ping -c 1 -W 5 sql").startswith("PING sql (")
+        cli.ok("docker run -d --name late --network n1 bb sleep 1000")
+        assert cli.ok("docker exec web ping -c 1 -W 5 late").startswith("PING late (")
+    finally:
+        cli("docker rm -f db web late")
+        cli("docker network rm n1")
