@@ -18,6 +18,7 @@ from compat.daemons import Daemon, own_bridge
 from compat.images import archive, catalogue
 from compat.leftovers import new, settled, snapshot
 from compat.transfers import Transfers
+from soak_compose import applications
 from soak_pulls import pulls
 
 GROWTH_LIMIT = 40_000_000
@@ -30,6 +31,7 @@ def main() -> int:
     options.add_argument("--runs", type=int, default=1000, help="containers of the load run")
     options.add_argument("--kills", type=int, default=50, help="kill -9 of the server")
     options.add_argument("--pulls", type=int, default=200, help="pulls from a registry with faults")
+    options.add_argument("--applications", type=int, default=100, help="compose up and down")
     options.add_argument("--parallel", type=int, default=20)
     options.add_argument("--megabytes", type=int, default=500, help="through each stream")
     options.add_argument("--attaches", type=int, default=50, help="to one container at once")
@@ -41,6 +43,7 @@ def main() -> int:
     server = Daemon(
         "zonegate", folder / "d", f"zk{os.getpid() % 1000000}", "", own_bridge("zonegate", 2)
     )
+    server.witnessed = False  # its memory is measured, and hours of answers would fill the disk
     wrong: list[str] = []
     try:
         server.start()
@@ -56,6 +59,8 @@ def main() -> int:
         wrong += left(server, before, "after the streams")
         wrong += kills(server, cli, args.kills, chance)
         wrong += left(server, before, "after the kills")
+        wrong += applications(server, cli, args.applications, chance)
+        wrong += left(server, before, "after the applications")
         wrong += pulls(server, args.pulls, chance)
         server.stop()
     finally:
