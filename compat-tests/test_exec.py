@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from compat.answers import Recording
 from compat.clients import API, frames
-from compat.wire import Case, Cases, Wire, check, said, text
+from compat.wire import SHARED, Case, Cases, Wire, check, said, text
 
 OCI = "OCI runtime exec failed: exec failed: unable to start container process: "
 ON_STDERR = "20.10 tells it on standard output"
 KEPT = "20.10 makes an error and exit code 126 of the keys"
 
 cases = Cases()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared(daemon: Any) -> Iterator[None]:
+    """What the cases share goes with them."""
+    yield
+    API(daemon.socket)("DELETE", f"/containers/{SHARED}?force=1&v=1")
 
 
 def _started(wire: Wire, made: str, **body: Any) -> list[Any]:
@@ -26,7 +34,7 @@ def _started(wire: Wire, made: str, **body: Any) -> list[Any]:
 
 @cases()
 def the_head_of_its_streams(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "true")
+    made = wire.exec_create(wire.shared(), "true")
     with wire.exec_start(made) as attached:
         attached.rest()
     lines = [line.partition(": ") for line in attached.head.split("\r\n")[1:]]
@@ -36,7 +44,7 @@ def the_head_of_its_streams(wire: Wire) -> Any:
 
 @cases()
 def without_upgrade_it_is_200(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "echo x")
+    made = wire.exec_create(wire.shared(), "echo x")
     answer = wire.api("POST", f"/exec/{made}/start", {})
     return [answer.status, answer.headers["Content-Type"], text(answer.body)]
 
@@ -46,12 +54,12 @@ def without_upgrade_it_is_200(wire: Wire) -> Any:
     why=ON_STDERR + ", exit code 126",
 )
 def an_unknown_command(wire: Wire) -> Any:
-    return wire.ran(wire.running(), ["nope"])
+    return wire.ran(wire.shared(), ["nope"])
 
 
 @cases(v28=[{"2": f'{OCI}exec: "/etc/passwd": permission denied: unknown\r\n'}, 126], why=ON_STDERR)
 def a_command_that_cannot_be_executed(wire: Wire) -> Any:
-    return wire.ran(wire.running(), ["/etc/passwd"])
+    return wire.ran(wire.shared(), ["/etc/passwd"])
 
 
 @cases(
@@ -59,7 +67,7 @@ def a_command_that_cannot_be_executed(wire: Wire) -> Any:
     why=ON_STDERR + ", and its runtime does not say that it is a directory",
 )
 def a_command_that_is_a_directory(wire: Wire) -> Any:
-    return wire.ran(wire.running(), ["/tmp"])
+    return wire.ran(wire.shared(), ["/tmp"])
 
 
 @cases(
@@ -67,7 +75,7 @@ def a_command_that_is_a_directory(wire: Wire) -> Any:
     why="exit code 126 in 20.10",
 )
 def an_unknown_command_detached(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), ["nope"])
+    made = wire.exec_create(wire.shared(), ["nope"])
     return [_started(wire, made, Detach=True), wire.exec_inspect(made)["ExitCode"]]
 
 
@@ -81,7 +89,7 @@ def an_unknown_command_detached(wire: Wire) -> Any:
     why="20.10 begins with `Error: Exec command`; " + ON_STDERR,
 )
 def a_second_start(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "read x", AttachStdin=True)
+    made = wire.exec_create(wire.shared(), "read x", AttachStdin=True)
     answers: list[Any] = []
     with wire.exec_start(made) as attached:
         select.select([attached.socket], [], [], 0.1)
@@ -117,7 +125,7 @@ def of_a_paused_container(wire: Wire) -> Any:
 
 @cases()
 def detached_it_answers_at_once_and_with_nothing(wire: Wire) -> Any:
-    ident = wire.running()
+    ident = wire.shared()
     made = wire.exec_create(ident, "echo unseen; read x < /dev/null; sleep 1000", AttachStdin=True)
     answer = wire.api("POST", f"/exec/{made}/start", {"Detach": True})
     shown = wire.exec_inspect(made)
@@ -126,7 +134,7 @@ def detached_it_answers_at_once_and_with_nothing(wire: Wire) -> Any:
 
 @cases()
 def with_no_streams_it_goes_on_alone(wire: Wire) -> Any:
-    ident = wire.running()
+    ident = wire.shared()
     made = wire.exec_create(ident, "sleep 1000", AttachStdout=False, AttachStderr=False)
     with wire.exec_start(made) as attached:
         return [attached.status, said(attached), wire.exec_inspect(made)["Running"]]
@@ -134,7 +142,7 @@ def with_no_streams_it_goes_on_alone(wire: Wire) -> Any:
 
 @cases()
 def each_stream_alone(wire: Wire) -> Any:
-    ident = wire.running()
+    ident = wire.shared()
     script = "echo out; echo err >&2"
     return [
         wire.ran(ident, script, AttachStderr=False),
@@ -145,7 +153,7 @@ def each_stream_alone(wire: Wire) -> Any:
 
 @cases()
 def the_end_of_input_is_one_for_the_process(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "cat; echo after; exit 6", AttachStdin=True)
+    made = wire.exec_create(wire.shared(), "cat; echo after; exit 6", AttachStdin=True)
     with wire.exec_start(made) as attached:
         attached.send(b"in\n")
         attached.close_input()
@@ -174,7 +182,7 @@ def the_folder_is_the_containers_or_its_own(wire: Wire) -> Any:
     why=ON_STDERR + ", exit code 126",
 )
 def a_folder_that_is_not_there(wire: Wire) -> Any:
-    return wire.ran(wire.running(), ["pwd"], WorkingDir="/nowhere")
+    return wire.ran(wire.shared(), ["pwd"], WorkingDir="/nowhere")
 
 
 @cases(
@@ -185,7 +193,7 @@ def a_folder_that_is_not_there(wire: Wire) -> Any:
     why=ON_STDERR,
 )
 def a_folder_that_is_relative(wire: Wire) -> Any:
-    return wire.ran(wire.running(), ["pwd"], WorkingDir="tmp")
+    return wire.ran(wire.shared(), ["pwd"], WorkingDir="tmp")
 
 
 @cases()
@@ -293,7 +301,7 @@ def a_resize_needs_what_runs(wire: Wire) -> Any:
 @cases()
 def a_resize_may_come_right_behind_the_start(wire: Wire) -> Any:
     script = "until stty size | grep '21 87'; do sleep 0.01; done"
-    made = wire.exec_create(wire.running(), script, Tty=True)
+    made = wire.exec_create(wire.shared(), script, Tty=True)
     with wire.exec_start(made, Tty=True) as attached:
         answer = wire.api("POST", f"/exec/{made}/resize?h=21&w=87")
         return [answer.status, text(attached.rest()).endswith("21 87\r\n")]
@@ -301,7 +309,7 @@ def a_resize_may_come_right_behind_the_start(wire: Wire) -> Any:
 
 @cases()
 def a_resize_without_a_terminal_is_nothing(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "read x", AttachStdin=True)
+    made = wire.exec_create(wire.shared(), "read x", AttachStdin=True)
     with wire.exec_start(made) as attached:
         answer = wire.api("POST", f"/exec/{made}/resize?h=21&w=87")
         attached.close_input()
@@ -310,7 +318,7 @@ def a_resize_without_a_terminal_is_nothing(wire: Wire) -> Any:
 
 @cases()
 def inspect_before_while_and_after(wire: Wire) -> Any:
-    ident = wire.running()
+    ident = wire.shared()
     made = wire.exec_create(
         ident, ["sh", "-c", "echo up; read x; exit 9"], AttachStdin=True, User="0"
     )
@@ -369,7 +377,7 @@ def what_is_told_of_it(wire: Wire) -> Any:
 
 @cases()
 def frames_go_by_the_body_of_start(wire: Wire) -> Any:
-    ident = wire.running()
+    ident = wire.shared()
     made = wire.exec_create(ident, "echo a terminal", Tty=True)
     with wire.exec_start(made, Tty=False) as attached:
         framed = said(attached)
@@ -380,7 +388,7 @@ def frames_go_by_the_body_of_start(wire: Wire) -> Any:
 
 @cases(v28=[["", True], ["", True]], why=KEPT)
 def the_keys_detach_from_its_terminal(wire: Wire) -> Any:
-    ident = wire.running()
+    ident = wire.shared()
     answers = []
     for keys, typed in (("", b"\x10\x11"), ("ctrl-a,b", b"\x01b")):
         more = {"AttachStdin": True, "Tty": True, "DetachKeys": keys}
@@ -397,7 +405,7 @@ def the_keys_detach_from_its_terminal(wire: Wire) -> Any:
 
 @cases()
 def keys_are_data_without_a_terminal(wire: Wire) -> Any:
-    made = wire.exec_create(wire.running(), "head -c 3 | od -c", AttachStdin=True, DetachKeys="z")
+    made = wire.exec_create(wire.shared(), "head -c 3 | od -c", AttachStdin=True, DetachKeys="z")
     with wire.exec_start(made) as attached:
         attached.send(b"\x10\x11z")
         return said(attached)
@@ -406,13 +414,13 @@ def keys_are_data_without_a_terminal(wire: Wire) -> Any:
 @cases(v28=[400, "Invalid escape keys (rubbish) provided"], why="500 in 20.10")
 def keys_that_are_none(wire: Wire) -> Any:
     body = {"Cmd": ["true"], "DetachKeys": "rubbish"}
-    answer = wire.api("POST", f"/containers/{wire.running()}/exec", body)
+    answer = wire.api("POST", f"/containers/{wire.shared()}/exec", body)
     return [answer.status, answer.message]
 
 
 @cases()
 def a_signal_is_128_and_its_number(wire: Wire) -> Any:
-    return wire.ran(wire.running(), "kill -9 $$")
+    return wire.ran(wire.shared(), "kill -9 $$")
 
 
 @cases(
@@ -423,7 +431,7 @@ def a_signal_is_128_and_its_number(wire: Wire) -> Any:
     why="28.5 tells of the JSON",
 )
 def a_command_that_is_no_list(wire: Wire) -> Any:
-    answer = wire.api("POST", f"/containers/{wire.running()}/exec", {"Cmd": "true"})
+    answer = wire.api("POST", f"/containers/{wire.shared()}/exec", {"Cmd": "true"})
     return [answer.status, answer.message]
 
 
@@ -457,7 +465,7 @@ def test_the_size_of_a_console_is_that_of_start_or_create(api: API, kind: str) -
     if kind == "dockerd":
         pytest.skip("from API 1.42 on")
     wire = Wire(API(api.path, "/v1.44"))
-    ident = wire.running()
+    ident = wire.shared()
     shown = []
     for created, started in (([31, 91], None), ([31, 91], [32, 92]), (None, [33, 93])):
         made = wire.exec_create(ident, "stty size", Tty=True, ConsoleSize=created)
@@ -495,7 +503,7 @@ def test_a_terminal_s_media_type_and_another_s(api: API, kind: str) -> None:
     if kind == "dockerd":
         pytest.skip("20.10 ends at 1.41")
     wire = Wire(API(api.path, "/v1.42"))
-    ident = wire.running()
+    ident = wire.shared()
     shown = []
     for tty in (False, True):
         made = wire.exec_create(ident, "true", Tty=tty)
@@ -511,7 +519,7 @@ def test_a_terminal_s_media_type_and_another_s(api: API, kind: str) -> None:
 def test_a_slow_reader_of_an_exec_gets_every_byte(api: API, daemon: Any) -> None:
     wire = Wire(api)
     size = 16 << 20
-    made = wire.exec_create(wire.running(), f"yes 0123456789abcde | head -c {size}")
+    made = wire.exec_create(wire.shared(), f"yes 0123456789abcde | head -c {size}")
     with wire.exec_start(made) as attached:
         before = daemon.memory()
         select.select([attached.socket], [], [], 20)

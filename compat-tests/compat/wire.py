@@ -21,6 +21,7 @@ from compat.clients import API, Hijack, frames
 SAME = object()
 """No other answer than the one that was recorded."""
 _PATIENCE_S = 20.0
+SHARED = "shared-by-cases"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,21 @@ class Wire:
 
     def running(self, command: str | list[str] = "sleep 1000", **options: Any) -> str:
         ident = self.create(command, **options)
+        self.start(ident)
+        return ident
+
+    def shared(self) -> str:
+        """A container that sleeps, for all cases that leave it as it is; the module removes `SHARED` when it ends."""
+        answer = self.api("GET", f"/containers/{SHARED}/json")
+        if answer.status == 200:
+            return str(answer.json()["Id"])
+        body = {
+            "Image": "bb",
+            "Cmd": ["sleep", "100000"],
+            "Labels": {"keep": ""},
+            "HostConfig": {"NetworkMode": "none"},
+        }
+        ident = str(self.api.ok("POST", f"/containers/create?name={SHARED}", body)["Id"])
         self.start(ident)
         return ident
 
