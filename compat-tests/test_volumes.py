@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,12 @@ EXCHANGES = [
         run("stat -c '%u %g %a' /own", {}, image="owned", Volumes={"/own": {}}),
         drop("owned"), drop("bare"),
         ask("DELETE /containers/made"), ask("DELETE /images/owned"),
+    ),
+    exchange(
+        "a volume on a file of the image",
+        run("true", {"Binds": ["data:/bin/busybox"]}, v28="create 500 failed to populate volume: source /bin/busybox is not directory",
+            smartos="re:.*", why="28 says what it was at; no path of the machine"),
+        ask("DELETE /volumes/data?force=1"),
     ),
     exchange(
         "what wins over a volume of the image",
@@ -299,6 +306,17 @@ def test_an_anonymous_volume_is_named_and_labelled(api: API) -> None:
     assert "kept" not in pruned["VolumesDeleted"]
     both = api.ok("POST", "=/v1.51/volumes/prune?filters=%7B%22all%22%3A%5B%221%22%5D%7D")
     assert "kept" in both["VolumesDeleted"]
+
+
+def test_many_may_be_made_with_one_new_volume(api: API) -> None:
+    host = {"Binds": ["together:/bin"]}
+    bodies = [{"Image": "bb", "Cmd": ["true"], "HostConfig": host} for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda body: api("POST", "/containers/create", body), bodies))
+    assert [answer.status for answer in made] == [201] * 6, [answer.message for answer in made]
+    for answer in made:
+        api.ok("DELETE", f"/containers/{answer.json()['Id']}")
+    api.ok("DELETE", "/volumes/together")
 
 
 @pytest.mark.usefixtures("newer")

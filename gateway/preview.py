@@ -19,7 +19,7 @@ import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
-from dockerapi.errors import InvalidParameter, NoSuchImage
+from dockerapi.errors import InvalidParameter, NoSuchImage, NotSupported
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine import names
 from gateway.hosts.linux import offline as linux
@@ -210,6 +210,8 @@ def _surroundings(settings: Settings, nic: Nic | None) -> Surroundings:
 
 def _placed(point: MountPoint, settings: Settings) -> MountPoint:
     """A volume's folder is where the host would make it; an anonymous one gets a name."""
+    if point.type == "image":
+        raise NotSupported("a mount of an image: its dataset is known to a running gateway only")
     if point.type != "volume":
         return point
     name = point.name or secrets.token_hex(32)

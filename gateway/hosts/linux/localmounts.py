@@ -134,7 +134,7 @@ class LocalMounts:
         """Each is mounted until `release` by all who hold it; APIError, and then `user` holds none."""
         try:
             for volume in volumes:
-                with self._locked(volume.name):
+                with self.locked(volume.name):
                     users = self._users.setdefault(volume.name, set())
                     if not users and volume.mountpoint not in dict(overlay.mounts()):
                         mount(volume)
@@ -148,7 +148,7 @@ class LocalMounts:
         """Whether something was unmounted; nothing held is fine."""
         found = False
         for name in tuple(self._users):
-            with self._locked(name):
+            with self.locked(name):
                 users = self._users.get(name)
                 if users is None:
                     continue
@@ -179,7 +179,7 @@ class LocalMounts:
             log.warning("volume %s stays mounted: %s", volume and volume.name, error)
             return False
 
-    def _locked(self, name: str) -> threading.Lock:
-        """One of its own: a server that does not answer keeps no other volume waiting."""
+    def locked(self, name: str) -> threading.Lock:
+        """A volume's own: a server that does not answer keeps no other volume waiting."""
         with self._lock:
             return self._locks.setdefault(name, threading.Lock())

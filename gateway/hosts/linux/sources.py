@@ -18,6 +18,7 @@ import errno
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from dockerapi.errors import APIError, InvalidParameter, NotFound
 from gateway.hosts.linux import overlay
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.localmounts import LocalMounts
-from gateway.hosts.linux.rooted import open_beneath
+from gateway.hosts.linux.rooted import open_beneath, open_in_root
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
 from gateway.hosts.volumes import mounts_something
 from gateway.zones.host import Volume, Zone
@@ -100,9 +101,15 @@ class Sources:
             self._local.release(user)
 
     def _fill(self, source: _Source, root: Path) -> None:
-        folder = Path(source.filesystem.source)
+        folder, target = Path(source.filesystem.source), source.filesystem.target
+        _check_target(root, target)
+        # Two creations may find it empty at once.
+        with self._local.locked(str(folder)):
+            self._copy(source, root, target, folder)
+
+    def _copy(self, source: _Source, root: Path, target: str, folder: Path) -> None:
         if not source.subpath:
-            copy_up(root, source.filesystem.target, folder)
+            copy_up(root, target, folder)
             return
         try:
             descriptor = _beneath(folder, source.subpath)
@@ -111,7 +118,7 @@ class Sources:
         except InvalidParameter as error:
             raise InvalidParameter(f"failed to populate volume: {error.message}") from error
         try:
-            copy_up(root, source.filesystem.target, Path(f"/proc/self/fd/{descriptor}"))
+            copy_up(root, target, Path(f"/proc/self/fd/{descriptor}"))
         except NotADirectoryError:
             return
         finally:
@@ -274,7 +281,29 @@ def _make_source(source: _Source) -> None:
     if "create" not in source.words:
         check_bind(path)
     elif not os.path.lexists(path):
-        Path(path).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise APIError(
+                f"error while creating mount source path '{path}': mkdir {error.filename}: {reason}"
+            ) from error
+
+
+def _check_target(root: Path, target: str) -> None:
+    """APIError where the image has a file: no volume is mounted there."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = open_in_root(top, target, os.O_PATH)
+    except OSError:
+        return  # it is made, or missed, at the start
+    finally:
+        os.close(top)
+    try:
+        if not stat.S_ISDIR(os.fstat(found).st_mode):
+            raise APIError(f"failed to populate volume: source {target} is not directory")
+    finally:
+        os.close(found)
 
 
 def _check_propagation(source: str, words: Sequence[str]) -> None:

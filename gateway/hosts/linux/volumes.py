@@ -163,6 +163,9 @@ def copy_up(rootfs: Path, target: str, folder: Path) -> None:
         destination = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _copy_folder(source, destination, {})
+        except BaseException:
+            trees.clear(destination)  # or the next one would take the half for all of it
+            raise
         finally:
             os.close(destination)
 

@@ -8,10 +8,12 @@ labels, labels.1, labels.2 ... are one text.  The listing is in memory; `zfs` ru
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Mapping
+from weakref import WeakValueDictionary
 
 from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.smartos import whiteouts
@@ -36,6 +38,7 @@ class ZFSVolumes(LocalVolumes):
         self._zfs = ZFS(gz)
         self._parent = parent
         self._mountpoint = mountpoint
+        self._filling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     async def open(cls, gz: GlobalZone, *, zpool: str, instance: str) -> ZFSVolumes:
@@ -91,7 +94,9 @@ class ZFSVolumes(LocalVolumes):
         if found is None:
             return
         argv = ["bash", "-c", _COPY, "zonegate-copy", f"{root}/{found}", volume.mountpoint]
-        await self._gz.run(argv, timeout_s=_COPY_TIMEOUT_S)
+        # Two creations may find it empty at once.
+        async with self._filling.setdefault(volume.name, asyncio.Lock()):
+            await self._gz.run(argv, timeout_s=_COPY_TIMEOUT_S)
 
     def _dataset(self, name: str) -> str:
         return f"{self._parent}/{name}"
