@@ -11,14 +11,13 @@ import logging
 import socket
 import uuid
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dockerapi.errors import NotFound
 from dockerapi.filters import Filters
 from dockerapi.models.system import AuthConfig
-from gateway.engine.builds import Builds
-from gateway.engine.buildsteps import Workshop
 from gateway.engine.commit import Commits
 from gateway.engine.containers import Containers, places
 from gateway.engine.disk import DiskUsage
@@ -44,6 +43,9 @@ from imgsources.catalog import Catalog
 from imgsources.imgapi import ImageServers
 from imgsources.puller import Puller
 from imgsources.registry import RegistryClient
+
+if TYPE_CHECKING:
+    from gateway.engine.builds import Builds
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,9 @@ class Gateway:
         self.files = Files(host.files, self._roster, self._lifecycle)
         self.usage = Usage(host.gauges, self._roster, self._lifecycle)
         hostname = socket.gethostname()
-        self._forwarding = Forwarding(host.zones, settings.data_root / "forwarding", group, hostname)
+        self._forwarding = Forwarding(
+            host.zones, settings.data_root / "forwarding", group, hostname
+        )
         host.zones.before_start(self._forwarding.before_start)
         self.networks = Networks(
             host,
@@ -122,10 +126,7 @@ class Gateway:
         self.distribution = Distribution(
             catalog, puller.blobs, registry, group=group, emit=self.images.emit
         )
-        workshop = Workshop(
-            host, catalog, puller, self.containers, self.images, self._roster, spool, group
-        )
-        self.builds = Builds(workshop, catalog, self._bus)
+        self._puller, self._spool, self._group = puller, spool, group
         self.volumes = Volumes(host.volumes, self._roster, self._bus)
         self.system = System(
             host,
@@ -152,6 +153,24 @@ class Gateway:
             image_rows=rows,
             volume_list=self.volumes.list,
         )
+
+    @cached_property
+    def builds(self) -> Builds:
+        """What only builds need is loaded with the first one: a gateway that builds nothing is the smaller for it."""
+        from gateway.engine.builds import Builds  # noqa: PLC0415
+        from gateway.engine.buildsteps import Workshop  # noqa: PLC0415
+
+        workshop = Workshop(
+            self._host,
+            self._catalog,
+            self._puller,
+            self.containers,
+            self.images,
+            self._roster,
+            self._spool,
+            self._group,
+        )
+        return Builds(workshop, self._catalog, self._bus)
 
     async def run(self) -> None:
         """Follow the host's changes until cancelled."""
