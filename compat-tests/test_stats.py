@@ -144,7 +144,12 @@ def a_limit_shows(wire: Wire) -> Any:
     ]
 
 
-@cases()
+@cases(
+    smartos=[
+        ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"],
+        ["zsched", "sleep 1000"],
+    ]
+)
 def the_columns_of_ps_ef(wire: Wire) -> Any:
     found = _top(wire, wire.running(["sleep", "1000"]))
     return [found["Titles"], [row[-1] for row in found["Processes"]]]

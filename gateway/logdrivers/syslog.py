@@ -69,7 +69,9 @@ def _octets(message: bytes) -> bytes:
 
 
 def _moment(message: Message) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(message.time_ns / 1e9, datetime.UTC).astimezone()
+    seconds, rest = divmod(message.time_ns, 10**9)  # a float would round
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone()
+    return moment.replace(microsecond=rest // 1000)
 
 
 def _unix(priority: int, source: Source, message: Message) -> bytes:

@@ -94,7 +94,7 @@ def inspect(
         "ResolvConfPath": str(folder / "resolv.conf"),
         "HostnamePath": str(folder / "hostname"),
         "HostsPath": str(folder / "hosts"),
-        "LogPath": str(log) if data.log_driver == "json-file" else "",
+        "LogPath": str(log) if _log_type(zone) == "json-file" else "",
         "Name": f"/{zone.spec.alias}",
         "RestartCount": zone.restart_count,
         "Driver": places.storage_driver,
@@ -110,6 +110,12 @@ def inspect(
         "NetworkSettings": network_settings(zone, networks, places),
         "Zone": zone.spec.payload(),
     }
+
+
+def _log_type(zone: Zone) -> str:
+    """The driver that was asked for; SmartOS keeps the log of `local` as it keeps all."""
+    shown = host_config(zone).get("LogConfig") or {}
+    return str(shown.get("Type") or zone.metadata.log_driver)
 
 
 def _graph(zone: Zone) -> JSONObject:
