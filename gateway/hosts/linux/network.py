@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 
 _POOL_SIZE = 3
 _WARNINGS_AGE_S = 10.0
+_TIDY_AFTER_S = 0.5
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,6 +100,7 @@ class LinuxNetworks:
         self._warnings: tuple[str, ...] = ()
         self._warned_at = 0.0
         self._closed = threading.Event()
+        self._tidying: asyncio.TimerHandle | None = None
         self._show()
 
     @classmethod
@@ -317,6 +319,13 @@ class LinuxNetworks:
         """Ports are free and the namespace has no name any more; none is fine."""
         self._published.stop_serving(uuid)
         await asyncio.shield(self._run(self._disconnect, uuid))
+        if self._tidying is None and not self._closed.is_set():
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_AFTER_S, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        if not self._closed.is_set():
+            self._worker.submit(self._rules.tidy)
 
     async def adopt(
         self, live: Mapping[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]
@@ -334,6 +343,8 @@ class LinuxNetworks:
         if self._closed.is_set():
             return
         self._closed.set()
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._published.stop_serving()
         await asyncio.to_thread(self._close, remove)
 

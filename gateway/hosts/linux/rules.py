@@ -94,11 +94,15 @@ class Rules:
     def remove_senders(self, ports: Iterable[str]) -> None:
         """Their ports are gone, or go; unknown ones are fine.
 
-        Names of ports are drawn anew each time, so that elements of some that are gone do no harm: several go at once.
+        Names of ports are drawn anew each time, so that elements of some that are gone do no harm: several go at
+        once, by `tidy` at the latest.
         """
         self._gone += [sender for port in ports if (sender := self._senders.pop(port, None))]
-        if len(self._gone) < _GONE_AT_ONCE:
-            return
+        if len(self._gone) >= _GONE_AT_ONCE:
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Nothing is left of senders that were removed."""
         gone, self._gone = self._gone, []
         if self.guards:
             self._change("".join(nft.delete_sender(self._name, sender) for sender in gone))
