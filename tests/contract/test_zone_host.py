@@ -194,6 +194,36 @@ async def test_memory_beyond_the_limit_is_an_oom(bench: Bench) -> None:
     assert ZoneChange.OOM in bench.changes(zone)
 
 
+@pytest.mark.linux_only("an end for want of memory looks like any SIGKILL")
+async def test_a_process_killed_for_want_of_memory_is_told_while_its_zone_goes_on(
+    bench: Bench,
+) -> None:
+    zone = await bench.start(
+        "sh", "-c", "for i in 1 2; do dd if=/dev/zero of=/dev/null bs=200M count=1; done; sleep 100",
+        runtime={"resources": {"memory": 16 << 20, "memory_swap": 16 << 20}},
+    )  # fmt: skip
+    event = await bench.seen(ZoneChange.OOM, zone, times=2)
+    assert event.zone.is_running
+    assert bench.zones.get(zone.uuid).oom_killed
+    again = await bench.zones.restart(zone.uuid, signal="SIGKILL", timeout_s=5)
+    assert not again.oom_killed
+
+
+async def test_a_stop_in_vain_goes_on_with_a_kill_that_is_told(bench: Bench) -> None:
+    zone = await bench.start("sleep", "100")
+    await bench.zones.stop(zone.uuid, signal="SIGUSR1", timeout_s=0.05)
+    changes = bench.changes(zone)
+    assert changes.index(ZoneChange.KILLED) < changes.index(ZoneChange.STOPPED)
+
+
+async def test_a_kill_ends_what_waits_for_its_restart(bench: Bench) -> None:
+    zone = await bench.start("false", restart_policy="always")
+    await bench.seen(ZoneChange.STOPPED, zone, times=3)
+    await bench.zones.kill(zone.uuid, "SIGKILL")
+    ended = bench.zones.get(zone.uuid)
+    assert (ended.state, ended.exit_status) == (ZoneState.STOPPED, 1)
+
+
 async def test_twenty_zones_at_once_are_kept_apart(bench: Bench) -> None:
     async def one(number: int) -> tuple[int, bytes, bytes]:
         return await bench.run("sh", "-c", f"echo {number}; exit {number}", network=True)
