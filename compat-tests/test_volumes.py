@@ -56,6 +56,8 @@ EXCHANGES = [
         ask("GET /volumes/vol1", show=SHOWN),
         ask("POST /volumes/create", {"Name": "vol2", "Driver": "local", "Labels": {}, "DriverOpts": {}}, show="Name Driver Scope"),
         ask(FILTER.format("name", "vol"), show="Volumes.Name Warnings"),
+        ask(FILTER.format("name", "%5Evol%5B2-9%5D%24"), show="Volumes.Name"),
+        ask(FILTER.format("name", "%5Eol"), show="Volumes.Name"),
         ask(FILTER.format("label", "a"), show="Volumes.Name"),
         ask(FILTER.format("label", "a=2"), show="Volumes.Name"),
         ask(FILTER.format("driver", "other"), show="Volumes.Name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 
 from dockerapi.errors import APIError, Conflict, NotFound
@@ -162,10 +163,18 @@ def _shown(volume: Volume) -> JSONObject:
     }
 
 
+def _fits(wanted: str, name: str) -> bool:
+    """Go's filters take a regular expression, or the name itself."""
+    try:
+        return wanted == name or re.search(wanted, name) is not None
+    except re.error:
+        return False
+
+
 def _matches(volume: Volume, filters: Filters) -> bool:
     if "driver" in filters and "local" not in filters.get("driver"):
         return False
     names = filters.get("name")
-    if names and not any(name in volume.name for name in names):
+    if names and not any(_fits(name, volume.name) for name in names):
         return False
     return filters.match_labels(volume.labels)

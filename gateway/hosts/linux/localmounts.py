@@ -136,7 +136,8 @@ class LocalMounts:
             for volume in volumes:
                 with self.locked(volume.name):
                     users = self._users.setdefault(volume.name, set())
-                    if not users and volume.mountpoint not in dict(overlay.mounts()):
+                    # A volume of that name may have gone, and come anew, under the last user's hands.
+                    if volume.mountpoint not in dict(overlay.mounts()):
                         mount(volume)
                     self._mounted[volume.name] = volume
                     users.add(user)

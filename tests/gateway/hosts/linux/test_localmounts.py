@@ -134,3 +134,17 @@ async def test_removing_a_volume_leaves_alone_what_is_mounted_there(
     assert LinuxVolumes(tmp_path).list() == []
     assert (folder / "file").exists()
     assert not (tmp_path / "volumes/bound").exists()
+
+
+@pytest.mark.root
+async def test_a_volume_that_comes_anew_is_mounted_anew(tmp_path: Path, folder: Path) -> None:
+    volumes, mounts = LinuxVolumes(tmp_path), LocalMounts()
+    mounts.hold("old", [await bound(volumes, folder)])
+    await volumes.remove("bound")
+    volume = await bound(volumes, folder)
+    mounts.hold("new", [volume])
+    assert is_mounted(volume) == 1
+    mounts.release("old")
+    assert is_mounted(volume) == 1
+    mounts.release("new")
+    assert is_mounted(volume) == 0
