@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -214,3 +215,27 @@ def test_a_container_that_was_being_committed_runs_on(server: Daemon, own: CLI) 
     assert not [path for path in Path(server.root).rglob("commit-*") if path.is_file()]
     assert not list(Path(server.root).rglob("*.partial"))
     own.ok("rm -f c1")
+
+
+@pytest.mark.linux_only("volumes that mount something are refused with 501")
+def test_what_volumes_mount_stays_while_it_is_used(
+    server: Daemon, own: CLI, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("kept\n")
+    own.ok(f"volume create -o type=none -o o=bind -o device={tmp_path} bound")
+    before = snapshot(server)
+    own.ok("run -d --name c1 -v bound:/v bb sleep 1000")
+    own.ok("run -d --name c2 -v bound:/v bb sleep 1000")
+    pid = int(own.ok("inspect -f '{{.State.Pid}}' c2"))
+    server.kill()
+    os.kill(pid, signal.SIGKILL)
+    server.start()
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert mounts.count("/volumes/bound/_data ") == 1
+    assert own.ok("exec c1 cat /v/file") == "kept"
+    assert own.ok("start c2") == "c2"
+    assert own.ok("exec c2 cat /v/file") == "kept"
+    own.ok("rm -f c1 c2")
+    assert settled(lambda: new(before, snapshot(server)), 4) == {}
+    own.ok("volume rm bound")
+    assert (tmp_path / "file").read_text() == "kept\n"
