@@ -12,6 +12,7 @@ The image named busybox (with sh, true, cat, dd, yes, head, sleep, ip) is loaded
 """
 
 import argparse
+import hashlib
 import http.client
 import io
 import json
@@ -21,10 +22,17 @@ import socket
 import statistics
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 import urllib.parse
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+
+try:
+    from isal.isal_zlib import decompressobj
+except ImportError:
+    from zlib import decompressobj
 
 now = time.perf_counter
 A = None
@@ -702,8 +710,48 @@ def rmi(h, ref):
     h.req("DELETE", f"/images/{ref}?force=1", ok=False)
 
 
+def spent(h):
+    """CPU seconds of the server and of its children that have ended."""
+    t = 0
+    for p in procs(h):
+        try:
+            x = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
+            t += sum(map(int, x[11:15]))
+        except OSError:
+            pass
+    return t / os.sysconf("SC_CLK_TCK")
+
+
+def floor(ref, tag):
+    """CPU seconds of what a pull cannot do without: inflate, both digests, tar; one layer after the other."""
+    base = f"http://{A.registry}/v2/{ref}"
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{base}/manifests/{tag}", headers=accept)
+    ) as r:
+        layers = json.load(r)["layers"]
+    t = 0
+    with tempfile.TemporaryDirectory(dir="/tmp") as root:
+        for row in layers:
+            with urllib.request.urlopen(f"{base}/blobs/{row['digest']}") as r:
+                blob = r.read()
+            t0 = os.times()
+            z, outer, inner = decompressobj(31), hashlib.sha256(), hashlib.sha256()
+            with subprocess.Popen(["tar", "-xf", "-", "-C", root], stdin=subprocess.PIPE) as tar:
+                for at in range(0, len(blob), 1 << 18):
+                    part = blob[at : at + (1 << 18)]
+                    outer.update(part)
+                    data = z.decompress(part)
+                    inner.update(data)
+                    tar.stdin.write(data)
+            t1 = os.times()
+            t += sum(t1[:4]) - sum(t0[:4])
+    return t
+
+
 class Pull(B):
     name = "pull"
+    floor = None
     rounds = 3
     qrounds = 1
     warm = 0
@@ -714,7 +762,13 @@ class Pull(B):
         o = {}
         rmi(h, f"{r}/big:gz")
         os.sync()
+        if self.floor is None:
+            self.floor = floor("big", "gz")
+        o["floor_cpu_s"] = self.floor
+        c0 = spent(h) if h.pid else None
         o["gz_s"] = pull(h, f"{r}/big:gz")
+        if c0 is not None:
+            o["gz_cpu_s"] = spent(h) - c0
         o["present_ms"] = statistics.median(pull(h, f"{r}/big:gz") * 1e3 for _ in range(3))
         t0 = now()
         rmi(h, f"{r}/big:gz")

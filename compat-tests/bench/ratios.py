@@ -19,7 +19,7 @@ METRICS = {
     "logs": ["read_MBps"],
     "echo": ["follow_ms"],
     "attach": ["stdout_logged_text_MBps"],
-    "pull": ["gz_s", "zst_s", "rmi_s", "present_ms", "par3_s"],
+    "pull": ["gz_s", "gz_cpu_s", "floor_cpu_s", "zst_s", "rmi_s", "present_ms", "par3_s"],
     "save_load": ["save_s", "load_s"],
     "build": ["nocache_s", "cached_s"],
     "mem": ["idle_pss_MB"],
