@@ -118,7 +118,10 @@ table inet {table_of(name)} {{
 
 
 def _bridge_rules(name: str) -> str:
-    """Besides its address a port may send from none (it looks whether anybody has it) and a link-local one."""
+    """Besides its address a port may send from none (it looks whether anybody has it) and a link-local one.
+
+    What there is most of is looked at first: one lookup per packet.
+    """
     return f"""add table bridge {table_of(name)}
 delete table bridge {table_of(name)}
 table bridge {table_of(name)} {{
@@ -127,12 +130,12 @@ table bridge {table_of(name)} {{
  set own {{ type ifname . ether_addr . ipv4_addr; }}
  set own6 {{ type ifname . ether_addr . ipv6_addr; }}
  chain senders {{ type filter hook prerouting priority -300;
+  ether type ip iifname . ether saddr . ip saddr @own accept
+  ether type ip6 iifname . ether saddr . ip6 saddr @own6 accept
   iifname != @ports accept
   iifname . ether saddr != @macs drop
-  ether type ip iifname . ether saddr . ip saddr @own accept
   ether type arp iifname . arp saddr ether . arp saddr ip @own accept
   ether type arp arp saddr ip 0.0.0.0 accept
-  ether type ip6 iifname . ether saddr . ip6 saddr @own6 accept
   ether type ip6 ip6 saddr {{ ::, fe80::/10 }} accept
   drop
  }}
