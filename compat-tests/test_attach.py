@@ -394,11 +394,14 @@ def test_who_attaches_with_the_log_while_it_is_written_gets_each_byte_once(
     script = (
         "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo $i; [ $((i%50)) != 0 ] || sleep 0.01; done"
     )
-    ident = wire.running(script)
+    ident = wire.create(script)
     expected = "".join(f"{number}\n" for number in range(1, 4001)).encode()
     with contextlib.ExitStack() as stack:
         query = "logs=1&stream=1&stdout=1"
-        for one in [stack.enter_context(wire.attach(ident, query)) for _ in range(6)]:
+        attached = [stack.enter_context(wire.attach(ident, query))]
+        wire.start(ident)
+        attached += [stack.enter_context(wire.attach(ident, query)) for _ in range(5)]
+        for one in attached:
             assert frames(one.rest()) == {1: expected}
 
 
