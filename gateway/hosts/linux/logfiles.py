@@ -13,12 +13,13 @@ import os
 import shutil
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.hosts.linux.k8sfile import completed, offset_of_last, unfinished
-from gateway.hosts.linux.rotation import PACKED, inode_of_packed
+from gateway.hosts.linux.rotation import PACKED
 
 AT_ONCE = 32 << 10
 """Bytes that are read and shown without a thread."""
@@ -26,6 +27,9 @@ _FORWARD = 128 << 10  # more leaves the processor's cache, and is slower
 _BACKWARD = 256 << 10
 _LINE_SEARCH = 256 << 10
 _LONGEST_LINE = 64 << 20
+_HEAD = 64  # a time, and some text
+_SECTOR = 4096
+_GZIP = 16 + zlib.MAX_WBITS
 
 Lines = tuple[bytearray, int]
 """Whole lines of a log: a buffer, and how much of it they are."""
@@ -214,8 +218,8 @@ def _open_all(path: Path) -> list[_File]:
         files = [file for name in _newest_first(path) if (file := _open(name))]
         # A rotation meanwhile would show one file twice, or leave one out.
         again = _open_plain(path)
-        newest = files[0].inode if files and not files[0].is_rotated else None
-        same = newest == (again.inode if again else None)
+        newest = files[0] if files and not files[0].is_rotated else None
+        same = newest.is_same(again) if newest and again else newest is again
         if again is not None:
             again.close()
         if same:
@@ -233,7 +237,7 @@ def _newer(path: Path, ours: _File) -> _File | None:
             if name == path:
                 return None  # between the renaming and conmon's new file
             break
-        if candidate.inode == ours.inode:
+        if candidate.is_same(ours):
             candidate.close()
             return following
         if following is not None:
@@ -257,16 +261,35 @@ def _newest_first(path: Path) -> Iterator[Path]:
 
 
 class _File:
-    """One file of a log, open.  `inode` is that of the file as it was written, compressed since or not."""
+    """One file of a log, open."""
 
-    def __init__(
-        self, path: Path, descriptor: int, inode: int, *, is_rotated: bool, is_packed: bool
-    ) -> None:
+    def __init__(self, path: Path, descriptor: int, *, is_packed: bool) -> None:
         self._folder = path.parent
-        self.inode = inode
-        self.is_rotated = is_rotated
-        self.is_packed = is_packed
         self._descriptor = descriptor
+        self.is_rotated = path.suffix[1:].isdigit()
+        self.is_packed = is_packed
+        self._was_packed = is_packed
+
+    def is_same(self, other: _File) -> bool:
+        """Whether they are one file of the log, be one of them compressed.
+
+        The inode of an open file is nobody else's; that of a compressed one may be another's by now, but no two
+        files of a log begin at the same nanosecond.
+        """
+        if not (self._was_packed or other._was_packed):
+            return self._inode == other._inode
+        return self._head == other._head != b""
+
+    @property
+    def _inode(self) -> int:
+        return os.fstat(self._descriptor).st_ino
+
+    @property
+    def _head(self) -> bytes:
+        start = os.pread(self._descriptor, _SECTOR, 0)
+        if self.is_packed:
+            start = zlib.decompressobj(_GZIP).decompress(start, _HEAD)
+        return start[:_HEAD]
 
     @property
     def descriptor(self) -> int:
@@ -291,8 +314,7 @@ def _open(path: Path) -> _File | None:
         packed = os.open(path.with_name(path.name + PACKED), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return _open_plain(path)  # the one had not come when the other had gone
-    inode = inode_of_packed(os.pread(packed, 64, 0))
-    return _File(path, packed, inode, is_rotated=True, is_packed=True)
+    return _File(path, packed, is_packed=True)
 
 
 def _open_plain(path: Path) -> _File | None:
@@ -300,8 +322,7 @@ def _open_plain(path: Path) -> _File | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    inode = os.fstat(descriptor).st_ino
-    return _File(path, descriptor, inode, is_rotated=path.suffix[1:].isdigit(), is_packed=False)
+    return _File(path, descriptor, is_packed=False)
 
 
 def _unpacked(packed: int, folder: Path) -> int:

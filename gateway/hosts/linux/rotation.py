@@ -6,7 +6,7 @@ conmon itself only truncates (`--log-size-max`), so files are renamed here and c
 
 No line is lost: conmon goes on writing to the renamed file until it reopens.  Sizes are looked at every half a
 second, so a file may become larger by what is written meanwhile.  A file is compressed in a thread, aside, and
-named when it is whole; its header tells which file it was, for whoever follows the log.
+named when it is whole.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def pack(path: Path) -> None:
     try:
         with first.open("rb") as plain:
             inode = os.fstat(plain.fileno()).st_ino
-            with aside.open("wb") as file, gzip.GzipFile(str(inode), "wb", 1, file) as packed:
+            with aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file) as packed:
                 shutil.copyfileobj(plain, packed, 1 << 18)
             if first.stat().st_ino != inode:
                 aside.unlink()  # rotated meanwhile
@@ -100,13 +100,6 @@ def pack(path: Path) -> None:
         # Its container is being removed, or the disk is full: it stays as it is.
         with suppress(OSError):
             aside.unlink(missing_ok=True)
-
-
-def inode_of_packed(head: bytes) -> int:
-    """Which file a compressed one was, by its first bytes; 0 if it is none of ours."""
-    name = head[10:].partition(b"\0")[0]
-    is_ours = head.startswith(b"\x1f\x8b") and head[3:4] == b"\x08" and name.isdigit()
-    return int(name) if is_ours else 0
 
 
 def _bytes(text: str) -> int:
