@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import posixpath
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -79,9 +80,8 @@ class Cgroups:
 
     def path(self, name: str, parent: str = "", *, default_parent: str = "zonegate") -> str:
         """`linux.cgroupsPath` of a zone under --cgroup-parent, or else under ours."""
-        return "/" + "/".join(
-            part for part in (*(parent or default_parent).split("/"), name) if part
-        )
+        # From the root on, so that no `..` leads out of the tree.
+        return posixpath.normpath(posixpath.join("/", parent.lstrip("/") or default_parent, name))
 
     def folders(self, path: str) -> list[Path]:
         """Every folder that a zone may have; a tree that holds several controllers counts once."""

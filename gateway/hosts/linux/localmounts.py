@@ -96,7 +96,8 @@ def _mount(device: str, target: str, kind: str, flags: int, data: str) -> None:
     if result == 0:
         return
     number = ctypes.get_errno()
-    words = f"mount {device}:{target}, flags: {flags:#x}" + (f", data: {data}" if data else "")
+    words = f"mount {device}:{target}"
+    words += (f", flags: {flags:#x}" if flags else "") + (f", data: {data}" if data else "")
     words = re.sub(r"password=[^,]*", "password=********", words)
     reason = "no such device" if number == errno.ENODEV else os.strerror(number).lower()
     raise APIError(f"failed to mount local volume: {words}: {reason}")

@@ -149,3 +149,18 @@ def test_the_limits_have_the_names_of_info():
         limits
     )
     assert all(isinstance(value, bool) for value in limits.values())
+
+
+@pytest.mark.parametrize(
+    ("parent", "path"),
+    [
+        ("", "/zonegate/n"),
+        ("/", "/zonegate/n"),
+        ("/foo/", "/foo/n"),
+        ("a/b", "/a/b/n"),
+        ("../x", "/x/n"),
+        ("/a/../../../b", "/b/n"),
+    ],
+)
+def test_no_parent_leads_out_of_the_tree(parent: str, path: str) -> None:
+    assert Cgroups("v1", {}, None).path("n", parent) == path
