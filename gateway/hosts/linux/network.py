@@ -505,6 +505,7 @@ class LinuxNetworks:
                 if (way := self._ways.get(nic.network_uuid or "") or self._by_tag(nic))
             ]
             self._live[uuid] = tuple(nics)
+            self._mend(uuid, plugs, names)
             self._plugs.take_over(uuid, plugs, names)
             if ports and (carrier := _carrier(plugs)):
                 self._published.take_over(uuid, carrier.nic, ports)
@@ -512,17 +513,36 @@ class LinuxNetworks:
         for name in self._folder.names():
             if name not in live:
                 self._folder.remove(name)
-        self._remove_links(links, keep=set(live))
+        nics = {
+            f"{self._mark} {uuid} {n.network_uuid}" for uuid, (ns, _) in live.items() for n in ns
+        }
+        self._remove_links(links, keep=nics)
         self._book.forget_unlearned()
 
+    def _mend(self, uuid: ZoneUUID, plugs: Sequence[Plug], names: Mapping[str, str]) -> None:
+        """A kill in the middle of leaving a network: the zone has not got the nic that its record says."""
+        lacking = [
+            plug
+            for plug in plugs
+            if plug.way.is_bridge and f"{self._mark} {uuid} {plug.nic.network_uuid}" not in names
+        ]
+        if not lacking:
+            return
+        try:
+            namespace = self._folder.open(uuid)
+            try:
+                self._plugs.plug(uuid, lacking, namespace)
+                routes(namespace, _carrier(plugs))
+            finally:
+                namespace.close()
+        except (APIError, OSError) as error:
+            log.warning("zone %s lacks a network until its next start: %s", uuid, error)
+
     def _remove_links(self, links: Sequence[netlink.Link], keep: Set[str]) -> None:
-        """Of zones that do not run any more, and of networks that are gone."""
-        known = {way.network.id for way in self._users.ways()}
+        """Of zones that do not run any more or never had it on record, and of networks that are gone."""
+        known = {f"{self._mark} network {way.network.id}" for way in self._users.ways()} | keep
         for link in links:
-            if not link.alias.startswith(f"{self._mark} "):
-                continue
-            kind, _, more = link.alias.removeprefix(f"{self._mark} ").partition(" ")
-            if (more in known) if kind == "network" else (kind in keep):
+            if not link.alias.startswith(f"{self._mark} ") or link.alias in known:
                 continue
             try:
                 self._route.execute(netlink.delete_link(link.index))
