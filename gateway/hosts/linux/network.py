@@ -513,10 +513,10 @@ class LinuxNetworks:
         for name in self._folder.names():
             if name not in live:
                 self._folder.remove(name)
-        nics = {
+        kept = {
             f"{self._mark} {uuid} {n.network_uuid}" for uuid, (ns, _) in live.items() for n in ns
         }
-        self._remove_links(links, keep=nics)
+        self._remove_links(links, keep=kept)
         self._book.forget_unlearned()
 
     def _mend(self, uuid: ZoneUUID, plugs: Sequence[Plug], names: Mapping[str, str]) -> None:
