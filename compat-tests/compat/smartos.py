@@ -43,7 +43,8 @@ class SmartOS:
         values = {key: f'"{text}"' for key, text in rows.items()}
         values["image_servers"] = f"[{values['image_servers']}]"
         config.write_text("[smartos]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()))
-        return ["--backend", "smartos", "--config", str(config)]
+        pool = f"base={self.gz.pool},size=24"
+        return ["--backend", "smartos", "--config", str(config), "--default-address-pool", pool]
 
     @property
     def environment(self) -> dict[str, str]:

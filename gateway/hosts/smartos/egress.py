@@ -78,6 +78,12 @@ class Egress:
         rows = (line.partition(":") for line in listing.decode().splitlines())
         return {link: over for link, _, over in rows}
 
+    async def plugged(self, own: StubNic) -> bool:
+        """Whether a zone that runs has a nic on the etherstub: links of zones have names like net0, each its own."""
+        listing = await self._run("dladm", "show-vnic", "-p", "-o", "link,over")
+        rows = (line.partition(":") for line in listing.decode().splitlines())
+        return any(over == own.stub and link != own.name for link, _, over in rows)
+
     async def plumb(self, own: StubNic) -> None:
         """The vnic is there and has its address, without forwarding.  CommandFailed; what was made then stays."""
         if own.name not in await self.vnics():

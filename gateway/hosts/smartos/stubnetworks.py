@@ -122,6 +122,11 @@ class StubNetworks:
                 f"error while removing network: network {record.name} id {record.id} has active endpoints",
                 detail=f"zones {', '.join(zones)}",
             )
+        if record.stub and await self._egress.plugged(record.own):
+            raise Forbidden(
+                f"error while removing network: network {record.name} id {record.id} has active endpoints"
+                " (a container that has left it has its nic until its next start)"
+            )
         await self._fell(self._records.put(record, ready=False))
 
     async def sweep(self) -> list[str]:

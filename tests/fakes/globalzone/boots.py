@@ -77,6 +77,7 @@ class Boots:
         machine.up, machine.ended, machine.ending = (loop.create_future() for _ in range(3))
         machine.stopped.clear()
         machine.booted_at = time.monotonic()
+        machine.plugged = list(machine.vm.get("nics", []))
         task = self._gz.group.create_task(self._run(machine))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)

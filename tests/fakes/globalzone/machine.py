@@ -67,6 +67,8 @@ class Machine:
         self.emulator: Child | None = None
         """What stands for the machine of a bhyve or kvm zone."""
         self.booted_at = 0.0
+        self.plugged: list[dict[str, Any]] = []
+        """Its nics as they were when it booted."""
         self.restart: asyncio.TimerHandle | None = None
         """vmadmd's."""
         self.deleting = False

@@ -17,12 +17,12 @@ import secrets
 import subprocess  # noqa: TID251 - the global zone is another machine
 import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from gateway.hosts.linux import netlink
-from gateway.settings import Settings, SmartOSSettings
+from gateway.settings import AddressPool, Settings, SmartOSSettings
 
 BIN = Path(__file__).parents[1] / "bin"
 ROOT = Path(__file__).parents[3]
@@ -50,6 +50,12 @@ class FakeGZ:
         }
 
     @property
+    def pool(self) -> str:
+        """Where user networks of this machine get their subnets from: machines side by side share this computer."""
+        index = (int(self.subnet.network_address) >> 8) % 1024
+        return str(IPv4Network((int(IPv4Address("10.64.0.0")) + index * 4096, 20)))
+
+    @property
     def gateway(self) -> str:
         """Router of the subnet: this computer."""
         return str(next(self.subnet.hosts()))
@@ -65,6 +71,7 @@ class FakeGZ:
         values: dict[str, Any] = {
             "name": f"t{secrets.token_hex(4)}",
             "backend": "smartos",
+            "default_address_pools": (AddressPool(base=self.pool, size=24),),
             "data_root": self.root / "var/lib/zonegate",
             "exec_root": self.root / "var/run/zonegate",
         }

@@ -65,7 +65,13 @@ async def _show(gz: GZ, call: Call, options: dict[str, str], rest: list[str]) ->
     if "-p" in options and "-o" not in options:
         raise Failed("dladm: -p requires -o")
     fields = options.get("-o", "link,over").split(",")
-    for name, over in links.vnics.items():
+    # Those of zones that run, by the names that they have in their zones.
+    zones = [
+        (nic["interface"], nic["nic_tag"])
+        for machine in gz.machines.vms.values()
+        for nic in (machine.plugged if machine.is_up else ())
+    ]
+    for name, over in [*links.vnics.items(), *zones]:
         if rest and rest[0] != name:
             continue
         row = {"link": name, "over": over}

@@ -107,7 +107,9 @@ async def _delete(gz: GZ, _: Call, options: dict[str, str], rest: list[str]) -> 
         raise Failed(f"Error: nic tag '{name}' is in use")
     links = datalinks.of(gz)
     if name in links.etherstubs:
-        if name in links.vnics.values():
+        machines = gz.machines.vms.values()
+        plugged = {nic["nic_tag"] for one in machines if one.is_up for nic in one.plugged}
+        if name in links.vnics.values() or name in plugged:
             raise Failed(
                 "dladm: etherstub deletion failed: link busy\n"
                 f"Error: could not remove etherstub '{name}'"
