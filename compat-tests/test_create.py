@@ -159,6 +159,22 @@ EXCHANGES = [
         ask("DELETE /containers/later?force=1"),
     ),
     exchange(
+        "a network that is not there",
+        ask(CREATE, made({"NetworkMode": "nonet"})),
+        ask("POST /containers/made/start", v28="404 failed to set up container networking: network nonet not found", why="28 says what it was at"),
+        ask(INSPECT, show="State.Status HostConfig.NetworkMode"),
+        GONE,
+    ),
+    exchange(
+        "an image for another machine",
+        ask("POST /images/create?fromImage={registry}/foreign&tag=latest"),
+        ask(CREATE, made({}, Image="{registry}/foreign"), show="Warnings",
+            v28='re:201 {"Warnings": \\["The requested image\'s platform \\(linux/s390x\\) does not match the detected host platform .*"\\]}',
+            why="28 names the variant"),
+        GONE,
+        ask("DELETE /images/{registry}/foreign"),
+    ),
+    exchange(
         "a size of the root",
         ask(CREATE, made({"StorageOpt": {"foo": "1g"}}), v28="400 unknown option foo", smartos="400 unknown storage option foo",
             why="28: 400"),
