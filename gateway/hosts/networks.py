@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
@@ -16,6 +17,7 @@ DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 """Of the networks that are always there, by name."""
 
 
+@lru_cache(maxsize=4096)
 def uuid_of(network_id: str) -> str:
     """The network_uuid that nics carry."""
     digits = network_id[:32]
