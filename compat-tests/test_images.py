@@ -74,6 +74,7 @@ SCENARIOS = [
         "a tag that is loaded leaves its old image without one",
         "docker tag white moved:x",
         "docker save -o {tmp}/m.tar moved:x",
+        quiet("docker pull {registry}/none"),
         "docker tag {registry}/none moved:x",
         "docker rmi {registry}/none",
         "docker load -q -i {tmp}/m.tar",
@@ -334,10 +335,11 @@ def _tar(files: dict[str, bytes]) -> bytes:
     return layer(list(files.items()))
 
 
-@pytest.fixture(autouse=True)
-def _images_are_restored(
-    api: API, cli: CLI, baseline: Path, tmp_path: Path, registry: str
-) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def made(workdir: Path, registry: str) -> Path:
+    """A root to import and archives to load; an image that is in the registry only."""
+    folder = workdir / "made"
+    folder.mkdir()
     root = io.BytesIO()
     with tarfile.open(fileobj=root, mode="w") as tar:
         with tarfile.open(fileobj=io.BytesIO(busybox_layer("imported"))) as source:
@@ -346,18 +348,20 @@ def _images_are_restored(
         info = tarfile.TarInfo("said")
         info.size = 6
         tar.addfile(info, io.BytesIO(b"hello\n"))
-    (tmp_path / "root.tar").write_bytes(root.getvalue())
-    base = busybox_layer("empty")
-    images = {
-        "none": Image("none", []),
-        "empty": Image("empty", [base, bytes(1024), layer([("x/", None)])]),
-    }
-    for name, image in images.items():
-        (tmp_path / f"{name}.tar").write_bytes(archive({f"{name}:latest": image}))
+    (folder / "root.tar").write_bytes(root.getvalue())
+    layers = [busybox_layer("empty"), bytes(1024), layer([("x/", None)])]
+    for image in (Image("none", []), Image("empty", layers)):
+        (folder / f"{image.name}.tar").write_bytes(archive({f"{image.name}:latest": image}))
+    Registry(registry).push(Image("none", [layer([("only", b"here")])]))
+    return folder
+
+
+@pytest.fixture
+def prepared(api: API, cli: CLI, baseline: Path, made: Path, tmp_path: Path) -> Iterator[None]:
+    """Those files are in the test's own folder; afterwards images are as they were."""
+    for path in made.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     before = _tags(api)
-    none = Image("none", [layer([("only", b"here")])])
-    Registry(registry).push(none)
-    cli.ok(f"pull -q {registry}/none")
     yield
     for row in api.ok("GET", "/containers/json?all=1"):
         api("DELETE", f"/containers/{row['Id']}?force=1&v=1")
@@ -373,6 +377,7 @@ def _tags(api: API) -> set[str]:
     return {tag for row in api.ok("GET", "/images/json") for tag in row["RepoTags"] or []}
 
 
+@pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("case", SCENARIOS, ids=str)
 def test_the_commands_answer_as_dockerd_does(
     case: Scenario, recording: Recording, cli: CLI, names: dict[str, str], fill: dict[str, str]
@@ -409,6 +414,7 @@ def _messages(api: API, method: str, path: str, body: Any = None, **headers: str
     return [json.loads(line) for line in answer.body.splitlines() if line.strip()]
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_push_ends_with_tag_digest_and_size(api: API, registry: str) -> None:
     assert api("POST", f"/images/bb/tag?repo={registry}/aux&tag=v").status == 201
     messages = _messages(api, "POST", f"/images/{registry}/aux/push?tag=v", X_Registry_Auth="e30=")
@@ -446,6 +452,7 @@ def test_a_saved_archive_is_a_docker_archive_and_an_oci_layout(api: API, kind: s
     assert api("GET", "/images/get?names=rich&names=bb").body == raw
 
 
+@pytest.mark.usefixtures("prepared")
 def test_an_oci_layout_without_a_docker_manifest_is_loaded(api: API, cli: CLI, kind: str) -> None:
     if kind == "dockerd":
         pytest.skip("20.10 loads docker archives only")
@@ -477,7 +484,8 @@ def _described(media_type: str, raw: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest(raw), "size": len(raw)}
 
 
-def test_what_is_told_of_images_in_and_out(api: API, cli: CLI, registry: str, kind: str) -> None:
+@pytest.mark.usefixtures("prepared")
+def test_what_is_told_of_images_in_and_out(api: API, cli: CLI, registry: str) -> None:
     since = int(time.time())
     name = f"{registry}/told:x"
     cli.ok(f"tag bb {name}")
@@ -503,8 +511,7 @@ def test_what_is_told_of_images_in_and_out(api: API, cli: CLI, registry: str, ki
     begun = lines.index(f"tag {image} {name}")
     shown = [line for line in lines[begun:] if image in line or familiar in line]
     actions = [line.split()[0] for line in shown]
-    saves = [] if kind == "dockerd" else ["save"]  # 20.10 does not tell of it
-    assert actions[:3] == ["tag", "push", *(saves or ["untag"])], lines
+    assert actions[:4] == ["tag", "push", "save", "untag"], lines
     assert [action for action in actions if action in ("load", "pull")] == ["load", "pull"]
     assert f"push {short} {familiar}" in shown
     assert f"pull {short} {familiar}" in shown

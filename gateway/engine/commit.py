@@ -17,10 +17,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from dockerapi.engine import CommitQuery
-from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, Conflict, NotFound, NotSupported
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.events import Bus
+from gateway.engine.imagefiles import tagged
 from gateway.engine.lifecycle import Lifecycle
 from gateway.engine.roster import Roster
 from gateway.engine.system import VERSION
@@ -64,7 +65,7 @@ class Commits:
 
     async def commit(self, ref: str, query: CommitQuery, body: ContainerCreate) -> JSONObject:
         """{Id} of the new image."""
-        reference = _reference(query)
+        reference = tagged(query.repo, query.tag)
         zone = self._roster.find(ref)
         docker_id = zone.metadata.id
         if self._is_removing(docker_id):
@@ -170,20 +171,3 @@ class Commits:
             labels = image.config.config.get("Labels") or {}
             self._bus.emit("image", "tag", image.id, {**labels, "name": name})
         self._lifecycle.emit(zone, "commit", comment=comment, imageID=image.id, imageRef=name)
-
-
-def _reference(query: CommitQuery) -> Reference | None:
-    """The tag that the image gets; None = none.  InvalidParameter."""
-    if not query.repo:
-        return None
-    reference = Reference.parse(query.repo)
-    if reference.digest is not None:
-        raise InvalidParameter("cannot import digest reference")
-    if query.tag:
-        try:
-            reference = reference.with_tag(query.tag)
-        except InvalidParameter as error:
-            raise InvalidParameter("invalid tag format") from error
-    if reference.familiar_name == "sha256":
-        raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
-    return reference.with_default_tag()
