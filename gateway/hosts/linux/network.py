@@ -4,8 +4,8 @@
                                      published port --nft dnat--> eth0
 
 No program is started: netlink.py speaks to the kernel, rules.py has the packet rules, netns.py makes namespaces
-ahead, usernetworks.py has what clients make, plugs.py the nics, publishing.py the ports.  All of it happens in one
-worker thread, in order; a zone costs 2-3 ms there.
+ahead, usernetworks.py has what clients make, wiring.py puts zones on them.  All of it happens in one worker
+thread, in order; a zone costs 2-3 ms there.
 What crosses a crash: bridges, rules and namespaces live on in the kernel; `adopt` takes back those of live
 zones and removes the rest.  Rules of others are never changed: `warnings` says where they are in the way.
 """
@@ -13,15 +13,13 @@ zones and removes the rest.  Rules of others are never changed: `warnings` says 
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -33,19 +31,17 @@ from ipaddress import (
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
+from dockerapi.errors import Forbidden, InvalidParameter
 from gateway.hosts.ipam import LeaseBook, mac_of
 from gateway.hosts.linux import netlink, nft
 from gateway.hosts.linux.bridges import Bridge, open_bridge, remove_bridge, write_sysctl
 from gateway.hosts.linux.forwarding import forwarding_warnings
-from gateway.hosts.linux.netns import NamespaceFolder, NamespacePool
-from gateway.hosts.linux.plugs import Plug, Plugs, routes
+from gateway.hosts.linux.netns import NamespaceFolder
 from gateway.hosts.linux.predefined import NetworkRecords
-from gateway.hosts.linux.publishing import PublishedPorts
 from gateway.hosts.linux.rules import Rules
 from gateway.hosts.linux.usernetworks import UserNetworks, Way, default_way
-from gateway.hosts.networks import find, of_nic, uuid_of
-from gateway.hosts.ports import check
+from gateway.hosts.linux.wiring import Attachment, Layout, Wiring
+from gateway.hosts.networks import find, uuid_of
 from gateway.settings import AddressPool
 from gateway.zones.host import Network, NetworkPlan, NetworkRequest
 from gateway.zones.members import ipv4, ipv6
@@ -54,20 +50,11 @@ from gateway.zones.spec import Nic, ZoneUUID
 
 log = logging.getLogger(__name__)
 
-_POOL_SIZE = 3
 _WARNINGS_AGE_S = 10.0
 _TIDY_AFTER_S = 0.5
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A zone's network side while it runs: its namespace, and its ports as they were taken."""
-
-    netns_path: str
-    ports: tuple[PublishedPort, ...]
 
 
 class LinuxNetworks:
@@ -89,14 +76,11 @@ class LinuxNetworks:
         self._context = context
         self._rules = rules
         self._users = users
-        self._pool = NamespacePool(_POOL_SIZE)
-        self._published = PublishedPorts(rules)
-        self._plugs = Plugs(route, rules, self._mark)
-        self._live: dict[ZoneUUID, tuple[Nic, ...]] = {}
-        """Nics of zones that have their namespace."""
-        self._networks: tuple[Network, ...] = ()
-        self._ways: dict[str, Way] = {}
-        """By network_uuid."""
+        self._layout = Layout()
+        self._wiring = Wiring(
+            self._mark, route=route, rules=rules, book=book, folder=folder, layout=self._layout
+        )
+        self._published = self._wiring.published
         self._warnings: tuple[str, ...] = ()
         self._warned_at = 0.0
         self._closed = threading.Event()
@@ -170,7 +154,7 @@ class LinuxNetworks:
             if not known and not self._folder.names():
                 self._remove_all()
             self._let_go()
-            self._pool.close()
+            self._wiring.close()
             raise
         return self
 
@@ -180,18 +164,21 @@ class LinuxNetworks:
         if self._bridge is not None:
             bridge, default = self._bridge, self._records.by_name("bridge")
             ways[uuid_of(default.id)] = default_way(default, bridge.name, bridge.index, bridge.mtu)
-        self._networks = (*self._records.all(), *(way.network for way in self._users.ways()))
-        self._ways = ways
+        self._layout.ways = ways
+        self._layout.networks = (
+            *self._records.all(),
+            *(way.network for way in self._users.ways()),
+        )
 
     # NetworkHost: from memory, for any thread.
 
     def list(self) -> Sequence[Network]:
         """The predefined networks, then the users'."""
-        return self._networks
+        return self._layout.networks
 
     def get(self, ref: str) -> Network:
         """By full id, name, or unique id prefix; NotFound(`network X not found`)."""
-        return find(self._networks, ref)
+        return find(self._layout.networks, ref)
 
     def note(self, network: Network) -> str:
         """Nothing: it is as it was asked for."""
@@ -208,7 +195,7 @@ class LinuxNetworks:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         uuid = uuid_of(network.id)
         # From here on nobody may join.
-        self._networks = tuple(one for one in self._networks if one.id != network.id)
+        self._layout.networks = tuple(one for one in self.list() if one.id != network.id)
         await asyncio.shield(self._run(self._unmake, network, uuid))
 
     def leased(self, network_id: str) -> Sequence[ZoneUUID]:
@@ -219,7 +206,7 @@ class LinuxNetworks:
         """A nic with addresses of its own, kept until `release`.  InvalidParameter, NotFound,
         or APIError (no address left) in dockerd's words."""
         network = self.get(request.network)
-        way = self._ways.get(uuid_of(network.id))
+        way = self._layout.ways.get(uuid_of(network.id))
         if way is None:
             raise InvalidParameter(f"network {network.name} has no addresses to give")
         if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
@@ -261,15 +248,11 @@ class LinuxNetworks:
     def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None:
         """A zone that exists has these nics: their addresses are its own."""
         for nic in nics:
-            way = self._ways.get(nic.network_uuid or "") or self._by_tag(nic)
+            way = self._layout.way_of(nic)
             if way is not None:
                 for address in (ipv4(nic), ipv6(nic)):
                     if address is not None:
                         self._book.learn(uuid, way.network.id, address.ip)
-
-    def _by_tag(self, nic: Nic) -> Way | None:
-        network = of_nic(self._networks, nic)
-        return self._ways.get(uuid_of(network.id)) if network else None
 
     def netns_path(self, uuid: ZoneUUID) -> str:
         """Where the zone's namespace is while it runs."""
@@ -290,13 +273,18 @@ class LinuxNetworks:
         self._published.stop_serving(uuid)
         try:
             attachment = await self._run(
-                self._connect, uuid, tuple(nics), tuple(ports), endpoint or uuid, endpoints or {}
+                self._wiring.connect,
+                uuid,
+                tuple(nics),
+                tuple(ports),
+                endpoint or uuid,
+                endpoints or {},
             )
             await self._published.serve(uuid)
         except BaseException:
             # If cancelled it may be under way and cannot be stopped: the one thread undoes it right after.
             self._published.stop_serving(uuid)
-            self._worker.submit(self._disconnect, uuid)
+            self._worker.submit(self._wiring.disconnect, uuid)
             raise
         return attachment
 
@@ -307,7 +295,7 @@ class LinuxNetworks:
         """A running zone has these nics from now on; its ports as they are taken now.  After an error it has the
         ones from before.  Arguments and errors as `connect`."""
         act = functools.partial(
-            self._rejoin, uuid, tuple(nics), tuple(ports), endpoint or uuid, endpoints or {}
+            self._wiring.rejoin, uuid, tuple(nics), tuple(ports), endpoint or uuid, endpoints or {}
         )
         taken, moved = await asyncio.shield(self._run(act))
         if moved:
@@ -318,7 +306,7 @@ class LinuxNetworks:
     async def disconnect(self, uuid: ZoneUUID) -> None:
         """Ports are free and the namespace has no name any more; none is fine."""
         self._published.stop_serving(uuid)
-        await asyncio.shield(self._run(self._disconnect, uuid))
+        await asyncio.shield(self._run(self._wiring.disconnect, uuid))
         if self._tidying is None and not self._closed.is_set():
             self._tidying = asyncio.get_running_loop().call_later(_TIDY_AFTER_S, self._tidy)
 
@@ -334,7 +322,9 @@ class LinuxNetworks:
 
         Every zone, running or not, must have been learned before: leases of unknown zones are given up.
         """
-        await self._run(self._adopt, dict(live))
+        for uuid, (nics, _) in live.items():
+            self.learn(uuid, nics)
+        await self._run(self._wiring.adopt, dict(live))
         for uuid in live:
             await self._published.serve(uuid)
 
@@ -367,188 +357,19 @@ class LinuxNetworks:
 
     def _unmake(self, network: Network, uuid: str) -> None:
         try:
-            for nics in self._live.values():
-                if any(nic.network_uuid == uuid for nic in nics):
-                    raise Forbidden(
-                        f"error while removing network: network {network.name} has active endpoints"
-                    )
+            if self._wiring.is_used(uuid):
+                raise Forbidden(
+                    f"error while removing network: network {network.name} has active endpoints"
+                )
             self._users.unmake(network)
             for zone in self._book.zones_on(network.id):
                 self._book.release(zone, network.id)
         finally:
             self._show()
 
-    def _connect(
-        self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str,
-        endpoints: Mapping[str, Endpoint],
-    ) -> Attachment:  # fmt: skip
-        check(ports)
-        self._disconnect(uuid)
-        plugs = [self._plug(nic, endpoints) for nic in nics]
-        for nic in nics:
-            self._check_free(uuid, nic)
-        carrier = _carrier(plugs)
-        namespace = self._pool.take()
-        try:
-            self._plugs.plug(uuid, plugs, namespace)
-            routes(namespace, carrier, fresh=True)
-            self._folder.add(uuid, namespace)
-        except OSError as error:
-            self._plugs.forget(uuid)
-            raise APIError(str(error.strerror)) from error
-        except BaseException:
-            self._plugs.forget(uuid)
-            raise
-        finally:
-            # Without a name this ends the namespace, and its veths with it.
-            namespace.close()
-        self._live[uuid] = nics
-        try:
-            taken = self._publish(uuid, carrier, ports, endpoint)
-        except BaseException:
-            self._disconnect(uuid)
-            raise
-        return Attachment(self.netns_path(uuid), taken)
-
-    def _publish(
-        self, uuid: ZoneUUID, carrier: Plug | None, ports: Sequence[PublishedPort], endpoint: str
-    ) -> tuple[PublishedPort, ...]:
-        if carrier is None or not carrier.way.publishes:
-            return ()
-        bound = [_bound(port, carrier.way.options.binding) for port in ports]
-        return self._published.publish(uuid, carrier.nic, bound, endpoint)
-
-    def _plug(self, nic: Nic, endpoints: Mapping[str, Endpoint]) -> Plug:
-        way = self._ways.get(nic.network_uuid or "") or self._by_tag(nic)
-        if way is None:
-            raise NotFound(f"network {nic.network_uuid or nic.nic_tag} not found")
-        return Plug(nic, way, endpoints.get(nic.network_uuid or "", Endpoint()))
-
-    def _check_free(self, uuid: ZoneUUID, nic: Nic) -> None:
-        """Of an address that several may have been promised, one at a time may be in use."""
-        way = self._ways[nic.network_uuid] if nic.network_uuid in self._ways else self._by_tag(nic)
-        for address in (ipv4(nic), ipv6(nic)):
-            if address is None or way is None:
-                continue
-            owners = self._book.owners(way.network.id, address.ip)
-            if any(owner != uuid and owner in self._live for owner in owners):
-                raise Forbidden("Address already in use")
-
-    def _rejoin(
-        self, uuid: ZoneUUID, nics: tuple[Nic, ...], ports: tuple[PublishedPort, ...], endpoint: str,
-        endpoints: Mapping[str, Endpoint],
-    ) -> tuple[tuple[PublishedPort, ...], bool]:  # fmt: skip
-        before = self._live[uuid]
-        plugs = [self._plug(nic, endpoints) for nic in nics]
-        there = {(nic.network_uuid, nic.interface) for nic in before}
-        fresh = [p for p in plugs if (p.nic.network_uuid, p.nic.interface) not in there]
-        stay = {(nic.network_uuid, nic.interface) for nic in nics}
-        for plug in fresh:
-            self._check_free(uuid, plug.nic)
-        namespace = self._folder.open(uuid)
-        try:
-            self._plugs.plug(uuid, fresh, namespace)
-            try:
-                routes(namespace, _carrier(plugs))
-                result = self._carry(uuid, _carrier(plugs), ports, endpoint)
-            except BaseException:
-                self._plugs.unplug(uuid, [plug.nic for plug in fresh], namespace)
-                routes(namespace, _carrier([self._plug(nic, {}) for nic in before]))
-                raise
-            gone = [nic for nic in before if (nic.network_uuid, nic.interface) not in stay]
-            self._plugs.unplug(uuid, gone, namespace)
-        except OSError as error:
-            raise APIError(str(error.strerror)) from error
-        finally:
-            namespace.close()
-        self._live[uuid] = nics
-        return result
-
-    def _carry(
-        self, uuid: ZoneUUID, carrier: Plug | None, ports: Sequence[PublishedPort], endpoint: str
-    ) -> tuple[tuple[PublishedPort, ...], bool]:
-        """The zone's ports lead to its nic that leads out now; as they are taken, and whether that changed."""
-        taken = self._published.ports(uuid)
-        if carrier is None or not carrier.way.publishes:
-            self._published.withdraw(uuid)
-            return (), bool(taken)
-        if not taken:
-            now = self._publish(uuid, carrier, ports, endpoint)
-            return now, bool(now)
-        if self._published.leads_to(uuid, carrier.nic):
-            return taken, False
-        self._published.move(uuid, carrier.nic)
-        return taken, True
-
     @property
     def _mark(self) -> str:
         return f"zonegate {self._name}"
-
-    def _disconnect(self, uuid: ZoneUUID) -> None:
-        self._live.pop(uuid, None)
-        try:
-            self._published.withdraw(uuid)
-            self._plugs.forget(uuid)
-        finally:
-            self._folder.remove(uuid)
-
-    def _adopt(self, live: dict[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]) -> None:
-        links = self._route.links()
-        names = {link.alias: link.name for link in links if link.alias.startswith(self._mark)}
-        for uuid, (nics, ports) in live.items():
-            self.learn(uuid, nics)
-            if not self._folder.path(uuid).exists():
-                log.error("zone %s runs without its network namespace file", uuid)
-            plugs = [
-                Plug(nic, way)
-                for nic in nics
-                if (way := self._ways.get(nic.network_uuid or "") or self._by_tag(nic))
-            ]
-            self._live[uuid] = tuple(nics)
-            self._mend(uuid, plugs, names)
-            self._plugs.take_over(uuid, plugs, names)
-            if ports and (carrier := _carrier(plugs)):
-                self._published.take_over(uuid, carrier.nic, ports)
-        self._rules.make()
-        for name in self._folder.names():
-            if name not in live:
-                self._folder.remove(name)
-        kept = {
-            f"{self._mark} {uuid} {n.network_uuid}" for uuid, (ns, _) in live.items() for n in ns
-        }
-        self._remove_links(links, keep=kept)
-        self._book.forget_unlearned()
-
-    def _mend(self, uuid: ZoneUUID, plugs: Sequence[Plug], names: Mapping[str, str]) -> None:
-        """A kill in the middle of leaving a network: the zone has not got the nic that its record says."""
-        lacking = [
-            plug
-            for plug in plugs
-            if plug.way.is_bridge and f"{self._mark} {uuid} {plug.nic.network_uuid}" not in names
-        ]
-        if not lacking:
-            return
-        try:
-            namespace = self._folder.open(uuid)
-            try:
-                self._plugs.plug(uuid, lacking, namespace)
-                routes(namespace, _carrier(plugs))
-            finally:
-                namespace.close()
-        except (APIError, OSError) as error:
-            log.warning("zone %s lacks a network until its next start: %s", uuid, error)
-
-    def _remove_links(self, links: Sequence[netlink.Link], keep: Set[str]) -> None:
-        """Of zones that do not run any more or never had it on record, and of networks that are gone."""
-        known = {f"{self._mark} network {way.network.id}" for way in self._users.ways()} | keep
-        for link in links:
-            if not link.alias.startswith(f"{self._mark} ") or link.alias in known:
-                continue
-            try:
-                self._route.execute(netlink.delete_link(link.index))
-            except netlink.NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
 
     def _look_around(self) -> None:
         """Whether our rules are still there, and what those of others do."""
@@ -558,7 +379,7 @@ class LinuxNetworks:
         self._warnings = forwarding_warnings(bridge) if bridge else ()
 
     def _close(self, remove: bool) -> None:
-        self._pool.close()
+        self._wiring.close()
         try:
             if remove:
                 self._worker.submit(self._remove_all).result()
@@ -567,10 +388,9 @@ class LinuxNetworks:
             self._worker.shutdown(wait=True)
 
     def _remove_all(self) -> None:
-        self._folder.close()
+        self._wiring.remove_all()
         self._rules.remove()
         self._users.take_down()
-        self._remove_links(self._route.links(), keep=set())
         if self._bridge is not None:
             remove_bridge(self._route, self._bridge, self._mark)
 
@@ -600,19 +420,3 @@ def _nic(
         network_uuid=uuid_of(network.id),
         mtu=way.options.mtu if network.plan is not None and (way.options.mtu or 0) >= 576 else None,
     )
-
-
-def _carrier(plugs: Sequence[Plug]) -> Plug | None:
-    """The nic that all else is reached by: the primary one, if it leads out."""
-    for plug in plugs:
-        leads_out = bool(plug.nic.gateway) or plug.way.options.on_link
-        if plug.nic.primary and leads_out and not plug.way.network.internal:
-            return plug
-    return None
-
-
-def _bound(port: PublishedPort, binding: str) -> PublishedPort:
-    """At the network's own address for published ports, where the client named none."""
-    if port.host_ip or not binding:
-        return port
-    return port.model_copy(update={"host_ip": binding})
