@@ -214,20 +214,20 @@ ROWS = [
     row("delete a volume", "DELETE /volumes/seen"),
     row(
         "rmi in use",
-        "DELETE /images/bb",
+        "DELETE /images/white",
         v28=(
             409,
-            'conflict: unable to remove repository reference "bb" (must force) - container ID12 is using its referenced image ID12',
+            'conflict: unable to remove repository reference "white" (must force) - container ID12 is using its referenced image ID12',
         ),
     ),
     row(
         "tag sha256",
-        "POST /images/bb/tag?repo=sha256&tag=b",
+        "POST /images/white/tag?repo=sha256&tag=b",
         v28=(400, "refusing to create an ambiguous tag using digest algorithm as name"),
     ),
     row(
         "tag a digest",
-        f"POST /images/bb/tag?repo=a@sha256:{'0' * 64}",
+        f"POST /images/white/tag?repo=a@sha256:{'0' * 64}",
         v28=(400, "refusing to create a tag with a digest reference"),
     ),
     row("inspect no image", "GET /images/nope/json", v28=(404, "No such image: nope:latest")),
@@ -299,7 +299,8 @@ ROWS = [
 @pytest.fixture(scope="module")
 def states(daemon: Daemon, registry: str, platform: object) -> Iterator[dict[str, str]]:
     api = API(daemon.socket)
-    body = {"Image": "bb", "Labels": {"keep": ""}, "Cmd": ["sleep", "100000"]}
+    # An image that no other test gives a second name: the conflict is about its only one.
+    body = {"Image": "white", "Labels": {"keep": ""}, "Cmd": ["sleep", "100000"]}
     with rows.states(api, on_smartos=platform is not None) as found:
         for name in ("created2", "running2"):
             found[name] = api.ok("POST", f"/containers/create?name={name}", body)["Id"]

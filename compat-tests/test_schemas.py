@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ VERSIONS = ("/v1.24", "/v1.40", "/v1.43", "/v1.47", "/v1.49")
 
 
 @pytest.fixture
-def things(api: API, platform: object) -> dict[str, str]:
+def things(api: API, platform: object) -> Iterator[dict[str, str]]:
     """A container of much that runs, one of little that does not; ids of two execs."""
     body: dict[str, Any] = copy.deepcopy(FULL)
     if platform is not None:
@@ -113,7 +114,11 @@ def things(api: API, platform: object) -> dict[str, str]:
     if platform is None:
         private = {"Image": "bb", "HostConfig": {"Privileged": True}}
         api.ok("POST", "/containers/create?name=private", private)
-    return {"exec": made[0], "ran": made[1], "now": str(int(time.time()) + 1)}
+    yield {"exec": made[0], "ran": made[1], "now": str(int(time.time()) + 1)}
+    api("DELETE", "/images/schemas:1")
+    api("DELETE", "/containers/full?force=1&v=1")
+    for volume in ("schemas", "schemas2"):
+        api("DELETE", f"/volumes/{volume}")
 
 
 def ask(api: API, case: str, things: dict[str, str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -282,7 +283,7 @@ LABEL = {"usage": ""}
 
 
 @pytest.fixture
-def used(api: API) -> None:
+def used(api: API) -> Iterator[None]:
     """A container with a volume of some bytes, an image of its own name."""
     api.ok("POST", "/volumes/create", {"Name": "weighed", "Labels": LABEL})
     body = {
@@ -294,6 +295,9 @@ def used(api: API) -> None:
     api.ok("POST", "/containers/create?name=weighs", body)
     api.ok("POST", "/containers/weighs/start")
     api.ok("POST", "/containers/weighs/wait")
+    yield
+    api("DELETE", "/containers/weighs?force=1")
+    api("DELETE", "/volumes/weighed")
 
 
 def test_disk_usage_has_what_dockerds_has(api: API, used: None, recording: Recording) -> None:

@@ -81,6 +81,11 @@ KNOWN: tuple[Known, ...] = (
         why="null where the machine cannot do it, as under cgroup v2",
     ),
     Known(_INSPECT, _null(".Config.Entrypoint"), _LITTLE),
+    Known(
+        _INSPECT,
+        _null(".Config.Cmd"),
+        why="an entrypoint alone has none, as dockerd shows it; a full zone or machine has neither",
+    ),
     Known(_INSPECT, _null(".Config.Volumes"), _LITTLE),
     Known(_INSPECT, _null(".NetworkSettings.Networks.*.Links"), _LITTLE),
     Known(_INSPECT, _null(".NetworkSettings.Networks.*.Aliases"), _LITTLE),

@@ -214,7 +214,6 @@ class _Row:
     zone: Zone
     image: str
     names: tuple[str, ...]
-    names: tuple[str, ...]
     head: bytes
     tail: bytes
 
@@ -241,11 +240,7 @@ class Rows:
             row = self._rows.get(zone.uuid)
             image = image_name(zone)
             further = names.get(zone.metadata.id, ())
-            if (
-                row is None
-                or row.zone is not zone
-                or (row.image, row.names) != (image, further)
-            ):
+            if row is None or row.zone is not zone or (row.image, row.names) != (image, further):
                 row = self._rows[zone.uuid] = _written(zone, image, networks, further)
             text = status_text(zone, now_ns, health(zone) if zone.is_running else None).encode()
             parts.append(b"%b%b%b" % (row.head, text, row.tail))
