@@ -97,9 +97,15 @@ class _Extraction:
             return True
         is_folder = stat.S_ISDIR(there.st_mode)
         if self._keep_kind and is_folder and not for_folder:
-            raise Refused("invalid", f'cannot overwrite directory "{path}" with non-directory "/"')
+            raise Refused(
+                "invalid",
+                f'cannot overwrite directory "{path}" with non-directory "{self._folder}"',
+            )
         if self._keep_kind and not is_folder and for_folder:
-            raise Refused("invalid", f'cannot overwrite non-directory "{path}" with directory "/"')
+            raise Refused(
+                "invalid",
+                f'cannot overwrite non-directory "{path}" with directory "{self._folder}"',
+            )
         if is_folder and for_folder:
             return False
         trees.remove(path)

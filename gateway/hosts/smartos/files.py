@@ -154,7 +154,9 @@ class SmartOSFiles:
             if keep and (kind == "d" or entry.is_folder):
                 word, other = ("directory", "non-directory") if kind == "d" else ("non-directory", "directory")  # fmt: skip
                 place = posixpath.normpath(posixpath.join(answer.real or "/", entry.name))
-                raise InvalidParameter(f'cannot overwrite {word} "{place}" with {other} "/"')
+                raise InvalidParameter(
+                    f'cannot overwrite {word} "{place}" with {other} "{answer.real or "/"}"'
+                )
             in_the_way.append(entry)
         if in_the_way:
             names = b"".join(e.name.encode(errors="surrogateescape") + b"\0" for e in in_the_way)
