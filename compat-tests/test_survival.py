@@ -154,6 +154,20 @@ def test_health_begins_anew(server: Daemon, own: CLI) -> None:
     assert own.ok(health) == "healthy 1"
 
 
+@pytest.mark.linux_only(
+    "a zlogin that lost its gateway ends by itself, and its command when it next writes"
+)
+def test_a_probe_under_way_goes_with_the_server(server: Daemon, own: CLI) -> None:
+    began = time.time()
+    own.ok("run -d --name c1 --health-cmd 'exec sleep 999' --health-interval 1s bb sleep 1000")
+    Told("c1", "exec_start").wait(own, began)
+    end = time.monotonic() + 15
+    while "sleep 999" not in own.ok("top c1"):
+        assert time.monotonic() < end
+    again(server)
+    assert "sleep 999" not in own.ok("top c1")
+
+
 def test_kills_at_any_moment_leave_a_server_that_starts(server: Daemon, own: CLI) -> None:
     for number in range(6):
         with own.popen(

@@ -133,6 +133,12 @@ class Execs:
         zone = self._roster.get(exec_.container_id)
         return await self._start(exec_, zone, ExecStart(), killable=True)
 
+    async def ended(self, exec_id: str) -> int:
+        """Its exit code, once its end was told of."""
+        exec_ = self._get(exec_id)
+        await exec_.ended.wait()
+        return 255 if exec_.exit_code is None else exec_.exit_code
+
     async def _begin(self, exec_: _Exec, zone: Zone, body: ExecStart) -> Stdio:
         try:
             process = await self._start(exec_, zone, body)

@@ -115,13 +115,34 @@ class Checks:
         body = ExecCreate(cmd=list(check.argv), attach_stdout=True, attach_stderr=True)
         try:
             created = await self._execs.create(zone.metadata.id, body)
-            process = await self._execs.run(str(created["Id"]))
-            code, text = await _ended(process, check, stop)
-        except APIError as error:
+            exec_id = str(created["Id"])
+            process = await self._execs.run(exec_id)
+            code, text = await self._ended(exec_id, process, check, stop)
+        except (APIError, OSError) as error:
             if not stop.is_set():
-                log.warning("health check of container %s: %s", zone.metadata.id, error.message)
-            code, text = -1, error.message
+                log.warning("health check of container %s: %s", zone.metadata.id, error)
+            code, text = -1, str(error)
         return Result(start_ns, time.time_ns(), code, text)
+
+    async def _ended(
+        self, exec_id: str, process: ZoneProcess, check: Check, stop: asyncio.Event
+    ) -> tuple[int, str]:
+        """Exit code and output; killed when its time is over, or `stop` is set."""
+        kept = bytearray()
+        killer = self._group.create_task(_kill_when(stop, process))
+        try:
+            async with asyncio.timeout(check.timeout_ns / _SECOND):
+                await _collect(process, kept)
+                code = await self._execs.ended(exec_id)
+        except TimeoutError:
+            await _kill(process)
+            return -1, health.exceeded(check.timeout_ns, health.output_text(bytes(kept)))
+        except asyncio.CancelledError:
+            await _kill(process)
+            raise
+        finally:
+            killer.cancel()
+        return code, health.output_text(bytes(kept))
 
 
 def _wait_s(zone: Zone, watched: _Watched) -> float:
@@ -135,24 +156,6 @@ async def _within(event: asyncio.Event, timeout_s: float) -> bool:
         async with asyncio.timeout(timeout_s):
             await event.wait()
     return event.is_set()
-
-
-async def _ended(process: ZoneProcess, check: Check, stop: asyncio.Event) -> tuple[int, str]:
-    """Exit code and output; killed when its time is over, or `stop` is set."""
-    kept = bytearray()
-    try:
-        async with asyncio.timeout(check.timeout_ns / _SECOND), asyncio.TaskGroup() as group:
-            killer = group.create_task(_kill_when(stop, process))
-            await _collect(process, kept)
-            code = await process.wait()
-            killer.cancel()
-    except TimeoutError:
-        await _kill(process)
-        return -1, health.exceeded(check.timeout_ns, health.output_text(bytes(kept)))
-    except asyncio.CancelledError:
-        await _kill(process)
-        raise
-    return code, health.output_text(bytes(kept))
 
 
 async def _collect(process: ZoneProcess, kept: bytearray) -> None:
@@ -172,7 +175,7 @@ async def _kill_when(stop: asyncio.Event, process: ZoneProcess) -> None:
 async def _kill(process: ZoneProcess) -> None:
     try:
         await process.kill()
-    except APIError as error:
-        log.warning("a health check cannot be ended: %s", error.message)
+    except (APIError, OSError) as error:
+        log.warning("a health check cannot be ended: %s", error)
     if process.stdio is not None:
         await process.stdio.close()

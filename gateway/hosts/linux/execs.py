@@ -7,12 +7,14 @@ as under dockerd an exec does not outlive the gateway's streams (and `conmon -e`
     TOKEN.json   what to run          TOKEN.pid   written only if the process started: tells a failure of
     TOKEN.log    the runtime's words              the runtime (255) from a program's own 255
     TOKEN.sock   where the runtime hands over the terminal's master
+    PID.mark     of a process that nobody but the gateway would end (a health check), as long as it runs
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -28,9 +30,12 @@ from gateway.hosts.command import Child, Spawner
 from gateway.hosts.inlet import widen
 from gateway.hosts.linux.conmon import EXEC_PREFIX, Runtime, reworded
 from gateway.hosts.linux.reaper import awaited, keep_orphans, reap_strays
+from gateway.hosts.linux.records import process_start
 from gateway.hosts.linux.stdio import ProcessStdio
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.zones.host import Process
+
+log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 60.0
 # How long streams may outlive the process, held by orphans of its: dockerd's own grace.
@@ -166,6 +171,8 @@ class Execs:
         self._waiting: dict[str, asyncio.Event] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in folder.iterdir():
+            if path.suffix == ".mark":
+                _end_marked(path)
             path.unlink()
         self._descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         watch.add(folder, self._appeared)
@@ -276,6 +283,8 @@ class Execs:
                 takes_input=process.attach_stdin,
             )
         self._group.create_task(_linger(child, stdio, attached=attached))
+        if process.killable:
+            self._group.create_task(_marked(child, pid, self._folder / f"{pid}.mark"))
         return Exec(child, pid, stdio, attached=attached)
 
     def close(self) -> None:
@@ -297,6 +306,28 @@ async def _linger(child: Child, stdio: ProcessStdio | None, *, attached: bool) -
     if stdio is not None and not stdio.ended:
         await asyncio.sleep(_LINGER_S)
         stdio.end()
+
+
+async def _marked(child: Child, pid: int, path: Path) -> None:
+    """Noted as long as it runs: should the gateway be killed, the next one ends it."""
+    try:
+        _write(path, f"{pid} {process_start(pid)}")
+        await child.wait()
+    except OSError as error:
+        log.warning("process %d is not noted: %s", pid, error)
+    finally:
+        _unmark(path)
+
+
+def _unmark(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _end_marked(path: Path) -> None:
+    with suppress(ValueError, ProcessLookupError):
+        pid, start = map(int, path.read_text().split())
+        if start and process_start(pid) == start:
+            os.kill(pid, signal.SIGKILL)
 
 
 def _failure(text: str, process: Process) -> StartFailure:
