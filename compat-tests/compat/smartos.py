@@ -43,7 +43,8 @@ class SmartOS:
         values = {key: f'"{text}"' for key, text in rows.items()}
         values["image_servers"] = f"[{values['image_servers']}]"
         config.write_text("[smartos]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()))
-        pool = f"base={self.gz.pool},size=24"
+        # Of the size that dockerd's have; machines side by side seldom have the same.
+        pool = f"base=10.{64 + 16 * (int(self.gz.subnet.network_address) >> 8 & 3)}.0.0/12,size=16"
         return ["--backend", "smartos", "--config", str(config), "--default-address-pool", pool]
 
     @property
