@@ -180,7 +180,9 @@ def test_zones_of_others_are_out_of_reach_of_every_endpoint(
         for reference in (uuid, alias, docker_id, docker_id[:12], uuid.replace("-", "")):
             for route in addressed():
                 answer = ask(api, route, reference)
-                if answer.status not in MISSING:
+                # A push begins to answer before it looks for the image, as dockerd's.
+                refused = route.path.endswith("/push") and b'"errorDetail"' in answer.body
+                if answer.status not in MISSING and not refused:
                     wrong.append((route.method, route.path, reference, answer.status, answer.body))
     assert not wrong, wrong
     assert {uuid: vmadm(machine, "get", uuid) for uuid in theirs} == objects
