@@ -182,6 +182,7 @@ SCENARIOS = [
         Step("docker volume prune -f", compare="exit"),
         Step("docker network prune -f", compare="exit"),
         Step("docker image prune -f", compare="exit"),
+        Step("docker builder prune -f", compare="exit"),
         Step(EVENTS + "--format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{if .Actor.Attributes.reclaimed}}reclaimed{{end}}'"),
     ),
 ]  # fmt: skip

@@ -325,6 +325,10 @@ class Builds(Protocol):
         """Progress messages.  The context is read, and its Dockerfile found to be one, when this returns."""
         ...
 
+    async def prune(self) -> JSONObject:
+        """{CachesDeleted, SpaceReclaimed}."""
+        ...
+
 
 class Networks(Protocol):
     """What `docker network` does."""

@@ -133,7 +133,7 @@ async def prune(call: Call) -> web.StreamResponse:
     Unread: all, keep-storage, max-used-space, min-free-space, reserved-space: there is no cache to choose from.
     """
     call.filters()
-    return json_answer({"CachesDeleted": None, "SpaceReclaimed": 0})
+    return json_answer(await call.engine.builds.prune())
 
 
 async def cancel(call: Call) -> NoReturn:

@@ -19,7 +19,8 @@ from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
 from gateway.engine.buildcontext import Tree, single_file
 from gateway.engine.buildstages import Build
-from gateway.engine.buildsteps import BuildFailed, Workshop
+from gateway.engine.buildsteps import BuildFailed
+from gateway.engine.buildworkshop import Workshop
 from gateway.engine.events import Bus
 from gateway.engine.remotes import fetch
 from gateway.translate import buildfile
@@ -58,6 +59,11 @@ class Builds:
             return self._built(
                 Build(self._workshop, query, file, arguments, tree), tags, stack.pop_all()
             )
+
+    async def prune(self) -> JSONObject:
+        """There is no cache beside the images; it is told of all the same."""
+        self._bus.emit("builder", "prune", "", {"reclaimed": "0"})
+        return {"CachesDeleted": None, "SpaceReclaimed": 0}
 
     async def _built(
         self, build: Build, tags: list[Reference], stack: contextlib.AsyncExitStack
