@@ -158,7 +158,7 @@ class Gateway:
     def builds(self) -> Builds:
         """What only builds need is loaded with the first one: a gateway that builds nothing is the smaller for it."""
         from gateway.engine.builds import Builds  # noqa: PLC0415
-        from gateway.engine.buildsteps import Workshop  # noqa: PLC0415
+        from gateway.engine.buildworkshop import Workshop  # noqa: PLC0415
 
         workshop = Workshop(
             self._host,

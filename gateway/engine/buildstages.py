@@ -14,7 +14,8 @@ from dockerapi.engine import BuildQuery
 from dockerapi.errors import APIError, InvalidParameter, NotFound
 from dockerapi.models.base import JSONObject
 from gateway.engine.buildcontext import Tree
-from gateway.engine.buildsteps import Steps, Workshop
+from gateway.engine.buildsteps import Steps
+from gateway.engine.buildworkshop import Workshop
 from gateway.translate import buildfile
 from gateway.translate.buildargs import BuildArguments
 from gateway.translate.buildfile import BuildFile, Stage

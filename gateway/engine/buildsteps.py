@@ -12,39 +12,30 @@ import codecs
 import contextlib
 import json
 import posixpath
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from dockerapi.engine import AttachQuery, BuildQuery
-from dockerapi.errors import APIError, InvalidParameter, NotFound
+from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.framing import Stdio, StreamId
 from dockerapi.models.base import JSONObject
 from dockerapi.models.containers import ContainerCreate
-from dockerapi.models.system import AuthConfig
 from gateway.engine import buildcopy
-from gateway.engine.buildcontext import Entry, Tree, archive, has_wildcards, single_file
-from gateway.engine.buildcopy import Place, Source
-from gateway.engine.progress import bar
-from gateway.engine.remotes import fetch
-from gateway.engine.roster import Roster
+from gateway.engine.buildcontext import Entry, Tree, archive
+from gateway.engine.buildcopy import Place
+from gateway.engine.buildsources import Sources, text
+from gateway.engine.buildworkshop import Workshop
 from gateway.engine.system import VERSION
 from gateway.translate import buildfile, buildsteps, changes, commit
 from gateway.translate.buildargs import BuildArguments
 from gateway.translate.dockerfile import Instruction
 from gateway.translate.status import go_time
 from gateway.translate.words import expanded
-from gateway.zones.host import Host
-from gateway.zones.spec import ZoneUUID
-from imgsources.catalog import Catalog, Image
+from imgsources.catalog import Image
 from imgsources.commits import Commit, LayerFile, write_layer
 from imgsources.oci import default_platform
-from imgsources.puller import Puller
 
-_URLS = ("http://", "https://")
 _NO_ENTRYPOINT = [""]
 
 
@@ -54,53 +45,6 @@ class BuildFailed(APIError):
     def __init__(self, command: Sequence[str], code: int) -> None:
         super().__init__(f"The command '{' '.join(command)}' returned a non-zero code: {code}")
         self.code = code
-
-
-class Containers(Protocol):
-    """What a build asks of the containers."""
-
-    async def create(
-        self, body: ContainerCreate, *, name: str | None, platform: str | None
-    ) -> JSONObject: ...
-    async def attach(self, ref: str, query: AttachQuery) -> Stdio: ...
-    async def start(self, ref: str) -> None: ...
-    async def wait(self, ref: str, condition: str) -> Awaitable[JSONObject]: ...
-    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None: ...
-
-
-class Images(Protocol):
-    """What a build asks of the images."""
-
-    async def pull(
-        self, name: str, *, tag: str, platform: str, auth: AuthConfig | None
-    ) -> AsyncIterator[JSONObject]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What all builds of one gateway work with.  `group` outlives the clients, so that what they leave is removed."""
-
-    host: Host
-    catalog: Catalog
-    puller: Puller
-    containers: Containers
-    images: Images
-    roster: Roster
-    spool: Path
-    group: asyncio.TaskGroup
-
-    def temporary(self) -> tempfile._TemporaryFileWrapper[bytes]:
-        """A file of the spool, to be used as a context manager; it is gone after the block, or at the next start."""
-        return tempfile.NamedTemporaryFile(dir=self.spool, prefix="build-")
-
-    async def discard(self, container: str) -> None:
-        """Remove a container and its volumes, even if the client has hung up.  One that is gone is fine."""
-        task = self.group.create_task(self._discard(container))
-        await asyncio.shield(task)
-
-    async def _discard(self, container: str) -> None:
-        with contextlib.suppress(APIError):
-            await self.containers.remove(container, force=True, volumes=True, link=False)
 
 
 class Steps:
@@ -128,7 +72,6 @@ class Steps:
         self._author = str(json.loads(base.config.raw).get("author") or "") if base else ""
         self._sets_cmd = False
         self._may_be_cached = query.use_cache
-        self._fresh: Image | None = base
         if base is None:
             path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
             self.config["Env"] = [path]
@@ -323,13 +266,11 @@ class Steps:
             expanded(word, self._scope()) for word in buildfile.sources_and_target(instruction)
         ]
         async with contextlib.AsyncExitStack() as stack:
-            sources: list[Source] = []
+            looking = Sources(self._workshop, self._context, self._image_of, stack)
             for pattern in patterns:
-                if name == "ADD" and pattern.startswith(_URLS):
-                    async for message in self._downloaded(pattern, target, stack, sources):
-                        yield message
-                else:
-                    sources += await self._found(name, pattern, flags.get("from", ""), stack)
+                async for message in looking.add(name, pattern, flags.get("from", ""), target):
+                    yield message
+            sources = looking.found
             if not sources:
                 raise InvalidParameter(f"{name} failed: no source files were specified")
             if len(sources) > 1 and not target.endswith("/"):
@@ -355,87 +296,6 @@ class Steps:
             owner = await self._owner(chown)
             self.image = await self._written(command, path, entries, owner)
 
-    async def _found(
-        self, name: str, pattern: str, stage: str, stack: contextlib.AsyncExitStack
-    ) -> list[Source]:
-        tree = self._context
-        if stage:
-            tree, pattern = await self._tree_of(stage, pattern, stack)
-        try:
-            found = await asyncio.to_thread(buildcopy.find, tree, pattern, is_context=not stage)
-        except InvalidParameter as error:
-            raise InvalidParameter(f"{name} failed: {error.message}") from error
-        if name != "ADD":
-            return found
-        return [await self._unpacked(source, stack) for source in found]
-
-    async def _unpacked(self, source: Source, stack: contextlib.AsyncExitStack) -> Source:
-        """ADD takes an archive apart."""
-        if source.is_folder or not await asyncio.to_thread(source.tree.is_archive, source.key):
-            return source
-        path = self._spooled(stack)
-        await write_layer(source.tree.file_blocks(source.key), path)
-        try:
-            tree = await asyncio.to_thread(Tree, path)
-        except InvalidParameter:
-            return source  # it only began like one
-        stack.callback(tree.close)
-        return Source(tree, "", source.name, is_folder=True, unpacked=True)
-
-    async def _downloaded(
-        self, url: str, target: str, stack: contextlib.AsyncExitStack, sources: list[Source]
-    ) -> AsyncGenerator[JSONObject, None]:
-        path = self._spooled(stack)
-        try:
-            fetched = await fetch(url, path)
-        except APIError as error:
-            raise InvalidParameter(f"ADD failed: {error.message}") from error
-        name = fetched.name
-        if not name:
-            if target.endswith("/"):
-                raise InvalidParameter(f"ADD failed: cannot determine filename from url: {url}")
-            name = posixpath.basename(target)
-        detail = {"current": fetched.size, "total": fetched.size}
-        yield {
-            "status": "Downloading",
-            "progressDetail": detail,
-            "progress": bar(fetched.size, fetched.size),
-        }
-        yield {"stream": "\n"}
-        await asyncio.to_thread(single_file, path, name, mode=0o600, mtime_s=fetched.mtime_s)
-        tree = await asyncio.to_thread(Tree, path)
-        stack.callback(tree.close)
-        sources.append(Source(tree, name, name, is_folder=False))
-
-    def _spooled(self, stack: contextlib.AsyncExitStack) -> Path:
-        return Path(stack.enter_context(self._workshop.temporary()).name)
-
-    async def _tree_of(
-        self, stage: str, pattern: str, stack: contextlib.AsyncExitStack
-    ) -> tuple[Tree, str]:
-        """Files of another image, by way of a container of it that never runs; and their pattern in that tree."""
-        image = await self._image_of(stage)
-        path = posixpath.normpath("/" + pattern)
-        above = path
-        while has_wildcards(above):
-            above = posixpath.dirname(above)
-        other = await self._workshop.containers.create(
-            ContainerCreate.model_validate({"Image": image.id, "Cmd": ["none"]}),
-            name=None,
-            platform=None,
-        )
-        container = str(other["Id"])
-        try:
-            uuid = self._uuid(container)
-            spool = self._spooled(stack)
-            name = await _read(self._workshop.host, uuid, above, spool)
-        finally:
-            await self._workshop.discard(container)
-        tree = await asyncio.to_thread(Tree, spool)
-        stack.callback(tree.close)
-        rest = path[len(above) :].lstrip("/")
-        return tree, posixpath.join(name, rest) if rest else name
-
     async def _owner(self, chown: str) -> tuple[int, int]:
         if not chown:
             return 0, 0
@@ -443,9 +303,9 @@ class Steps:
         if all(name.isdigit() for name in names) or self.image is None:
             return buildsteps.owner(chown, None, None)
         async with self._container(self.image) as container:
-            uuid = self._uuid(container)
+            uuid = self._workshop.uuid(container)
             passwd, group = [
-                await _text(self._workshop, uuid, f"/etc/{name}") for name in ("passwd", "group")
+                await text(self._workshop, uuid, f"/etc/{name}") for name in ("passwd", "group")
             ]
         return buildsteps.owner(chown, passwd, group)
 
@@ -464,7 +324,7 @@ class Steps:
                 layer = await write_layer(blocks, Path(file.name))
                 return await self._commit(command, layer)
         async with self._container(self.image) as container:
-            uuid = self._uuid(container)
+            uuid = self._workshop.uuid(container)
             files = self._workshop.host.files
             at = await buildcopy.place(files, uuid, path)
             laid = entries(at)
@@ -489,12 +349,9 @@ class Steps:
         finally:
             await self._workshop.discard(container)
 
-    def _uuid(self, container: str) -> ZoneUUID:
-        return self._workshop.roster.find(container).uuid
-
     @contextlib.asynccontextmanager
     async def _layer_of(self, container: str) -> AsyncIterator[LayerFile]:
-        blocks = await self._workshop.host.files.layer(self._uuid(container))
+        blocks = await self._workshop.host.files.layer(self._workshop.uuid(container))
         with self._workshop.temporary() as file:
             async with contextlib.aclosing(blocks):
                 layer = await write_layer(blocks, Path(file.name))
@@ -536,37 +393,3 @@ async def _shown(stdio: Stdio) -> AsyncGenerator[JSONObject, None]:
             yield {"stream": f"\x1b[91m{text}\x1b[0m"}
         elif text:
             yield {"stream": text}
-
-
-async def _read(host: Host, uuid: ZoneUUID, path: str, spool: Path) -> str:
-    """A path of a container as a tar in `spool`, links at its end followed; its name in there.  InvalidParameter."""
-    target = path
-    for _ in range(40):
-        try:
-            found, blocks = await host.files.read(uuid, target)
-        except NotFound as error:
-            raise InvalidParameter(
-                f"COPY failed: stat {path.lstrip('/')}: file does not exist"
-            ) from error
-        async with contextlib.aclosing(blocks):
-            if found.link_target:
-                target = posixpath.normpath(
-                    posixpath.join(posixpath.dirname(target), found.link_target)
-                )
-                continue
-            await write_layer(blocks, spool)
-            return found.name.strip("/")
-    raise InvalidParameter(
-        f"COPY failed: stat {path.lstrip('/')}: too many levels of symbolic links"
-    )
-
-
-async def _text(workshop: Workshop, uuid: ZoneUUID, path: str) -> str | None:
-    with workshop.temporary() as file:
-        try:
-            name = await _read(workshop.host, uuid, path, Path(file.name))
-        except InvalidParameter:
-            return None
-        tree = await asyncio.to_thread(Tree, Path(file.name))
-        with contextlib.closing(tree):
-            return tree.text(name)
