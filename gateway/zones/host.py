@@ -232,8 +232,8 @@ class ZoneHost(Protocol):
         """The zone as `spec` has it, which differs in limits, restart policy, nics and our own metadata only.
 
         Limits hold at once where it runs, the policy from its next exit on.  Of nics those that are new (by
-        network_uuid) are plugged and those that are no more unplugged: at once where the platform can
-        (`HostFacts.live_networks`), else at the next start.  Leases are the caller's.  If a nic cannot be plugged
+        network_uuid) are plugged and those that are no more unplugged: at once where the platform can, else (SmartOS) at
+        the next start.  Leases are the caller's.  If a nic cannot be plugged
         nothing is changed: APIError, Forbidden (`Address already in use`).
         """
         ...
@@ -507,8 +507,8 @@ class NetworkHost(Protocol):
         ...
 
     async def remove(self, ref: str) -> None:
-        """Nothing of it is left.  Forbidden for the predefined; Conflict-free: that no running zone is on it is the
-        caller's to see to.  A host that cannot remove it because of stopped zones' nics says so: Forbidden."""
+        """Nothing of it is left.  Forbidden for the predefined, and while a zone is on it: one that runs, or where
+        the platform's own records need the network any zone."""
         ...
 
     def note(self, network: Network) -> str:
@@ -608,8 +608,6 @@ class HostFacts:
     """Rows of the storage driver."""
     platform: str = "linux"
     """linux or smartos: what its zones can be, and what must be refused."""
-    live_networks: bool = True
-    """Whether a running zone joins and leaves networks at once; else from its next start on."""
     resolvers: tuple[str, ...] = ()
     """Name servers of a zone for which neither client nor settings name one; () = as the machine has it."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from dockerapi.errors import (
     Conflict,
+    Forbidden,
     InvalidParameter,
     NameInUse,
     NotFound,
@@ -18,9 +19,16 @@ from dockerapi.errors import (
     StartFailure,
 )
 from dockerapi.framing import StreamId
-from gateway.zones.host import AttachStreams, LogQuery, Process, ZoneChange
+from gateway.zones.host import (
+    AttachStreams,
+    LogQuery,
+    NetworkPlan,
+    NetworkRequest,
+    Process,
+    ZoneChange,
+)
 from gateway.zones.metadata import Resources, encode
-from gateway.zones.spec import Filesystem, ZoneState, ZoneUUID
+from gateway.zones.spec import Filesystem, Nic, ZoneState, ZoneUUID
 from tests.contract.conftest import DEADLINE_S, Bench, collect, exists, exit_code, zone_spec
 
 UNKNOWN = ZoneUUID("00000000-0000-0000-0000-00000000dead")
@@ -775,6 +783,33 @@ async def test_zones_of_one_network_reach_each_other(bench: Bench) -> None:
         network=True,
     )  # fmt: skip
     assert (code, out) == (0, b"hello\n")
+
+
+async def test_a_zone_joins_and_leaves_a_network(bench: Bench) -> None:
+    networks = bench.host.networks
+    made = await networks.create(NetworkPlan("joined"))
+    zone = await bench.start(*SLEEP, network=True)
+    nic = networks.lease(zone.uuid, NetworkRequest("joined"))
+    nic = nic.model_copy(update={"interface": "eth1", "primary": None})
+
+    async def with_nics(*nics: Nic) -> bytes:
+        changed = await bench.zones.update(zone.uuid, zone.spec.model_copy(update={"nics": nics}))
+        assert [one.ip for one in changed.spec.nics] == [one.ip for one in nics]
+        if bench.is_smartos:
+            await bench.zones.restart(zone.uuid, signal="SIGKILL", timeout_s=1)
+        return (await bench.exec(zone, "ip", "addr"))[1]
+
+    assert f"inet {nic.ip}/".encode() in await with_nics(*zone.spec.nics, nic)
+    assert networks.leased(made.id) == (zone.uuid,)
+    with pytest.raises(Forbidden, match="has active endpoints"):
+        await networks.remove("joined")
+    shown = await with_nics(*zone.spec.nics)
+    assert f"inet {nic.ip}/".encode() not in shown
+    assert f"inet {zone.spec.nics[0].ip}/".encode() in shown
+    networks.release(zone.uuid, made.id)
+    await networks.remove("joined")
+    with pytest.raises(NotFound, match="network joined not found"):
+        networks.get("joined")
 
 
 @pytest.mark.linux_only("a zone has no namespaces to join")
