@@ -177,9 +177,14 @@ class Creation:
             with suppress(NotFound):
                 networks[name] = self._host.networks.get(name)
                 networking.check_endpoint(networks[name].name, settings)
-        for request in found.requests:
-            network = networks.get(request.network)
-            if network is not None and networking.fits(request, network):
+        # The network mode may name by its id what an endpoint names by its name: that is one network.
+        wanted = {
+            networks[request.network].id: request
+            for request in found.requests
+            if request.network in networks
+        }
+        for request in wanted.values():
+            if networking.fits(request, networks[request.network]):
                 # Another container may have the address now, and be gone at the start.
                 with suppress(Forbidden):
                     nics.append(self._host.networks.lease(uuid, request))
