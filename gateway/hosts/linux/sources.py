@@ -124,12 +124,12 @@ class Sources:
         finally:
             os.close(descriptor)
 
-    def hold(self, zone: Zone, root: Path, *, user: str = "") -> dict[str, str]:
+    def hold(self, zone: Zone, root: Path) -> dict[str, str]:
         """See that all are there; target -> path of those that are bound from elsewhere than the spec says.
 
         InvalidParameter, NotFound, APIError in dockerd's words; nothing is left mounted then.
         """
-        user = user or zone.uuid
+        user = str(zone.uuid)
         found = self.own(zone)
         sources = [s for s in _sources(zone) if s.filesystem.target not in found]
         for target, folder in found.items():
