@@ -297,6 +297,7 @@ class Networks:
         ]
         self.leases: list[tuple[ZoneUUID, str]] = []
         self.counted = 0
+        self.made = 2
 
     def list(self) -> Sequence[Network]:
         return self.networks
@@ -310,7 +311,8 @@ class Networks:
     async def create(self, plan: NetworkPlan) -> Network:
         if any(network.name == plan.name for network in self.networks):
             raise Conflict(f"network with name {plan.name} already exists")
-        number = len(self.networks)
+        self.made += 1
+        number = self.made
         made = Network(
             f"{number:064x}"[::-1],
             plan.name,
