@@ -80,7 +80,7 @@ def _owner(wire: Wire, ident: str, path: str) -> Any:
     with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
         row = tar.next()
     assert row is not None
-    return [row.uid, row.gid, oct(row.mode)]
+    return [row.uid, row.gid, oct(row.mode & 0o7777)]
 
 
 @cases()
@@ -202,10 +202,23 @@ def places_that_are_read_only(wire: Wire) -> Any:
     return [*answers, shown]
 
 
-@cases()
+NO_USER = [400, "unable to find user nobody-here: no matching entries in passwd file"]
+
+
+@cases(
+    v28={
+        "": [[200, ""], [55, 55, "0o640"], [55, 55, "0o640"]],
+        "7777:8888": [[200, ""], [7777, 8888, "0o640"], [55, 55, "0o640"]],
+        ":7777": [[200, ""], [0, 7777, "0o640"], [55, 55, "0o640"]],
+        "7777:": [[200, ""], [7777, 0, "0o640"], [55, 55, "0o640"]],
+        "nobody-here": [NO_USER, 404, [55, 55, "0o640"]],
+        "root": [[200, ""], [0, 0, "0o640"], [55, 55, "0o640"]],
+    },
+    why="20.10 looks for one name in the machine's own passwd",
+)
 def owners(wire: Wire) -> Any:
     found = {}
-    for user in ("", "7777:8888", ":7777", "7777:", "daemon", "daemon:mail"):
+    for user in ("", "7777:8888", ":7777", "7777:", "nobody-here", "root"):
         ident = wire.create("true", User=user)
         put = _put(wire, ident, "/tmp", _tar(("mine", b"x"), owner=55), "&copyUIDGID=1")
         _put(wire, ident, "/tmp", _tar(("theirs", b"x"), owner=55))
@@ -259,9 +272,9 @@ def test_a_copy_leaves_no_mount(api: API, daemon: Daemon) -> None:
     for _ in range(5):
         _get(wire, ident, "/t")
         _put(wire, ident, "/t", _tar(("n", b"x")))
-    assert _mounts(daemon) == before
+    assert _mounts(daemon) <= before  # those of the container that has ended may go meanwhile
 
 
-def _mounts(daemon: Daemon) -> list[str]:
+def _mounts(daemon: Daemon) -> set[str]:
     lines = Path("/proc/self/mounts").read_text().splitlines()
-    return [line for line in lines if f" {daemon.root}/" in line]
+    return {line for line in lines if f" {daemon.root}/" in line}

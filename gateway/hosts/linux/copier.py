@@ -308,10 +308,14 @@ def _prepared(plan: Plan) -> tuple[Callable[[int], bytes], Callable[[str], tuple
     """How the archive is read, and users are found: what that needs is imported before the root is another one."""
     if plan["user"] is None:
         return _inflated(), lambda _: (0, 0)
+    from dockerapi.errors import InvalidParameter  # noqa: PLC0415
     from gateway.hosts.linux.users import identify  # noqa: PLC0415
 
     def owner(user: str) -> tuple[int, int]:
-        found = identify(user, (), _small_file("/etc/passwd"), _small_file("/etc/group"))
+        try:
+            found = identify(user, (), _small_file("/etc/passwd"), _small_file("/etc/group"))
+        except InvalidParameter as error:
+            raise Refused("invalid", error.message) from error
         return found.uid, found.gid
 
     return _inflated(), owner

@@ -76,7 +76,7 @@ class LinuxFiles:
         async with self._held(uuid) as (zone, sources):
             plan = self._plan(zone, "write", path, sources) | {
                 "no_overwrite_dir_non_dir": no_overwrite_dir_non_dir,
-                "user": zone.metadata.user if copy_uid_gid else None,
+                "user": (zone.metadata.user or None) if copy_uid_gid else None,
             }
             async with _running(plan, with_input=True) as work:
                 await work.feed(tar)

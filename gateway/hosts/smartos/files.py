@@ -114,7 +114,7 @@ class SmartOSFiles:
         """The archive is read whole before anything is written."""
         zone = self._zones.get(uuid)
         owner = None
-        if copy_uid_gid:
+        if copy_uid_gid and zone.metadata.user:
             owner = await file_owner(self._gz, self._zones.zonepath(uuid), zone.metadata.user)
         with tempfile.TemporaryFile(dir=self._spool) as spool:
             entries = await _spooled(tar, self._spool, spool, owner)

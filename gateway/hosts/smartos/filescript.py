@@ -35,6 +35,7 @@ root=$1 bin=$2 operation=$3 path=$4 follow=$5; shift 5
 answer() { printf '%s\0' "$@"; }
 refuse() { answer "$1"; exit 0; }
 # Sets $real to the path without links, below the root; $2: whether a link at its end is followed.
+# What is missing is taken as it stands.
 resolve() {
   local rest=$1 last=$2 name target hops=0
   real=
@@ -48,7 +49,7 @@ resolve() {
       [[ $target == /* ]] && real=
       rest=$target${rest:+/$rest}
     elif [[ ! -e $root$real/$name && ! -L $root$real/$name ]]; then
-      why=missing; return 1
+      real=$real/$name${rest:+/$rest} why=missing; return 1
     elif [[ -n $rest && ! -d $root$real/$name ]]; then
       why=notdir; return 1
     else
@@ -60,7 +61,7 @@ found() {
   resolve "$path" "$follow" || refuse "$why"
   [[ $follow == 1 && -n $real && ! -d $root$real ]] && refuse notdir
   here=$real there=
-  if [[ -L $root$here ]]; then resolve "$path" 1 && there=$real; real=$here; fi
+  if [[ -L $root$here ]]; then resolve "$path" 1 || [[ $why == missing ]] && there=$real; real=$here; fi
   answer ok "$here" "$there"
 }
 case $operation in
