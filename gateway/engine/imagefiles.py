@@ -130,6 +130,8 @@ class ImageFiles:
         self, query: ImportQuery, body: AsyncIterator[bytes]
     ) -> AsyncGenerator[JSONObject, None]:
         """An image of one layer, which is the archive in the body or at an URL.  What is wrong with the query is an error at once."""
+        if not query.source:
+            raise APIError('Get "http:": http: no Host in request URL')  # as dockerd has it
         platform = parse_platform(query.platform) if query.platform else default_platform()
         if platform.os != _SYSTEM:
             raise InvalidParameter("operating system is not supported")
