@@ -135,8 +135,9 @@ class UserNetworks:
     def load(self) -> None:
         """What there was the last time; rules come by `Rules.make`.  A network that cannot be raised stays known:
         its zones say why they do not start."""
-        found = [_read(path) for path in sorted(self._folder.glob("*.json"))]
-        for record in sorted(found, key=lambda record: record.created_ns):
+        for path in self._folder.glob("*.new"):
+            path.unlink()
+        for record in sorted(_read_all(self._folder), key=lambda record: record.created_ns):
             self._records[record.id] = record
             if not record.ready:
                 self._fell(record)
@@ -309,6 +310,15 @@ class UserNetworks:
 
     def _path(self, network_id: str) -> Path:
         return self._folder / f"{network_id}.json"
+
+
+def _read_all(folder: Path) -> Iterator[_Record]:
+    """One that cannot be read is named in the log and left alone."""
+    for path in folder.glob("*.json"):
+        try:
+            yield _read(path)
+        except (ValueError, KeyError, TypeError):
+            log.exception("%s cannot be read: this network is not there", path)
 
 
 def _read(path: Path) -> _Record:

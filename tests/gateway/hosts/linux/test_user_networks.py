@@ -379,6 +379,7 @@ async def test_networks_and_their_zones_outlast_the_gateway(
         lie(path, "10.208.0.99/24")
         with pytest.raises(OSError, match=UNREACHED):
             ask(other_ns, "10.208.0.99", 80, timeout_s=0.2)
+    (tmp_path / "t" / "state" / "user" / "broken.json").write_text("{")
     await second.close(remove=True)
     wait_until(lambda: not any(link.name.startswith(OURS) for link in machine.links()))
     third = opened()
