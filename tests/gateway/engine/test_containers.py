@@ -316,10 +316,23 @@ async def test_a_running_container_is_removed_by_force_only(bench: Bench) -> Non
         await bench.gateway.containers.remove("web", force=True, volumes=False, link=False)
 
 
-async def test_removing_links_is_not_built(bench: Bench) -> None:
-    await bench.create("web")
-    with pytest.raises(NotSupported):
-        await bench.gateway.containers.remove("web", force=False, volumes=False, link=True)
+async def test_a_link_is_removed_and_both_containers_stay(bench: Bench) -> None:
+    await bench.create("db")
+    await bench.create("web", HostConfig={"Links": ["db:sql"]})
+    assert (await bench.inspect("web"))["HostConfig"]["Links"] == ["/db:/web/sql"]
+    assert (await bench.inspect("web/sql"))["Name"] == "/db"
+    with pytest.raises(Conflict, match="cannot remove the default link name"):
+        await bench.gateway.containers.remove("db", force=False, volumes=False, link=True)
+    with pytest.raises(NoSuchContainer):
+        await bench.gateway.containers.remove("web/x", force=False, volumes=False, link=True)
+    await bench.gateway.containers.remove("web/sql", force=False, volumes=False, link=True)
+    assert (await bench.inspect("web"))["HostConfig"]["Links"] is None
+    assert (await bench.inspect("db"))["Name"] == "/db"
+
+
+async def test_a_link_to_nobody_is_refused(bench: Bench) -> None:
+    with pytest.raises(InvalidParameter, match="could not get container for nobody"):
+        await bench.create("web", HostConfig={"Links": ["nobody:x"]})
 
 
 async def test_named_volumes_stay_and_anonymous_ones_go(bench: Bench) -> None:
