@@ -238,13 +238,14 @@ class BlobTar:
         self._limit = limit
         self._hash = hashlib.sha256()
         self._inflate: Callable[[int], bytes] | None = None
+        self.compression = compression(self._file.head(HEAD_BYTES))
         self.size = 0
         """Bytes of the tar read so far."""
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes of the tar.  DataLoss, DigestMismatch, NotSupported, APIError."""
         if self._inflate is None:
-            self._inflate = inflating(self._file, compression(self._file.head(HEAD_BYTES)))
+            self._inflate = inflating(self._file, self.compression)
         block = self._inflate(size)
         if block:
             self.size += len(block)

@@ -156,12 +156,34 @@ class Puller:
         async with self._interest(remote, source, tags) as (kept, events):
             async for event in events:
                 yield event
+            if source is not None and not kept.imgapi:
+                async for event in self._missing_blobs(kept, source):
+                    yield event
             image = await self._record(kept, tags)
         if remote.digest is not None:
             yield PullEvent(f"Digest: {remote.digest}")
         # dockerd's words: what counts is whether the name means another image now.
         word = "Image is up to date" if before == image.id else "Downloaded newer image"
         yield PullEvent(f"Status: {word} for {reference or image.uuid}")
+
+    async def _missing_blobs(
+        self, remote: RemoteImage, source: ImageSource
+    ) -> AsyncGenerator[PullEvent, None]:
+        """Fetch the blobs of layers whose datasets somebody else has made: without them there is no push and no save."""
+        for descriptor, diff_id in zip(remote.manifest.layers, remote.config.diff_ids, strict=True):
+            if self.blobs.find(descriptor.digest) is not None:
+                continue
+            yield PullEvent("Downloading", id=short(descriptor.digest))
+            try:
+                path = await fetch(
+                    source, remote, descriptor, self._downloads, progress=lambda _: None, attempts=1
+                )
+                await asyncio.to_thread(_adopt, self.blobs, path, descriptor.digest, diff_id)
+            except APIError as error:
+                # The image is here and runs; it may have come from another registry, in other blobs.
+                log.info("blob of layer %s: %s", descriptor.digest, error)
+                continue
+            yield PullEvent("Download complete", id=short(descriptor.digest))
 
     async def _load(self, archive: Archive) -> AsyncGenerator[LoadEvent | PullEvent, None]:
         for remote in archive.images:
@@ -537,6 +559,19 @@ class Puller:
         except (Conflict, NotFound):
             return False
         return True
+
+
+def _adopt(blobs: LayerBlobs, path: Path, digest: Digest, diff_id: Digest) -> None:
+    """A fetched file as the blob of a layer that is a dataset already."""
+    tar = BlobTar(path, diff_id, lambda _: None)
+    try:
+        while tar.read(1 << 20):
+            pass
+        if tar.compression not in _NOT_KEPT:
+            blobs.adopt(path, digest, tar.size, is_tar=not tar.compression)
+    finally:
+        tar.close()
+        path.unlink(missing_ok=True)
 
 
 def _keep(part: FilePart, fetched: Path | None, new: Path) -> None:

@@ -78,7 +78,7 @@ def kept_layers(image: Image, blobs: LayerBlobs) -> tuple[KeptBlob, ...]:
         if blob is None:
             raise NotSupported(
                 f"layer {layer.digest} of image {image.id} is here as a dataset that another program made: "
-                "without its blob the image can neither be saved nor pushed"
+                "without its blob the image can neither be saved nor pushed; pull it"
             )
         found.append(blob)
     return tuple(found)

@@ -20,7 +20,7 @@ from gateway.hosts.linux import overlay
 from gateway.hosts.linux.datasets import OverlayDatasets
 from imgsources.archives import open_archive
 from imgsources.catalog import Catalog
-from imgsources.oci import Descriptor, Platform
+from imgsources.oci import Descriptor, Platform, parse_digest
 from imgsources.puller import LoadEvent, Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
@@ -140,6 +140,30 @@ async def test_a_second_pull_is_up_to_date_and_asks_for_no_layer(place: Place) -
         f"Status: Image is up to date for {place.registry.host}/me/app:v1",
     ]
     assert place.blob_requests(image) == 1
+
+
+async def test_a_pull_brings_the_blobs_of_layers_that_another_program_made(place: Place) -> None:
+    image = place.registry.add_image("me/app", "v1", layers("a", "b"))
+    await place.pull("me/app:v1")
+    place.puller.blobs.drop(())
+    events = await place.pull("me/app:v1")
+    for number in (0, 1):
+        assert statuses(events, image, number) == ["Downloading", "Download complete"]
+        assert place.puller.blobs.find(parse_digest(image.layer_digests[number])) is not None
+    assert events[-1].status.startswith("Status: Image is up to date")
+    assert not any(place.downloads.glob("*"))
+    assert [place.blob_requests(image, number) for number in (0, 1)] == [2, 2]
+
+
+async def test_a_blob_that_cannot_be_had_again_keeps_no_image_from_being_there(
+    place: Place,
+) -> None:
+    image = place.registry.add_image("me/app", "v1", layers("a"))
+    await place.pull("me/app:v1")
+    place.puller.blobs.drop(())
+    place.registry.remove_blob(image.layer_digests[0])
+    events = await place.pull("me/app:v1")
+    assert events[-1].status.startswith("Status: Image is up to date")
 
 
 async def test_a_pull_by_digest_names_the_digest(place: Place) -> None:
