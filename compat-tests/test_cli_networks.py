@@ -415,13 +415,15 @@ V28 = [
 
 
 @pytest.mark.usefixtures("joined")
-def test_words_of_28(api: API, kind: str) -> None:
+def test_words_of_28(api: API, kind: str, recording: Recording) -> None:
     if kind == "dockerd":
         pytest.skip("20.10 has others")
     wrong = []
     for path, body, status, words in V28:
         answer = api("POST", f"=/v1.51{path}", body)
         text = json.loads(answer.body)["message"] if answer.body.strip() else ""
+        if recording.on_smartos and "sysctl" in words:
+            status, words = 501, "is not supported on SmartOS: there is no Linux kernel"
         if answer.status != status or words not in text:
             wrong.append((path, body, status, words, answer.status, text))
     assert not wrong, "\n".join(map(str, wrong))
