@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from compat.clients import CLI
+from compat.compose import plug_in
 from compat.images import Image, Registry
 
 pytestmark = pytest.mark.timeout(600)
@@ -46,6 +48,64 @@ def patiently(cli: CLI, *argv: str) -> str:
         time.sleep(0.05)
     assert done.exit == 0, done
     return done.stdout.strip()
+
+
+SHOP = """
+name: real
+services:
+  store:
+    image: {image}
+    user: redis
+    command: redis-server --protected-mode no --dir /data --save '' --appendonly yes
+    volumes: [kept:/data]
+    healthcheck: {{test: redis-cli ping, interval: 500ms, timeout: 5s, retries: 40}}
+    depends_on: {{prepare: {{condition: service_completed_successfully}}}}
+  prepare:
+    image: {image}
+    command: chown redis:redis /data
+    volumes: [kept:/data]
+  worker:
+    image: {image}
+    command: bash -c 'while redis-cli -h store incr jobs; do redis-cli -h store sadd workers $$HOSTNAME; sleep 0.1; done'
+    stop_signal: KILL
+    depends_on: {{store: {{condition: service_healthy}}}}
+  web:
+    image: {image}
+    command: nginx -g 'daemon off;'
+    stop_signal: QUIT
+    ports: ["127.0.0.1::80"]
+    configs: [{{source: site, target: /etc/nginx/sites-enabled/default}}]
+    depends_on: [worker]
+volumes: {{kept: {{}}}}
+configs: {{site: {{content: "server {{ listen 80; location / {{ return 200 shop; }} }}"}}}}
+"""
+
+
+def test_an_application_of_real_servers_by_compose(cli: CLI, image: str, tmp_path: Path) -> None:
+    plug_in(cli)
+    (tmp_path / "shop.yaml").write_text(SHOP.format(image=image))
+    compose = ["compose", "--progress", "quiet", "-f", f"{tmp_path}/shop.yaml"]
+
+    def stored(*command: str) -> int:
+        return int(cli.ok([*compose, "exec", "-T", "store", "redis-cli", *command]))
+
+    def until(count: int, *command: str) -> None:
+        end = time.monotonic() + 20
+        while stored(*command) < count:
+            assert time.monotonic() < end
+
+    try:
+        cli.ok([*compose, "up", "-d"])
+        assert fetch(f"http://{cli.ok([*compose, 'port', 'web', '80'])}/") == b"shop"
+        until(2, "get", "jobs")
+        cli.ok([*compose, "up", "-d", "--scale", "worker=3", "--no-recreate"])
+        until(3, "scard", "workers")
+        done = stored("get", "jobs")
+        cli.ok([*compose, "down", "-t", "5"])
+        cli.ok([*compose, "up", "-d", "--wait", "store"])
+        assert stored("get", "jobs") >= done
+    finally:
+        cli([*compose, "down", "-v", "-t", "0"])
 
 
 def test_every_file_is_as_its_package_has_it(cli: CLI, image: str, platform: object) -> None:
