@@ -489,13 +489,16 @@ class Containers:
                     await self._host.volumes.keep(point.name)
 
     async def _remove_anonymous(self, zone: Zone) -> None:
+        names = [point.name for point in from_zone.mount_points(zone) if point.anonymous]
+        if not names:
+            return  # as of most: the others need not be looked through
         others = [other for other in self._roster.all() if other.uuid != zone.uuid]
         used = {p.name for other in others for p in from_zone.mount_points(other)}
-        for point in from_zone.mount_points(zone):
-            if point.anonymous and point.name not in used:
+        for name in names:
+            if name not in used:
                 try:
-                    await self._host.volumes.remove(point.name)
-                    self._bus.emit("volume", "destroy", point.name, {"driver": "local"})
+                    await self._host.volumes.remove(name)
+                    self._bus.emit("volume", "destroy", name, {"driver": "local"})
                 except NotFound:
                     continue
 
