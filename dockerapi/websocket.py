@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one message from a client, which is kept whole; a longer one ends the connection with code 1009."""
 CLOSE_WAIT_S = 2.0
+CUT_SHORT_WAIT_S = 0.05
+"""How long the answer to a close is waited for; when the server ends nobody reads it any more."""
 _VERSION = "13"
 
 
@@ -73,16 +76,20 @@ async def serve(
     socket: web.WebSocketResponse, stdio: Stdio, *, binary: bool, accepts_input: bool
 ) -> None:
     """Until the output ends or the client is gone; closes both."""
+    wait_s = CUT_SHORT_WAIT_S
     try:
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(_feed(socket, stdio, accepts_input=accepts_input))
             await _drain(socket, stdio, binary=binary)
             feeding.cancel()
+        wait_s = CLOSE_WAIT_S
     finally:
         try:
             await stdio.close()
         finally:
-            await socket.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await socket.close()
 
 
 async def _drain(socket: web.WebSocketResponse, stdio: Stdio, *, binary: bool) -> None:

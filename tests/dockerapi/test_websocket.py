@@ -75,6 +75,15 @@ async def test_a_client_that_vanishes_is_noticed(world):
     await echo.closed.wait()
 
 
+async def test_the_servers_end_is_a_close(world):
+    echo = world.engine.containers.streams["c1"] = Echo(hold=True)
+    async with attached(world) as client:
+        await world.server.shutdown(5)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+    assert echo.closed.is_set()
+
+
 async def test_before_1_28_messages_are_text(world):
     world.engine.containers.streams["c1"] = Echo()
     async with attached(world, version="v1.27") as client:
