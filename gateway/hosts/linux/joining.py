@@ -21,21 +21,36 @@ async def rejoin(
 ) -> tuple[PublishedPort, ...]:
     """The zone has `spec`'s nics from now on; its ports as they are taken.  After an error it is as it was."""
     wanted = replace(zone, spec=spec, metadata=metadata)
-    has_names = parts.names.needs(wanted)
     if spec.nics == zone.spec.nics:
         return zone.ports
-    ports = await parts.networks.rejoin(
-        zone.uuid,
-        spec.nics,
-        metadata.runtime.published_ports,
-        endpoint=spec.alias,
-        endpoints=metadata.runtime.endpoints,
-    )
-    if has_names and zone.uuid not in parts.names:
-        await parts.names.open(zone.uuid, parts.networks.netns_path(zone.uuid))
-    elif not has_names:
-        parts.names.close(zone.uuid)
-    before = Joined(zone.spec, zone.metadata, parts.names.needs(zone))
-    folder = parts.folders.zone(zone.uuid) / "etc"
-    await asyncio.to_thread(etcfiles.amend, folder, before, Joined(spec, metadata, has_names))
+    ports = await _plugged(parts, wanted)
+    try:
+        await _named(parts, zone, wanted)
+    except BaseException:
+        await _plugged(parts, zone)
+        raise
     return ports
+
+
+async def _plugged(parts: Parts, zone: Zone) -> tuple[PublishedPort, ...]:
+    runtime = zone.metadata.runtime
+    return await parts.networks.rejoin(
+        zone.uuid,
+        zone.spec.nics,
+        runtime.published_ports,
+        endpoint=zone.spec.alias,
+        endpoints=runtime.endpoints,
+    )
+
+
+async def _named(parts: Parts, before: Zone, after: Zone) -> None:
+    """Its name server and its files are those of its networks."""
+    has_names = parts.names.needs(after)
+    if has_names and after.uuid not in parts.names:
+        await parts.names.open(after.uuid, parts.networks.netns_path(after.uuid))
+    elif not has_names:
+        parts.names.close(after.uuid)
+    folder = parts.folders.zone(after.uuid) / "etc"
+    was = Joined(before.spec, before.metadata, parts.names.needs(before))
+    now = Joined(after.spec, after.metadata, has_names)
+    await asyncio.to_thread(etcfiles.amend, folder, was, now)
