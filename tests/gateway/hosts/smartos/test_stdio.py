@@ -19,7 +19,7 @@ from dockerapi.framing import StreamId
 from gateway.hosts.smartos import attached
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
-from gateway.hosts.smartos.logtail import LogTail, joined, overlap
+from gateway.hosts.smartos.logtail import LogTail, joined, overlap, past
 from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
 from gateway.zones.host import AttachStreams, Zone
 from tests.fakes.globalzone import process
@@ -506,3 +506,41 @@ async def test_what_zoneadmd_dropped_is_no_reason_to_repeat_the_rest(
     tail.had(OUT, data[8000:9000])  # 3000 to 8000 went by
     text = b"".join([text for _, text in await tail.missing()])
     assert text == data[9000:]
+
+
+@pytest.mark.parametrize("max_size", [0, 1 << 20])
+async def test_a_clients_past_ends_where_its_live_output_begins(
+    gz_alone: LocalGlobalZone, tmp_path: Path, max_size: int
+) -> None:
+    """Wherever that is: in what the log had before, behind what was had live, behind a rotation."""
+    writer = StdioLog(tmp_path / "logs/stdio.log", "new", max_size)
+    writer.open()
+    writer.write("stdout", b"of an earlier run\n")
+    tail = LogTail(gz_alone, str(tmp_path))
+    await tail.start()
+    lines = b"".join(b"%d\n" % n for n in range(200_000))
+    whole = {OUT: b"of an earlier run\n", ERR: b""}
+    size = len(lines) // 3
+    for part in range(3):
+        data = lines[part * size : (part + 1) * size]
+        for start in range(0, len(data), 1000):
+            writer.write("stdout", data[start : start + 1000])
+        writer.write("stderr", b"between\n")
+        if part == 1:  # what the log alone has
+            for stream, text in await tail.missing():
+                whole[stream] += text
+        else:
+            tail.had(OUT, data[:12345])
+            tail.had(ERR, b"between\n")
+            whole[OUT] += data[:12345]
+            whole[ERR] += b"between\n"
+        seen = {OUT: b"", ERR: b""}
+        async for stream, text in past(gz_alone, str(tmp_path), tail.passed()):
+            seen[stream] += text
+        assert seen == whole
+        while missing := await tail.missing():
+            for stream, text in missing:
+                whole[stream] += text
+    assert whole[OUT] == b"of an earlier run\n" + lines[: 3 * size]
+    files = await asyncio.to_thread(lambda: list((tmp_path / "logs").iterdir()))
+    assert len(files) == (2 if max_size else 1)
