@@ -325,7 +325,7 @@ async def test_swarm_is_refused_in_dockerds_words(world):
 
 
 async def test_what_is_not_built_says_so(world):
-    for method, path in (("POST", "/build/cancel"), ("POST", "/session")):
+    for method, path in (("POST", "/build?version=2"), ("POST", "/session"), ("POST", "/grpc")):
         answer = await world.ask(method, path)
         assert answer.status == 501
         assert "zonegate" in answer.message
