@@ -52,6 +52,10 @@ log = logging.getLogger(__name__)
 
 _WARNINGS_AGE_S = 10.0
 _TIDY_AFTER_S = 0.5
+_UNGUARDED = (
+    "containers are not kept from sending by others' addresses: the kernel has no nftables for bridges"
+    " (nf_tables_bridge)"
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -376,7 +380,8 @@ class LinuxNetworks:
         self._rules.make_if_missing()
         self._warned_at = time.monotonic()
         bridge = self._bridge.name if self._bridge else ""
-        self._warnings = forwarding_warnings(bridge) if bridge else ()
+        found = forwarding_warnings(bridge) if bridge else ()
+        self._warnings = found if self._rules.guards else (*found, _UNGUARDED)
 
     def _close(self, remove: bool) -> None:
         self._wiring.close()

@@ -12,6 +12,7 @@ import pytest
 
 from dockerapi.errors import CommandFailed
 from gateway.hosts.linux import nft
+from gateway.hosts.linux.rules import Rules
 
 _NEWNET = 0x40000000
 WEB = nft.Redirect("tcp", None, 8080, IPv4Address("10.1.0.2"), 80)
@@ -90,3 +91,46 @@ def test_two_instances_have_tables_of_their_own(rules: nft.Nft) -> None:
     rules.run(nft.ruleset("u", [other], []))
     rules.run(nft.delete_table("u"))
     assert "zonegate_t" in rules.run("list tables")
+
+
+class NoBridgeFamily(nft.Nft):
+    """A kernel without nftables for bridges."""
+
+    def run(self, text: str) -> str:
+        if "bridge zonegate" in text:
+            raise CommandFailed("nft", 1, "Operation not supported")
+        return super().run(text)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("rules")
+def test_without_rules_for_bridges_all_else_is_there() -> None:
+    context = NoBridgeFamily()
+    made = Rules(context, "t")
+    made.know_network(NET)
+    made.make()
+    assert not made.guards
+    made.add_senders([nft.Sender("p", "02:00:00:00:00:01", ())])
+    made.add_redirects([WEB])
+    made.remove_senders(["p"])
+    made.make_if_missing()
+    assert "10.1.0.2" in context.run("list table inet zonegate_t")
+    made.remove()
+    assert "zonegate_t" not in context.run("list tables")
+    context.close()
+
+
+@pytest.mark.root
+def test_rules_that_somebody_flushed_come_back_with_the_next_change(rules: nft.Nft) -> None:
+    made = Rules(rules, "t")
+    made.know_network(NET)
+    made.make()
+    made.add_redirects([WEB])
+    rules.run(nft.delete_table("t"))
+    made.add_senders([nft.Sender("p", "02:00:00:00:00:01", (IPv4Address("10.1.0.9"),))])
+    assert "10.1.0.2" in rules.run("list table inet zonegate_t")
+    assert "10.1.0.9" in rules.run("list table bridge zonegate_t")
+    made.remove_senders(["p", "never"])
+    made.tidy()
+    assert "10.1.0.9" not in rules.run("list table bridge zonegate_t")
+    made.remove()
