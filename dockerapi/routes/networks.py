@@ -31,7 +31,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /networks/create."""
+    """POST /networks/create.  Networks without IPv4, config-only ones and IPAM drivers other than `default` are refused."""
     body = await call.body(NetworkCreate, required=True)
     if body.scope == "swarm" or body.ingress:
         await not_a_manager(call)
@@ -41,14 +41,15 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """DELETE /networks/{id}."""
+    """DELETE /networks/{id}.  On SmartOS not while a stopped container is on it either."""
     await call.finish(call.engine.networks.remove(call.name))
     return empty(204)
 
 
 async def connect(call: Call) -> web.StreamResponse:
-    """POST /networks/{id}/connect; a MAC of an endpoint came with 1.44."""
+    """POST /networks/{id}/connect.  On SmartOS a running container has the nic from its next start on."""
     body = await call.body(NetworkConnect, required=True)
+    # A MAC of an endpoint came with 1.44.
     if body.endpoint_config is not None and not call.since(V1_44):
         settings = body.endpoint_config.model_copy(update={"mac_address": ""})
         body = body.model_copy(update={"endpoint_config": settings})
@@ -57,7 +58,7 @@ async def connect(call: Call) -> web.StreamResponse:
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
-    """POST /networks/{id}/disconnect."""
+    """POST /networks/{id}/disconnect.  On SmartOS a running container has the nic until its next start."""
     body = await call.body(NetworkDisconnect, required=True)
     await call.finish(call.engine.networks.disconnect(call.name, body))
     return empty(200)
