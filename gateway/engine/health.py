@@ -24,6 +24,8 @@ from gateway.zones.spec import ZoneState, ZoneUUID
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
+_DEATH_S = 10.0
+"""So long the next probe waits for the end of one that was killed."""
 
 
 @dataclass(slots=True)
@@ -136,6 +138,9 @@ class Checks:
                 code = await self._execs.ended(exec_id)
         except TimeoutError:
             await _kill(process)
+            with suppress(TimeoutError):  # dying ones must not pile up
+                async with asyncio.timeout(_DEATH_S):
+                    await self._execs.ended(exec_id)
             return -1, health.exceeded(check.timeout_ns, health.output_text(bytes(kept)))
         except asyncio.CancelledError:
             await _kill(process)
