@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ _DRAIN_S = 10.0
 _MEMORY = 1 << 20
 _BATCH = 64 << 10
 _SAVE_EVERY_S = 0.5
+_AGAIN_S = 0.5
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 10.0
 _FAILED = "failed to create task for container: failed to initialize logging driver: "
 
@@ -71,8 +71,7 @@ class Forwarding:
         """Follow it from now on if it runs, or has written what was not sent."""
         if not _is_forwarded(zone) or zone.uuid in self._followers:
             return
-        is_due = zone.is_running or zone.state is ZoneState.RESTARTING
-        if is_due or zone.finished_ns > self._places.load(zone.metadata.id).finished_ns:
+        if _goes_on(zone) or zone.finished_ns > self._places.load(zone.metadata.id).finished_ns:
             task = self._group.create_task(self._follow(zone))
             self._followers[zone.uuid] = task
         elif zone.error and (sink := self._ready.pop(zone.uuid, None)) is not None:
@@ -138,11 +137,18 @@ class Forwarding:
             del self._followers[zone.uuid]
             await follower.close()
         with contextlib.suppress(NotFound):
-            self.note(self._zones.get(zone.uuid))  # it may run again already
+            if _goes_on(self._zones.get(zone.uuid)):
+                # It runs again already; or its machine is out of reach, which may last.
+                await asyncio.sleep(_AGAIN_S)
+            self.note(self._zones.get(zone.uuid))
 
 
 def _is_forwarded(zone: Zone) -> bool:
     return zone.metadata.log_driver in log_options.FORWARDING_DRIVERS
+
+
+def _goes_on(zone: Zone) -> bool:
+    return zone.is_running or zone.state is ZoneState.RESTARTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +232,9 @@ class _Follower:
             sending = group.create_task(self._send())
             await self._read(zones, uuid)
             await sending
-        self._place = replace(self._place, finished_ns=zones.get(uuid).finished_ns)
+        zone = zones.get(uuid)
+        if not _goes_on(zone):
+            self._place = replace(self._place, finished_ns=zone.finished_ns)
 
     async def _read(self, zones: ZoneHost, uuid: ZoneUUID) -> None:
         lines = Lines(self._place)
@@ -234,7 +242,8 @@ class _Follower:
         async for stream, text in zones.logs(uuid, query):
             await self._backlog.put(lines.feed(stream, text), lines.place)
             await asyncio.sleep(0)  # a flood is not to keep the others waiting
-        await self._backlog.put(lines.end(), lines.place)
+        if not _goes_on(zones.get(uuid)):  # the gateway may be stopping, and not the container
+            await self._backlog.put(lines.end(), lines.place)
         self._backlog.end()
 
     async def _send(self) -> None:

@@ -53,6 +53,7 @@ class Lines:
         self._skip = place.skip
         self._times: list[int] = []
         """Of messages that would come again if the log were read from the place on."""
+        self._latest = 0
 
     @property
     def place(self) -> Place:
@@ -71,10 +72,16 @@ class Lines:
             if line.time_ns is not None:
                 found.append(self._message(stream, line, line.rest, is_last=True))
             self._lines[stream] = _Line()
-        return self._noted(found)
+        sent = self._noted(found)
+        if self._latest:
+            # What the log joins to it later is another run's.
+            self._place = Place(self._latest + 1, 0, self._place.finished_ns)
+            self._times = []
+        return sent
 
     def _noted(self, found: list[Message]) -> list[Message]:
         self._times += [message.time_ns for message in found]
+        self._latest = max([self._latest, *(message.time_ns for message in found)])
         begun = [line.time_ns for line in self._lines.values() if line.time_ns is not None]
         if self._times:
             base = min([*begun, self._times[-1]])

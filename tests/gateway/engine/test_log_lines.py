@@ -31,6 +31,13 @@ def lines_message(index: int, text: bytes) -> Message:
     return Message(OUT, START * 10**9 + index, text)
 
 
+def test_what_a_run_began_is_not_joined_to_the_next_one() -> None:
+    lines = Lines(Place())
+    lines.feed(OUT, stamped(5, b"one") + b"2026-09-21T14:13:20.000000007Z half")
+    assert [message.text for message in lines.end()] == [b"half"]
+    assert lines.place == Place(START * 10**9 + 8, 0)
+
+
 def test_a_long_line_comes_in_pieces() -> None:
     lines = Lines(Place())
     found = lines.feed(OUT, stamped(1, b"x" * (2 * PIECE + 5)))
