@@ -248,7 +248,7 @@ ROWS = [
         {"Runtime": "nothere"},
         v28=(400, "re:(?i)(unknown or )?invalid runtime name: nothere"),
     ),
-    host("links", {"Links": ["nothere:x"]}, v28=(None, None)),
+    host("links", {"Links": ["nothere:x"]}),
     host("network mode unknown", {"NetworkMode": "nothere"}),
     mount("type", {"Type": "rubbish", "Target": "/x"}, v28=(400, "re:.*mount type unknown")),
     mount(
