@@ -1,4 +1,4 @@
-"""attach, exec, logs, wait and events on the wire: heads, frames, half-closes, and when they come."""
+"""attach, exec, logs, wait and events on the wire: heads, frames, half-closes, and when they come; case by case in test_attach.py, test_exec.py."""
 
 from __future__ import annotations
 
@@ -127,25 +127,6 @@ def test_the_end_of_the_process_ends_the_stream_though_stdin_is_open(api: API) -
         assert attached.rest() == b""
 
 
-def test_everybody_who_is_attached_gets_everything(api: API) -> None:
-    ident = create(api, "for i in $(seq 1000); do echo $i; done")
-    attached = [api.hijack(f"/containers/{ident}/attach?stream=1&stdout=1") for _ in range(4)]
-    start(api, ident)
-    expected = "".join(f"{number}\n" for number in range(1, 1001)).encode()
-    for one in attached:
-        with one:
-            assert frames(one.rest()) == {1: expected}
-
-
-def test_attach_with_logs_replays(api: API) -> None:
-    ident = running(api, "echo first; sleep 1000")
-    _until_logged(api, ident, b"first\n")
-    with api.hijack(f"/containers/{ident}/attach?logs=1&stream=1&stdout=1") as attached:
-        assert b"first\n" in attached.until(b"first\n")
-    with api.hijack(f"/containers/{ident}/attach?logs=1&stdout=1") as attached:
-        assert frames(attached.rest()) == {1: b"first\n"}
-
-
 def _until_logged(api: API, ident: str, text: bytes) -> None:
     follow = api.stream("GET", f"/containers/{ident}/logs?stdout=1&stderr=1&follow=1")
     seen = b""
@@ -170,12 +151,6 @@ def test_a_terminal_is_raw_and_has_a_size(api: API) -> None:
         api.ok("POST", f"/containers/{ident}/resize?h=33&w=99")
         attached.send(b"go\n")
         assert attached.rest().endswith(b"33 99\r\ndone\r\n")
-
-
-def test_an_unknown_container_is_refused_before_the_upgrade(api: API) -> None:
-    with api.hijack("/containers/nothere/attach?stream=1") as attached:
-        assert attached.status == 404
-        assert "No such container: nothere" in attached.head + attached.rest().decode()
 
 
 # exec ----------------------------------------------------------------------------------------------
@@ -224,37 +199,6 @@ def test_exec_on_a_terminal(api: API) -> None:
         api.ok("POST", f"/exec/{made}/resize?h=21&w=87")
         attached.send(b"\n")
         assert b"21 87\r\n/dev/pts/" in attached.rest()
-
-
-def test_an_unknown_command_is_told_in_band(api: API, kind: str) -> None:
-    ident = running(api, "sleep 1000")
-    made = exec_create(api, ident, ["nope"])
-    with api.hijack(f"/exec/{made}/start", {}) as attached:
-        assert attached.status in (101, 200)
-        text = b"".join(frames(attached.rest()).values())
-    assert b"nope" in text
-    code = api.ok("GET", f"/exec/{made}/json")["ExitCode"]
-    assert code == (126 if kind == "dockerd" else 127)  # 28.5: 127
-
-
-def test_a_detached_exec_answers_at_once(api: API) -> None:
-    ident = running(api, "sleep 1000")
-    made = exec_create(api, ident, "sleep 0.2; touch /made; sleep 1000")
-    answer = api("POST", f"/exec/{made}/start", {"Detach": True})
-    assert (answer.status, answer.body) == (200, b"")
-    assert api.ok("GET", f"/exec/{made}/json")["Running"] is True
-    unknown = exec_create(api, ident, ["nope"])
-    assert api("POST", f"/exec/{unknown}/start", {"Detach": True}).status == 400
-
-
-def test_an_exec_runs_once(api: API, kind: str) -> None:
-    ident = running(api, "sleep 1000")
-    made = exec_create(api, ident, "true")
-    with api.hijack(f"/exec/{made}/start", {}) as attached:
-        attached.rest()
-    with api.hijack(f"/exec/{made}/start", {}) as again:
-        text = again.head.encode() + again.rest()
-    assert b"has already run" in text
 
 
 def test_execs_side_by_side(api: API) -> None:
