@@ -31,7 +31,12 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /networks/create.  Networks without IPv4, config-only ones and IPAM drivers other than `default` are refused."""
+    """POST /networks/create.
+
+    Differs: networks without IPv4, config-only ones and IPAM drivers other than `default` are refused.
+
+    SmartOS: IPv6 and most driver options are refused; without `smartos.egress_nic` a network is internal.
+    """
     body = await call.body(NetworkCreate, required=True)
     if body.scope == "swarm" or body.ingress:
         await not_a_manager(call)
@@ -41,13 +46,19 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """DELETE /networks/{id}.  On SmartOS not while a stopped container is on it either."""
+    """DELETE /networks/{id}.
+
+    SmartOS: not while a stopped container is on it, either.
+    """
     await call.finish(call.engine.networks.remove(call.name))
     return empty(204)
 
 
 async def connect(call: Call) -> web.StreamResponse:
-    """POST /networks/{id}/connect.  On SmartOS a running container has the nic from its next start on."""
+    """POST /networks/{id}/connect.
+
+    SmartOS: a running container has the nic from its next start on.
+    """
     body = await call.body(NetworkConnect, required=True)
     # A MAC of an endpoint came with 1.44.
     if body.endpoint_config is not None and not call.since(V1_44):
@@ -58,7 +69,10 @@ async def connect(call: Call) -> web.StreamResponse:
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
-    """POST /networks/{id}/disconnect.  On SmartOS a running container has the nic until its next start."""
+    """POST /networks/{id}/disconnect.
+
+    SmartOS: a running container has the nic until its next start.
+    """
     body = await call.body(NetworkDisconnect, required=True)
     await call.finish(call.engine.networks.disconnect(call.name, body))
     return empty(200)
