@@ -56,11 +56,9 @@ async def load(call: Call) -> web.StreamResponse:
 async def save(call: Call) -> web.StreamResponse:
     """GET /images/{name}/get, GET /images/get?names=."""
     names = [call.name] if call.name else call.texts("names")
-    return await send_blocks(
-        call,
-        await call.engine.image_files.save(names, platform=_platform(call)),
-        "application/x-tar",
-    )
+    platform = _platform(call)
+    archive = await call.engine.image_files.save(names, platform=platform)
+    return await send_blocks(call, archive, "application/x-tar")
 
 
 def _platform(call: Call) -> str:
@@ -77,12 +75,10 @@ async def push(call: Call) -> web.StreamResponse:
     auth = parameters.registry_auth(header)
     if header is None:
         auth = await _auth_in_body(call)
-    platform = call.text("platform") if call.since(V1_46) else ""
+    text = call.text("platform") if call.since(V1_46) else ""
+    platform = platform_text(text) if text else ""
     messages = await call.engine.distribution.push(
-        call.name,
-        tag=call.text("tag"),
-        platform=platform_text(platform) if platform else "",
-        auth=auth,
+        call.name, tag=call.text("tag"), platform=platform, auth=auth
     )
     return await call.progress(messages)
 
@@ -131,8 +127,12 @@ def _filters(call: Call) -> Filters:
 async def inspect(call: Call) -> web.StreamResponse:
     """GET /images/{name}/json.
 
-    Unread: manifests: one platform of an image is kept here, as in dockerd's graph drivers.
+    `manifests` shows nothing: one platform of an image is kept here, as in dockerd's graph drivers.
     """
+    if call.since(V1_49) and call.boolean("manifests") and call.text("platform"):
+        raise InvalidParameter(
+            "conflicting options: manifests and platform options cannot both be set"
+        )
     answer = await call.engine.images.inspect(call.name)
     if call.since(V1_49):
         _check_platform(call, answer)
