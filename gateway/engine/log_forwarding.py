@@ -242,8 +242,9 @@ class _Follower:
         async for stream, text in zones.logs(uuid, query):
             await self._backlog.put(lines.feed(stream, text), lines.place)
             await asyncio.sleep(0)  # a flood is not to keep the others waiting
-        if not _goes_on(zones.get(uuid)):  # the gateway may be stopping, and not the container
-            await self._backlog.put(lines.end(), lines.place)
+        zone = zones.get(uuid)
+        if not _goes_on(zone):  # the gateway may be stopping, and not the container
+            await self._backlog.put(lines.end(zone.finished_ns), lines.place)
         self._backlog.end()
 
     async def _send(self) -> None:

@@ -65,8 +65,8 @@ class Lines:
         found = list(self._messages(stream, self._lines[stream], text))
         return self._noted(found)
 
-    def end(self) -> list[Message]:
-        """What was begun: nothing more will come."""
+    def end(self, finished_ns: int = 0) -> list[Message]:
+        """What was begun: nothing more will come of the run that ended then."""
         found = []
         for stream, line in self._lines.items():
             if line.time_ns is not None:
@@ -75,7 +75,8 @@ class Lines:
         sent = self._noted(found)
         if self._latest:
             # What the log joins to it later is another run's.
-            self._place = Place(self._latest + 1, 0, self._place.finished_ns)
+            since_ns = max(self._latest + 1, finished_ns)
+            self._place = Place(since_ns, 0, self._place.finished_ns)
             self._times = []
         return sent
 
