@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 _NOT_KEPT = ("bzip2", "xz")
 """No registry takes layers in these."""
+_POOL_TAR_LIMIT = 256 << 30
 _STALE_PARTIAL_S = 7 * 24 * 3600
 
 
@@ -417,7 +418,7 @@ class Puller:
                 info.diff_id,
                 in_loop(layer, "Extracting"),
                 copy=copy,
-                limit=free_bytes(new.parent),
+                limit=self._tar_limit(new.parent),
             )
             await tree.apply(tar)
             if not is_kept and stays and part.archive is not None:
@@ -433,6 +434,14 @@ class Puller:
             if copy is not None:
                 copy.close()
             new.unlink(missing_ok=True)
+
+    def _tar_limit(self, folder: Path) -> int:
+        """Bytes that a layer may inflate to: what is free, for the datasets are on the same disk.
+
+        Clones are not, they are in a pool, perhaps of another machine: there no sensible layer is larger than this.
+        """
+        free = free_bytes(folder)
+        return free if self._store.layers_are_independent else max(free, _POOL_TAR_LIMIT)
 
     def _pack_later(self) -> None:
         """Plain tars become gzip when nobody waits for layers any more."""
