@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -135,7 +135,8 @@ class NameServer:
             if found is not None:
                 _send(udp, found, client)
             else:
-                self._group.create_task(self._forward_datagram(udp, uuid, wire, client))
+                work = self._forward_datagram(udp, uuid, wire, client)
+                self._group.create_task(_logged(work))
 
     async def _forward_datagram(
         self, udp: socket.socket, uuid: ZoneUUID, wire: bytes, client: tuple[str, int]
@@ -154,7 +155,7 @@ class NameServer:
         if uuid is None or len(served.connections) >= _MAX_TCP:
             sock.close()
             return
-        task = self._group.create_task(self._converse(sock, uuid))
+        task = self._group.create_task(_logged(self._converse(sock, uuid)))
         served.connections.add(task)
         task.add_done_callback(served.connections.discard)
 
@@ -190,6 +191,14 @@ class Served:
                 sock.close()
         for task in tuple(self.connections):
             task.cancel()
+
+
+async def _logged(work: Coroutine[None, None, None]) -> None:
+    """What a container makes us stumble over must not end the group."""
+    try:
+        await work
+    except Exception:
+        log.exception("name server")
 
 
 async def _read(loop: asyncio.AbstractEventLoop, sock: socket.socket, count: int) -> bytes:

@@ -180,8 +180,10 @@ class Naming:
     async def _settle(self, zone: Zone) -> None:
         try:
             await self.prepare(zone)
-        except APIError as error:
-            log.warning("zone %s: names of its neighbours: %s", zone.uuid, error.message)
+        except (APIError, OSError) as error:
+            log.warning("zone %s: names of its neighbours: %s", zone.uuid, error)
+        except Exception:
+            log.exception("zone %s: names of its neighbours", zone.uuid)
 
     async def prepare(self, zone: Zone, *, starting: bool = False) -> None:
         """Its lines and variables are right, for the start that follows, or while it runs.

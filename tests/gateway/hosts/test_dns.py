@@ -166,6 +166,25 @@ def test_what_is_no_query_is_refused_without_harm(wire: bytes) -> None:
         server.answer(WEB, wire)
 
 
+@given(
+    st.sampled_from(["web", "a.b.c", ""]),
+    st.sampled_from(["A", "PTR", "ANY", "OPT", "TSIG", "AXFR"]),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4),
+    st.booleans(),
+)
+def test_a_query_that_was_tampered_with_does_no_harm(
+    name: str, kind: str, changes: list[tuple[int, int]], edns: bool
+) -> None:
+    book = NameBook()
+    book.put(WEB, Entry((place("front", "10.1.0.2", "web"),)))
+    server = NameServer(book, Upstream(Path("/nonexistent")), None)  # type: ignore[arg-type]
+    wire = bytearray(dns.message.make_query(f"{name}.", kind, use_edns=edns).to_wire())
+    for at, value in changes:
+        wire[at % len(wire)] = value
+    with suppress(ValueError):
+        server.answer(WEB, bytes(wire))
+
+
 @given(st.binary(min_size=12, max_size=64), st.binary(min_size=12, max_size=64))
 def test_only_an_answer_to_the_question_is_taken(wire: bytes, query: bytes) -> None:
     if answers(wire, query):
