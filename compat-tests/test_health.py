@@ -25,7 +25,7 @@ def after(action: str, times: int, command: str, **options: str) -> Step:
 SCENARIOS = [
     scenario(
         "healthy, unhealthy, healthy again",
-        "docker run -d --name c1 --health-cmd 'echo seen; test ! -e /bad' --health-interval 700ms --health-retries 2 bb sleep 1000",
+        "docker run -d --name c1 --health-cmd 'echo seen; test ! -e /bad' --health-interval 500ms --health-retries 2 bb sleep 1000",
         "docker inspect -f '{{json .State.Health}}' c1",
         STATUS,
         after("health_status: healthy", 1, HEALTH, compare="exit"),
@@ -66,7 +66,7 @@ SCENARIOS = [
     ),
     scenario(
         "events of a probe",
-        "docker run -d --name c1 -l a=b -l probed=yes --health-cmd true --health-interval 500ms bb sleep 1000",
+        "docker run -d --name c1 -l a=b -l probed=yes --health-cmd true --health-interval 300ms bb sleep 1000",
         after(
             "health_status",
             1,
@@ -105,7 +105,7 @@ SCENARIOS = [
     ),
     scenario(
         "a paused container is not probed",
-        "docker run -d --name c1 --health-cmd true --health-interval 300ms bb sleep 1000",
+        "docker run -d --name c1 --health-cmd true --health-interval 200ms bb sleep 1000",
         Step("docker pause c1", after=Told("c1", "health_status: healthy"), smartos=NO_PAUSE),
         Step("docker inspect -f '{{.State.Health.Status}}' c1", smartos=OnSmartOS(stdout="healthy\n")),
         Step(STATUS, smartos=OnSmartOS(stdout="c1 Up TIME (healthy)\n")),

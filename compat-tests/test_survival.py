@@ -142,8 +142,8 @@ def test_restart_policies_hold(server: Daemon, own: CLI) -> None:
 def test_health_begins_anew(server: Daemon, own: CLI) -> None:
     health = "inspect -f '{{.State.Health.Status}} {{len .State.Health.Log}}' c1"
     began = time.time()
-    own.ok("run -d --name c1 --health-cmd true --health-interval 1s bb sleep 1000")
-    own.ok("run -d --name c2 --health-cmd true --health-interval 1s bb sleep 1000")
+    own.ok("run -d --name c1 --health-cmd true --health-interval 600ms bb sleep 1000")
+    own.ok("run -d --name c2 --health-cmd true --health-interval 600ms bb sleep 1000")
     Told("c1", "health_status: healthy").wait(own, began)
     own.ok("stop -t 0 c2")
     began = time.time()
@@ -159,7 +159,7 @@ def test_health_begins_anew(server: Daemon, own: CLI) -> None:
 )
 def test_a_probe_under_way_goes_with_the_server(server: Daemon, own: CLI) -> None:
     began = time.time()
-    own.ok("run -d --name c1 --health-cmd 'exec sleep 999' --health-interval 1s bb sleep 1000")
+    own.ok("run -d --name c1 --health-cmd 'exec sleep 999' --health-interval 100ms bb sleep 1000")
     Told("c1", "exec_start").wait(own, began)
     end = time.monotonic() + 15
     while "sleep 999" not in own.ok("top c1"):
