@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dockerapi.engine import AttachQuery, ListQuery, LogsQuery
+from dockerapi.engine import AttachQuery, EventsQuery, ListQuery, LogsQuery
 from dockerapi.errors import (
     APIError,
     Conflict,
@@ -26,6 +26,7 @@ from dockerapi.framing import StreamId
 from dockerapi.models.containers import ContainerCreate
 from gateway.engine.containers import foreign_warnings
 from gateway.engine.roster import Roster
+from gateway.zones.host import ZoneChange
 from gateway.zones.spec import ZoneState
 from imgsources.oci import Platform, default_platform
 from tests.gateway.engine.conftest import Bench
@@ -576,3 +577,34 @@ async def test_a_restart_stopped_while_it_waits_answers_waits(bench: Bench) -> N
     await bench.gateway.containers.stop(docker_id, signal=None, timeout_s=None)
     assert await ending == {"StatusCode": 1}
     assert bench.host.zones.list()[0].state is ZoneState.STOPPED
+
+
+async def test_what_the_host_kills_is_told_when_it_happens(bench: Bench) -> None:
+    uuid = bench.uuid(await bench.started("web"))
+    query = EventsQuery(filters=Filters({"event": ["oom", "kill"]}))
+    stream = await bench.gateway.system.events(query)
+    async with asyncio.timeout(5):
+        bench.host.zones.change(uuid, ZoneChange.OOM, oom_killed=True)
+        assert json.loads(await anext(stream))["Action"] == "oom"
+        bench.host.zones.change(uuid, ZoneChange.KILLED)
+        assert json.loads(await anext(stream))["Actor"]["Attributes"]["signal"] == "9"
+    over = await bench.gateway.containers.wait("web", "")
+    bench.host.zones.exit(uuid, 137)
+    await over
+    assert (await bench.inspect("web"))["State"]["OOMKilled"]
+    assert (await bench.told()).count("container oom") == 1
+
+
+async def test_what_waits_for_its_restart_counts_as_running(bench: Bench) -> None:
+    uuid = bench.uuid(await bench.started("web"))
+    bench.host.zones.exit(uuid, 3, again=True)
+    with pytest.raises(NotModified):
+        await bench.gateway.containers.start("web")
+    with pytest.raises(Conflict, match="is restarting, wait until the container is running"):
+        await bench.gateway.containers.pause("web")
+    with pytest.raises(Conflict, match="container is restarting: stop the container"):
+        await bench.gateway.containers.remove("web", force=False, volumes=False, link=False)
+    await bench.gateway.containers.stop("web", signal=None, timeout_s=None)
+    told = await bench.told()
+    assert "container kill" not in told
+    assert told[-1] == "container stop"
