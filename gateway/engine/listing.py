@@ -183,9 +183,11 @@ def _ports(key: str, values: tuple[str, ...], known: Callable[[Zone], set[str]])
         try:
             start, end = parse_range(numbers)
         except ValueError as error:
+            # Of digits alone every fault that is left is the size, or the order of a pair.
+            fault = "value out of range" if numbers.isdecimal() else "invalid syntax"
             raise InvalidParameter(
                 f"error while looking up for {key} {value}: strconv.ParseUint: "
-                f"parsing {json.dumps(numbers)}: invalid syntax"
+                f"parsing {json.dumps(numbers)}: {fault}"
             ) from error
         wanted |= {f"{port}/{protocol.lower() or 'tcp'}" for port in range(start, end + 1)}
     return lambda zone: bool(known(zone) & wanted)

@@ -68,7 +68,7 @@ def parse_bind(raw: str, driver: str = "") -> MountPoint:
         raise InvalidParameter(fault)
     if len(parts) == 1:
         target = destination(parts[0], f'{fault}: invalid mount config for type "volume"')
-        return volume(target, "", words=("volume",), driver=driver)
+        return volume(target, "", mode="z", words=("volume",), driver=driver)
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
     if len(parts) == 2 and valid_mode(target):

@@ -86,7 +86,8 @@ def _memory(sample: Sample | None) -> JSONObject:
         "usage": sample.memory_usage,
         "max_usage": sample.memory_max_usage,
         "stats": dict(sample.memory) or None,
-        "failcnt": sample.memory_failures,
+        # dockerd leaves it out when nothing failed.
+        "failcnt": sample.memory_failures or None,
         "limit": sample.memory_limit,
     }
     return {key: value for key, value in values.items() if value is not None}

@@ -510,6 +510,10 @@ async def test_filters_of_the_list(bench: Bench) -> None:
         ({"exited": ["x"]}, "invalid filter 'exited=x'"),
         ({"health": ["x"]}, "invalid filter 'health=x'"),
         ({"publish": ["80:80"]}, "filter for 'publish' should not contain ':': 80:80"),
+        (
+            {"publish": ["99999"]},
+            'error while looking up for publish 99999: strconv.ParseUint: parsing "99999": value out of range',
+        ),
     ],
 )
 async def test_filters_that_are_none(

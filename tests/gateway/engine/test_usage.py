@@ -33,6 +33,19 @@ async def test_a_container_that_does_not_run_is_told_of_at_once_all_zero(bench: 
     assert "networks" not in shown
 
 
+@pytest.mark.parametrize(("failures", "shown"), [(0, {}), (2, {"failcnt": 2})])
+async def test_refused_memory_is_told_of_where_there_was_any(
+    bench: Bench, failures: int, shown: dict[str, int]
+) -> None:
+    await bench.started("web")
+    bench.host.gauges.samples = [sample(5, memory_failures=failures)]
+    [answer] = [
+        one async for one in await bench.gateway.usage.stats("web", stream=False, one_shot=True)
+    ]
+    memory = answer["memory_stats"]
+    assert {key: memory[key] for key in memory if key == "failcnt"} == shown
+
+
 async def test_one_object_compares_two_samples(bench: Bench) -> None:
     await bench.started("web")
     bench.host.gauges.samples = [sample(5), sample(7, networks={"eth0": InterfaceCounters(1)})]
