@@ -220,6 +220,7 @@ async def test_a_process_killed_for_want_of_memory_is_told_while_its_zone_goes_o
 async def test_a_stop_in_vain_goes_on_with_a_kill_that_is_told(bench: Bench) -> None:
     zone = await bench.start("sleep", "100")
     await bench.zones.stop(zone.uuid, signal="SIGUSR1", timeout_s=0.05)
+    await bench.seen(ZoneChange.STOPPED, zone)
     changes = bench.changes(zone)
     assert changes.index(ZoneChange.KILLED) < changes.index(ZoneChange.STOPPED)
 
