@@ -57,9 +57,7 @@ class Creation:
             with self._roster.holding([point.name for point in points if point.name]):
                 points = await self._with_volumes(points, uuid, made)
                 nics, networks = self._lease(uuid, found)
-                spec = zone_spec(
-                    found, nics=nics, points=points, joined=joined, networks=networks
-                )
+                spec = zone_spec(found, nics=nics, points=points, joined=joined, networks=networks)
                 zone = await self._host.zones.create(spec)
         except BaseException:
             self._host.networks.release(uuid)
