@@ -175,7 +175,8 @@ def shown(messages: list[Any], names: dict[str, str]) -> list[str]:
         elif _LEFT_OUT.match(text):
             continue
         elif lines and lines[-1].startswith(">") and not re.match(r"Step | --->|Success|\[W", text):
-            lines[-1] += text
+            # What is written in pieces comes in pieces, each red by itself.
+            lines[-1] = (lines[-1] + text).replace("\x1b[0m\x1b[91m", "")
         else:
             lines.append(f">{text}")
     found = [of_28(normal(line, names)).rstrip("\n") for line in lines]

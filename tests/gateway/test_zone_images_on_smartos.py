@@ -148,7 +148,7 @@ async def test_a_distribution_boots_as_a_full_zone(
         assert shown["Zone"]["customer_metadata"] == {"role": "db"}
         assert await place.exec(docker_id, "hostname") == b"debianz01\n"
         with pytest.raises(NotSupported, match="no standard streams"):
-            await place.gateway.containers.attach(docker_id, AttachQuery(stream=True))
+            await place.gateway.containers.attach(docker_id, AttachQuery(stdout=True, stream=True))
         await place.gateway.containers.stop(docker_id, signal=None, timeout_s=None)
         assert (await place.inspect(docker_id))["State"]["Status"] == "exited"
         with pytest.raises(Conflict):
