@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from tests.fakes.registry import RATE_LIMIT, FakeRegistry, Fault, layer_tar
 def faulty(kind: str) -> Iterator[FakeRegistry]:
     """A registry with library/x: two layers."""
     with RegistryThread() as registry:
-        big = layer_tar({"big": bytes(range(256)) * 8000})
+        # A layer of its own each time: one that is still here would not be fetched.
+        big = layer_tar({"big": secrets.token_bytes(256) * 8000})
         registry.add_image("x", "latest", [busybox_layer(), big])
         yield registry
 
@@ -87,7 +89,7 @@ def test_a_pull_that_fails_says_why_and_leaves_nothing(
     assert "Traceback" not in text
     assert api("GET", f"/images/{faulty.host}/x/json").status == 404
     if kind == "zonegate":
-        left = {row for row in datasets(daemon) - before if "partial" not in row}
+        left = {row for row in datasets(daemon) - before if "partial" not in row and row != "downloads"}
         assert not left
     faulty.faults.clear()
     assert pull(cli, faulty)[0] == 0
