@@ -89,7 +89,9 @@ def test_a_pull_that_fails_says_why_and_leaves_nothing(
     assert "Traceback" not in text
     assert api("GET", f"/images/{faulty.host}/x/json").status == 404
     if kind == "zonegate":
-        left = {row for row in datasets(daemon) - before if "partial" not in row and row != "downloads"}
+        left = {
+            row for row in datasets(daemon) - before if "partial" not in row and row != "downloads"
+        }
         assert not left
     faulty.faults.clear()
     assert pull(cli, faulty)[0] == 0
