@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -220,13 +221,25 @@ def _as_described() -> Iterator[None]:
     assert not faults, "\n" + "\n".join(faults[:40])
 
 
+@pytest.fixture(scope="session")
+def recorder(request: pytest.FixtureRequest, kind: str) -> str:
+    """The version of the dockerd that is recorded, `28.5.2`; empty if nothing is."""
+    if not request.config.getoption("--record"):
+        return ""
+    assert kind == "dockerd", "--record goes with --daemon dockerd"
+    shown = subprocess.run(["dockerd", "--version"], capture_output=True, check=True, text=True)
+    found = re.search(r"version (\d+\.\d+\.\d+)", shown.stdout)
+    assert found, shown.stdout
+    return found[1]
+
+
 @pytest.fixture
-def recording(request: pytest.FixtureRequest) -> Recording:
+def recording(request: pytest.FixtureRequest, recorder: str) -> Recording:
     """The recorded answers of this test's module."""
     name = request.path.stem.removeprefix("test_")
     return Recording(
         name,
-        taking=bool(request.config.getoption("--record")),
+        taking=recorder,
         exact=request.config.getoption("--daemon") == "dockerd",
         on_smartos=request.config.getoption("--backend") != "linux",
     )

@@ -1,6 +1,6 @@
 """Answers made comparable: what differs from run to run becomes a word, and the rest is kept as dockerd gave it.
 
-Recorded answers are one JSON file per test module in `recorded/`, {case name: answer}.
+Recorded answers are one JSON file per test module in `recorded/`: {dockerd: its version, answers: {case name: answer}}.
 """
 
 from __future__ import annotations
@@ -89,16 +89,38 @@ class Recording:
     """One module's recorded answers."""
 
     def __init__(
-        self, name: str, *, taking: bool, exact: bool = False, on_smartos: bool = False
+        self,
+        name: str,
+        *,
+        taking: str = "",
+        exact: bool = False,
+        on_smartos: bool = False,
     ) -> None:
         self._path = RECORDED / f"{name}.json"
         self.taking = taking
+        """The version of the dockerd whose answers are taken; empty: compare."""
         self.exact = exact
-        """Compare with dockerd itself: without what 28.5 does differently."""
+        """Compare with dockerd itself: without what zonegate does differently."""
         self.on_smartos = on_smartos
-        self._rows: dict[str, Any] = (
-            json.loads(self._path.read_text()) if self._path.exists() else {}
-        )
+        found = json.loads(self._path.read_text()) if self._path.exists() else {}
+        if "answers" not in found:
+            found = {"dockerd": "20.10", "answers": found}
+        self._by: str = found["dockerd"]
+        self._rows: dict[str, Any] = found["answers"]
+
+    @property
+    def old(self) -> bool:
+        """20.10's answers are these: what 28.5 answers instead is with the case."""
+        return self._by.startswith("20.")
+
+    def expected(
+        self, recorded: Any, *, smartos: Any, ours: Any, v28: Any, same: Any = None
+    ) -> Any:
+        """What is to be answered: what the case says where it says something (not `same`), else what is recorded."""
+        if self.exact:
+            return recorded
+        chosen = (smartos if self.on_smartos else same, ours, v28 if self.old else same)
+        return next((answer for answer in chosen if answer is not same), recorded)
 
     def get(self, case: str) -> Any:
         """What dockerd answered; KeyError says how to take it."""
@@ -107,8 +129,9 @@ class Recording:
         return self._rows[case]
 
     def put(self, case: str, answer: Any) -> None:
-        """Keep an answer; written at once, so that a cut run loses nothing."""
+        """Keep an answer; written at once, so that a cut run loses nothing.  No file has answers of two versions."""
+        if self._by != self.taking:
+            self._by, self._rows = self.taking, {}
         self._rows[case] = answer
-        self._path.write_text(
-            json.dumps(dict(sorted(self._rows.items())), indent=1, ensure_ascii=False) + "\n"
-        )
+        kept = {"dockerd": self._by, "answers": dict(sorted(self._rows.items()))}
+        self._path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")

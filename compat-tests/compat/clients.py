@@ -178,7 +178,7 @@ class _Connection(http.client.HTTPConnection):
 class API:
     """HTTP requests to one socket, each on a connection of its own."""
 
-    def __init__(self, path: str, version: str = "/v1.41") -> None:
+    def __init__(self, path: str, version: str = "/v1.51") -> None:
         self.path, self.version = path, version
         self._streams: list[tuple[_Connection, http.client.HTTPResponse]] = []
 

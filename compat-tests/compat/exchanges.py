@@ -3,8 +3,9 @@
     ask("POST /volumes/create", {...}, show="Name Options")      ->  201 {"Name": ..., "Options": ...}
     run("cat /v/file", {"Binds": [...]})                         ->  0 what it printed | create 400 WORDS | start 500 WORDS
 
-As in scenarios.py: dockerd 20.10 was recorded, `v28` is what 28.5 answers where it differs (with `why`), `smartos`
-what a zone on SmartOS does.  The API has every option; the docker CLI at hand may be too old for some.
+Where zonegate means to answer otherwise than the recorded dockerd, `ours` says how, and `why` says why; `smartos` is
+what a zone on SmartOS does.  `v28` counts as long as the module's record is still 20.10's: what 28.5 answers.
+The API has every option; the docker CLI at hand may be too old for some.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Step:
     v28: str | None = None
     smartos: str | None = None
     why: str = ""
+    ours: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ def ask(
     v28: str | None = None,
     smartos: str | None = None,
     why: str = "",
+    ours: str | None = None,
 ) -> Step:
     """One request: `METHOD /path`, `=/v1.51/...` with its own version."""
-    return Step(request, body, show, "", v28, smartos, why)
+    return Step(request, body, show, "", v28, smartos, why, ours)
 
 
 def run(
@@ -73,11 +76,12 @@ def run(
     v28: str | None = None,
     smartos: str | None = None,
     why: str = "",
+    ours: str | None = None,
     **config: Any,
 ) -> Step:
     """A container whose `sh -c SCRIPT` is awaited, and which goes then with its anonymous volumes."""
     body = {"Image": image, "Entrypoint": ["sh", "-c", script], "HostConfig": dict(host or {})}
-    return Step(f"RUN {version}", body | config, "", script, v28, smartos, why)
+    return Step(f"RUN {version}", body | config, "", script, v28, smartos, why, ours)
 
 
 def check(
@@ -99,13 +103,10 @@ def check(
     assert [row[0] for row in recorded] == [row[0] for row in actual], "recorded for other requests"
     lines = []
     for step, (_, expected), (asked, answer) in zip(subject.steps, recorded, actual, strict=True):
-        wanted = expected
-        if not recording.exact:
-            wanted = step.v28 if step.v28 is not None else expected
-            if recording.on_smartos and step.smartos is not None:
-                wanted = step.smartos
+        wanted = recording.expected(expected, smartos=step.smartos, ours=step.ours, v28=step.v28)
         if not _same(wanted, answer):
-            lines.append(f"{asked}\n  should be {wanted}\n  is        {answer}")
+            why = f"  [{step.why}]" if step.why else ""
+            lines.append(f"{asked}\n  should be {wanted}\n  is        {answer}{why}")
     assert not lines, "\n" + "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """A scenario: docker commands in order, whose answers must be those that dockerd gave.
 
-dockerd 20.10 is what was recorded.  Where 28.5 answers differently, the step says how and why, and that wins.
+Where zonegate means to answer otherwise than the recorded dockerd, the step says how and why, and that wins.
 Where a zone on SmartOS cannot be what a container on Linux is, `smartos=` says what is answered there, and
 docs/divergence.md why.
 """
