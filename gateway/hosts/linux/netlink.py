@@ -46,7 +46,7 @@ _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER, _BRPORT_MODE, _BRPORT_ISOLATED, _VLAN_ID, _NODAD = 1, 4, 33, 1, 0x02
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _IFF_UP = 1
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+SOL_NETLINK, CAP_ACK, _EXT_ACK = 270, 10, 11
 _TABLE_MAIN = 254
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
@@ -84,16 +84,17 @@ class Link:
     mtu: int
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded; of every family of netlink."""
     return struct.pack("HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
 def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+    return attribute(kind, value.encode() + b"\0")
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("I", value))
+    return attribute(kind, struct.pack("I", value))
 
 
 def _mac(text: str) -> bytes:
@@ -108,8 +109,8 @@ def _link_header(index: int = 0, *, up: bool = False) -> bytes:
 def new_bridge(name: str, mac: str) -> Message:
     """A bridge that is down.  With a MAC of its own: else it takes the lowest of its ports', and
     every zone that comes or goes would invalidate the neighbours' caches."""
-    body = _link_header() + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_ADDRESS, _mac(mac))
-    body += _attribute(_IFLA_LINKINFO, _text(_KIND, "bridge"))
+    body = _link_header() + _text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, _mac(mac))
+    body += attribute(_IFLA_LINKINFO, _text(_KIND, "bridge"))
     return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create bridge {name}")
 
 
@@ -124,10 +125,10 @@ def new_veth(
     """
     size = _number(_IFLA_MTU, mtu) if mtu else b""
     inner = _link_header(peer_index) + _text(_IFLA_IFNAME, peer)
-    inner += _attribute(_IFLA_ADDRESS, _mac(mac)) + _number(_IFLA_NET_NS_FD, netns_fd) + size
-    info = _text(_KIND, "veth") + _attribute(_DATA, _attribute(_VETH_PEER, inner))
+    inner += attribute(_IFLA_ADDRESS, _mac(mac)) + _number(_IFLA_NET_NS_FD, netns_fd) + size
+    info = _text(_KIND, "veth") + attribute(_DATA, attribute(_VETH_PEER, inner))
     body = _link_header(index) + _text(_IFLA_IFNAME, name) + _number(_IFLA_MASTER, bridge) + size
-    body += _attribute(_IFLA_LINKINFO, info)
+    body += attribute(_IFLA_LINKINFO, info)
     return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create veth {name}")
 
 
@@ -142,26 +143,26 @@ def new_on_parent(
     body = _link_header(index) + _text(_IFLA_IFNAME, name) + _number(_IFLA_LINK, parent)
     body += _number(_IFLA_NET_NS_FD, netns_fd) + (_number(_IFLA_MTU, mtu) if mtu else b"")
     if kind == "macvlan":
-        body += _attribute(_IFLA_ADDRESS, _mac(mac))
+        body += attribute(_IFLA_ADDRESS, _mac(mac))
         data = _number(1, mode)
     else:
-        data = _attribute(1, struct.pack("H", mode)) + _attribute(2, struct.pack("H", flags))
-    body += _attribute(_IFLA_LINKINFO, _text(_KIND, kind) + _attribute(_DATA, data))
+        data = attribute(1, struct.pack("H", mode)) + attribute(2, struct.pack("H", flags))
+    body += attribute(_IFLA_LINKINFO, _text(_KIND, kind) + attribute(_DATA, data))
     return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create {kind} {name}")
 
 
 def new_vlan(name: str, parent: int, vlan: int) -> Message:
     """NAME.N: the packets of one VLAN of `parent`."""
     body = _link_header() + _text(_IFLA_IFNAME, name) + _number(_IFLA_LINK, parent)
-    data = _attribute(_VLAN_ID, struct.pack("H", vlan))
-    body += _attribute(_IFLA_LINKINFO, _text(_KIND, "vlan") + _attribute(_DATA, data))
+    data = attribute(_VLAN_ID, struct.pack("H", vlan))
+    body += attribute(_IFLA_LINKINFO, _text(_KIND, "vlan") + attribute(_DATA, data))
     return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create vlan {name}")
 
 
 def new_dummy(name: str) -> Message:
     """An interface that leads nowhere, for zones that are to reach each other alone."""
     body = _link_header() + _text(_IFLA_IFNAME, name)
-    body += _attribute(_IFLA_LINKINFO, _text(_KIND, "dummy"))
+    body += attribute(_IFLA_LINKINFO, _text(_KIND, "dummy"))
     return Message(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"create dummy {name}")
 
 
@@ -177,15 +178,15 @@ def bridge_port_up(index: int, *, alias: str, ipv6: bool, isolated: bool = False
 
     Isolated ports reach the bridge's own address and not each other.
     """
-    slave = _attribute(_BRPORT_MODE, b"\1")
+    slave = attribute(_BRPORT_MODE, b"\1")
     if isolated:
-        slave += _attribute(_BRPORT_ISOLATED, b"\1")
+        slave += attribute(_BRPORT_ISOLATED, b"\1")
     body = _link_header(index, up=True) + _text(_IFLA_IFALIAS, alias)
-    info = _text(_SLAVE_KIND, "bridge") + _attribute(_SLAVE_DATA, slave)
-    body += _attribute(_IFLA_LINKINFO, info)
+    info = _text(_SLAVE_KIND, "bridge") + attribute(_SLAVE_DATA, slave)
+    body += attribute(_IFLA_LINKINFO, info)
     if ipv6:
-        mode = _attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
-        body += _attribute(_IFLA_AF_SPEC, _attribute(socket.AF_INET6, mode))
+        mode = attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
+        body += attribute(_IFLA_AF_SPEC, attribute(socket.AF_INET6, mode))
     return Message(_NEWLINK, 0, body, f"set up bridge port {index}")
 
 
@@ -209,7 +210,7 @@ def add_address(index: int, address: Interface) -> Message:
     """An address with its prefix and broadcast address; of IPv6 at once, nobody else can have it."""
     body = _address(index, address)
     if address.version == 4:
-        body += _attribute(4, address.network.broadcast_address.packed)
+        body += attribute(4, address.network.broadcast_address.packed)
     return Message(_NEWADDR, _CREATE | _EXCLUSIVE, body, f"add address {address}")
 
 
@@ -221,7 +222,7 @@ def delete_address(index: int, address: Interface) -> Message:
 def _address(index: int, address: Interface) -> bytes:
     raw, flags = address.ip.packed, 0 if address.version == 4 else _NODAD
     head = struct.pack("BBBBI", _family(address), address.network.prefixlen, flags, 0, index)
-    return head + _attribute(2, raw) + _attribute(1, raw)
+    return head + attribute(2, raw) + attribute(1, raw)
 
 
 def _family(address: Interface | IPv4Address | IPv6Address) -> int:
@@ -240,7 +241,7 @@ def default_route(
     )
     scope = 0 if gateway else 253
     head = struct.pack("BBBBBBBBI", number, 0, 0, 0, _TABLE_MAIN, 3, scope, 1, 0)
-    body = head + (_attribute(5, gateway.packed) if gateway else b"") + _number(4, index)
+    body = head + (attribute(5, gateway.packed) if gateway else b"") + _number(4, index)
     return Message(_NEWROUTE, _CREATE | _REPLACE, body, f"add default route by {gateway}")
 
 
@@ -258,7 +259,7 @@ def forwarding_entry(port: int, mac: str) -> Message:
     this the first packets to it go to the dead port, and a TCP client waits a second for its retry.
     """
     head = struct.pack("BxxxiHBB", socket.AF_BRIDGE, port, 0x40, 0x04, 0)
-    body = head + _attribute(2, _mac(mac))
+    body = head + attribute(2, _mac(mac))
     return Message(_NEWNEIGH, _CREATE | _REPLACE, body, f"add forwarding entry {mac}")
 
 
@@ -267,8 +268,8 @@ class RouteSocket:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.setsockopt(SOL_NETLINK, CAP_ACK, 1)
+        self._socket.setsockopt(SOL_NETLINK, _EXT_ACK, 1)
         self._socket.bind((0, 0))
         self._sequence = 0
 
@@ -283,7 +284,7 @@ class RouteSocket:
         failure: NetlinkError | None = None
         missing = set(range(first, first + len(messages)))
         while missing:
-            for kind, sequence, flags, body in _split(self._socket.recv(65536)):
+            for kind, sequence, flags, body in split(self._socket.recv(65536)):
                 if kind != _ERROR or sequence not in missing:
                     continue
                 missing.discard(sequence)
@@ -304,7 +305,7 @@ class RouteSocket:
     def _dump(self, kind: int, header: bytes) -> Iterator[bytes]:
         self._socket.send(self._pack(Message(kind, 0, header, "dump"), _REQUEST | _DUMP))
         while True:
-            for answer, sequence, _, body in _split(self._socket.recv(1 << 18)):
+            for answer, sequence, _, body in split(self._socket.recv(1 << 18)):
                 if sequence != self._sequence:
                     continue
                 if answer == _DONE:
@@ -331,7 +332,7 @@ class RouteSocket:
         found: list[tuple[int, Interface]] = []
         for body in self._dump(_GETADDR, struct.pack("BBBBI", family, 0, 0, 0, 0)):
             prefix, index = body[1], struct.unpack_from("I", body, 4)[0]
-            values = dict(_attributes(body[8:]))
+            values = dict(attributes(body[8:]))
             if raw := values.get(2) or values.get(1):
                 found.append((index, ip_interface((raw, prefix))))
         return found
@@ -341,7 +342,7 @@ class RouteSocket:
         body = _link_header() + _text(_IFLA_IFNAME, name)
         self._socket.send(self._pack(Message(_GETLINK, 0, body, f"look up {name}"), _REQUEST))
         while True:
-            for kind, sequence, _, answer in _split(self._socket.recv(65536)):
+            for kind, sequence, _, answer in split(self._socket.recv(65536)):
                 if sequence != self._sequence:
                     continue
                 if kind == _NEWLINK:
@@ -372,14 +373,15 @@ class RouteSocket:
         head = struct.pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in self._dump(_GETROUTE, head):
             length, table = body[1], body[4]
-            values = dict(_attributes(body[12:]))
+            values = dict(attributes(body[12:]))
             if table == _TABLE_MAIN and length and (raw := values.get(1)):
                 index = struct.unpack("I", values[4])[0] if 4 in values else 0
                 found.append((index, ip_network((raw, length), strict=False)))
         return found
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, sequence, flags, body) of every message that came in one read."""
     offset = 0
     while offset + 16 <= len(data):
         length, kind, flags, sequence = struct.unpack_from("IHHI", data, offset)
@@ -387,7 +389,8 @@ def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _attributes(data: bytes) -> Iterable[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterable[tuple[int, bytes]]:
+    """(type, value) of one attribute after the other; nested ones are taken apart by another call."""
     offset = 0
     while offset + 4 <= len(data):
         length, kind = struct.unpack_from("HH", data, offset)
@@ -401,7 +404,7 @@ def _explanation(flags: int, body: bytes) -> str:
     """The kernel's own sentence (NLMSGERR_ATTR_MSG), if it gave one."""
     if not flags & 0x200:
         return ""
-    return _string(dict(_attributes(body[20:])).get(1, b""))
+    return _string(dict(attributes(body[20:])).get(1, b""))
 
 
 def _string(raw: bytes) -> str:
@@ -410,8 +413,8 @@ def _string(raw: bytes) -> str:
 
 def _link(body: bytes) -> Link:
     index, flags = struct.unpack_from("iI", body, 4)
-    values = dict(_attributes(body[16:]))
-    info = dict(_attributes(values.get(_IFLA_LINKINFO, b"")))
+    values = dict(attributes(body[16:]))
+    info = dict(attributes(values.get(_IFLA_LINKINFO, b"")))
     return Link(
         index=index,
         name=_string(values.get(_IFLA_IFNAME, b"")),

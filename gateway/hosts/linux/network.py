@@ -150,6 +150,7 @@ class LinuxNetworks:
             if opened is not None and not known:
                 remove_bridge(route, opened, mark)
             route.close()
+            rules.close()
             context.close()
             raise
         try:
@@ -403,6 +404,7 @@ class LinuxNetworks:
         self._published.let_go()
         self._book.close()
         self._route.close()
+        self._rules.close()
         self._context.close()
 
 

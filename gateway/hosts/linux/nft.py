@@ -11,19 +11,21 @@ JSON *input* of a dnat to a concatenated map, though it prints exactly that JSON
                 nothing else into a bridge
     senders     (bridge) a zone's port lets in packets from the zone's own MAC and addresses alone
 
-Rules are the same for any number of networks and zones: what comes and goes are elements of sets, at 0.05 ms each.
+Rules are the same for any number of networks and zones: what comes and goes are elements of sets, which nfnetlink.py
+brings to the kernel.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Literal
 
 from dockerapi.errors import CommandFailed, NotSupported
+from gateway.hosts.linux.nfnetlink import Element, Field, Interface, Mac, Port, Protocol
 
 _LIBRARY = "libnftables.so.1"
 _JSON = 1 << 4
@@ -68,17 +70,12 @@ def table_of(name: str) -> str:
     return f"zonegate_{name}"
 
 
-def ruleset(
-    name: str,
-    networks: Sequence[BridgedNetwork],
-    redirects: Iterable[Redirect],
-    senders: Iterable[Sender] | None = (),
-) -> str:
+def ruleset(name: str, elements: Iterable[Element] = (), *, guards: bool = True) -> str:
     """One transaction that makes the tables anew: at no moment is a live zone's port unreachable.
 
-    `senders` None: without rules for bridges.
+    Without `guards` there are no rules for bridges.
     """
-    guard = "" if senders is None else _bridge_rules(name)
+    guard = _bridge_rules(name) if guards else ""
     return f"""add table inet {table_of(name)}
 delete table inet {table_of(name)}
 table inet {table_of(name)} {{
@@ -113,8 +110,7 @@ table inet {table_of(name)} {{
   oifname @bridges drop
  }}
 }}
-{"".join(add_network(name, network) for network in networks)}{add_redirects(name, redirects)}
-{guard}{"".join(add_sender(name, sender) for sender in senders or ())}"""
+{guard}{"".join(map(text_of, elements))}"""
 
 
 def _bridge_rules(name: str) -> str:
@@ -143,67 +139,69 @@ table bridge {table_of(name)} {{
 """
 
 
-def add_network(name: str, network: BridgedNetwork) -> str:
-    """Text that takes a network in.  An element that is there is fine."""
-    return _elements("add", name, network)
-
-
-def delete_network(name: str, network: BridgedNetwork) -> str:
-    """Text that takes it out.  One that is missing is an error of nft's."""
-    return _elements("delete", name, network)
-
-
-def _elements(verb: str, name: str, network: BridgedNetwork) -> str:
-    bridge = f'"{network.bridge}"'
-    found = [("bridges", bridge)]
+def network_elements(name: str, network: BridgedNetwork) -> Iterator[Element]:
+    """What lets a network's packets pass."""
+    bridge = Interface(network.bridge)
+    yield _inet(name, "bridges", bridge)
     if network.internal:
-        found.append(("internal", bridge))
+        yield _inet(name, "internal", bridge)
     if network.connects:
-        found.append(("pairs", f"{bridge} . {bridge}"))
+        yield _inet(name, "pairs", bridge, bridge)
     for subnet in network.subnets:
         six = "6" if subnet.version == 6 else ""
-        found.append((f"subnets{six}", str(subnet)))
+        yield Element("inet", table_of(name), f"subnets{six}", subnet)
         if network.masquerades and not network.internal:
-            found.append((f"leaving{six}", str(subnet)))
-    return "".join(
-        f"{verb} element inet {table_of(name)} {place} {{ {value} }}\n" for place, value in found
-    )
+            yield Element("inet", table_of(name), f"leaving{six}", subnet)
 
 
-def add_sender(name: str, sender: Sender) -> str:
-    """Text that lets a port send, by its own address alone.  An element that is there is fine."""
-    return _sending("add", name, sender)
+def _inet(name: str, place: str, *key: Field) -> Element:
+    return Element("inet", table_of(name), place, key)
 
 
-def delete_sender(name: str, sender: Sender) -> str:
-    """Text that forgets the port.  One that is missing is an error of nft's."""
-    return _sending("delete", name, sender)
-
-
-def _sending(verb: str, name: str, sender: Sender) -> str:
-    port = f'"{sender.port}"'
-    found = [("ports", port), ("macs", f"{port} . {sender.mac}")]
+def sender_elements(name: str, sender: Sender) -> Iterator[Element]:
+    """What lets a port send, by its own addresses alone."""
+    port, mac = Interface(sender.port), Mac(sender.mac)
+    table = table_of(name)
+    yield Element("bridge", table, "ports", (port,))
+    yield Element("bridge", table, "macs", (port, mac))
     for address in sender.addresses:
         place = "own" if address.version == 4 else "own6"
-        found.append((place, f"{port} . {sender.mac} . {address}"))
-    return "".join(
-        f"{verb} element bridge {table_of(name)} {place} {{ {value} }}\n" for place, value in found
-    )
+        yield Element("bridge", table, place, (port, mac, address))
 
 
-def add_redirects(name: str, redirects: Iterable[Redirect]) -> str:
-    """Text that publishes ports.  A key that is there with another value is an error of nft's."""
-    return "\n".join(
-        f"add element inet {table_of(name)} {_map(r)} {{ {_key(r)} : {r.to} . {r.to_port} }}"
-        for r in redirects
-    )
+def redirect_element(name: str, redirect: Redirect) -> Element:
+    """What publishes a port."""
+    protocol, port = Protocol[redirect.protocol.upper()], Port(redirect.port)
+    at: tuple[Field, ...] = () if redirect.address is None else (redirect.address,)
+    value = redirect.to, Port(redirect.to_port)
+    place = "ports_at" if at else "ports"
+    return Element("inet", table_of(name), place, (*at, protocol, port), value)
 
 
-def delete_redirects(name: str, redirects: Iterable[Redirect]) -> str:
-    """Text that takes them back.  One that is missing is an error of nft's."""
-    return "\n".join(
-        f"delete element inet {table_of(name)} {_map(r)} {{ {_key(r)} }}" for r in redirects
-    )
+def text_of(element: Element) -> str:
+    """The command of nft's that puts it in."""
+    key, value = element.key, _joined(element.value)
+    shown = _joined(key) if isinstance(key, tuple) else str(key)
+    row = f"{shown} : {value}" if value else shown
+    return f"add element {element.family} {element.table} {element.place} {{ {row} }}\n"
+
+
+def _joined(fields: Iterable[Field]) -> str:
+    return " . ".join(map(_shown, fields))
+
+
+def _shown(field: Field) -> str:
+    match field:
+        case Interface():
+            return f'"{field.name}"'
+        case Mac():
+            return field.text
+        case Port():
+            return str(field.number)
+        case Protocol():
+            return field.name.lower()
+        case _:
+            return str(field)
 
 
 def delete_table(name: str, *, guards: bool = True) -> str:
@@ -212,15 +210,6 @@ def delete_table(name: str, *, guards: bool = True) -> str:
         f"add table {family} {table_of(name)}\ndelete table {family} {table_of(name)}"
         for family in (("inet", "bridge") if guards else ("inet",))
     )
-
-
-def _map(redirect: Redirect) -> str:
-    return "ports" if redirect.address is None else "ports_at"
-
-
-def _key(redirect: Redirect) -> str:
-    local = f"{redirect.protocol} . {redirect.port}"
-    return local if redirect.address is None else f"{redirect.address} . {local}"
 
 
 def dropping_chains(listing: str) -> tuple[str, ...]:
