@@ -98,8 +98,13 @@ class Containers:
         if not body.model_fields_set - {"host_config", "networking_config"}:
             raise InvalidParameter("config cannot be empty in order to create a container")
         chosen = names.checked(name) if name else names.generate(self._roster.is_taken)
-        image = self._image(body.image, platform)
         identity = Identity(secrets.token_hex(32), chosen)
+        try:
+            image = self._image(body.image, platform)
+        except NotFound:
+            # As dockerd: a client pulls the image only for a container that can be.
+            await self._creation.check(body, identity, self._around)
+            raise
         facts = ImageFacts(
             image.id,
             image.uuid or "",

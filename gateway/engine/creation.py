@@ -29,6 +29,9 @@ from imgsources.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
+_ANY_IMAGE = ImageFacts("", "", {"Cmd": ["any"]})
+"""Of an image that is not here, for what does not depend on it."""
+
 
 class Creation:
     """Makes containers on one host."""
@@ -38,6 +41,12 @@ class Creation:
         self._catalog = catalog
         self._roster = roster
         self._bus = bus
+
+    async def check(self, body: ContainerCreate, identity: Identity, around: Surroundings) -> None:
+        """What is wrong with a body whatever its image is; InvalidParameter, NotSupported."""
+        found = plan(body, _ANY_IMAGE, identity, around)
+        if around.platform == "linux":
+            await asyncio.to_thread(_check_sources, mount_points(found, ()))
 
     async def create(
         self, body: ContainerCreate, image: ImageFacts, identity: Identity, around: Surroundings
