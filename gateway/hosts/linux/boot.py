@@ -26,7 +26,6 @@ from gateway.hosts.linux import conmon, etcfiles, overlay
 from gateway.hosts.linux.bundle import oci_config
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.conmon import Bundle, Runtime
-from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.devices import disks
 from gateway.hosts.linux.devices import find as find_devices
 from gateway.hosts.linux.linking import with_links
@@ -36,6 +35,7 @@ from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.process import few_files, uses_init
 from gateway.hosts.linux.rooted import make_folders, make_link
 from gateway.hosts.linux.sources import Sources
+from gateway.hosts.linux.store import RootStore
 from gateway.hosts.linux.users import resolve
 from gateway.hosts.linux.warmth import Warmth
 from gateway.hosts.networks import for_start
@@ -93,7 +93,7 @@ class Parts:
     runtime: Runtime
     machine: Machine
     cgroups: Cgroups
-    datasets: OverlayDatasets
+    datasets: RootStore
     networks: LinuxNetworks
     names: NameServers
     warmth: Warmth

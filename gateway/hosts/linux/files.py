@@ -35,7 +35,7 @@ class LinuxFiles:
         """The last component is not followed, unless `path` ends in a slash."""
         async with (
             self._held(uuid) as (zone, sources),
-            _running(self._plan(zone, "status", path, sources)) as work,
+            _running(await self._plan(zone, "status", path, sources)) as work,
         ):
             return _status(await work.result())
 
@@ -58,7 +58,7 @@ class LinuxFiles:
         """The zone's own directory of the overlay against the image's."""
         async with (
             self._zones.held(uuid) as zone,
-            _running(self._plan(zone, "changes", "")) as work,
+            _running(await self._plan(zone, "changes", "")) as work,
         ):
             found = (await work.result())["changes"]
         return [PathChange(path, ChangeKind(kind)) for path, kind in found]
@@ -74,7 +74,7 @@ class LinuxFiles:
     ) -> None:
         """The zone is held until all is written: nobody starts it on half of an archive."""
         async with self._held(uuid) as (zone, sources):
-            plan = self._plan(zone, "write", path, sources) | {
+            plan = await self._plan(zone, "write", path, sources) | {
                 "no_overwrite_dir_non_dir": no_overwrite_dir_non_dir,
                 "user": (zone.metadata.user or None) if copy_uid_gid else None,
             }
@@ -87,7 +87,7 @@ class LinuxFiles:
     ) -> tuple[Plan, AsyncGenerator[bytes, None]]:
         """The result, and the tar after it.  Once the result is there the process has its mounts."""
         async with self._held(uuid) as (zone, sources):
-            context = _running(self._plan(zone, operation, path, sources))
+            context = _running(await self._plan(zone, operation, path, sources))
             work = await context.__aenter__()
             try:
                 result = await work.result()
@@ -110,29 +110,18 @@ class LinuxFiles:
             finally:
                 await asyncio.to_thread(opened.__exit__, None, None, None)
 
-    def _plan(
+    async def _plan(
         self, zone: Zone, operation: str, path: str, sources: Mapping[str, str] = _NOWHERE
     ) -> Plan:
-        datasets, uuid = self._parts.datasets, zone.uuid
-        folder = datasets.folder(uuid)
-        origin = datasets.origin(uuid)
-        # An overlay without an upper directory needs two lower ones.
-        empty = str(datasets.empty)
-        lowers = [str(lower) for lower in (datasets.lowers(origin) if origin else ())] + [empty]
-        plan: Plan = {
+        root = await self._parts.datasets.reach(
+            zone.uuid, compare=operation in ("changes", "layer"), is_mounted=zone.is_running
+        )
+        return root | {
             "op": operation,
-            "root": str(folder / "rootfs"),
             "path": path,
             "readonly": zone.metadata.runtime.readonly_rootfs,
-            "overlay": None,
             "mounts": [] if operation == "export" else _mounts(zone, sources),
         }
-        if operation in ("changes", "layer"):
-            return plan | {"upper": str(folder / "upper"), "lowers": lowers}
-        if not zone.is_running:
-            writable = {"upper": str(folder / "upper"), "work": str(folder / "work")}
-            plan["overlay"] = {"lowers": lowers, **writable}
-        return plan
 
 
 def _mounts(zone: Zone, sources: Mapping[str, str]) -> list[dict[str, Any]]:

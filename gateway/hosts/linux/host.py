@@ -28,6 +28,7 @@ from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
 from gateway.hosts.linux.sources import Sources
+from gateway.hosts.linux.store import RootStore
 from gateway.hosts.linux.volumes import LinuxVolumes
 from gateway.hosts.linux.warmth import Warmth
 from gateway.hosts.linux.watch import FolderWatch
@@ -37,6 +38,9 @@ from gateway.zones.host import HostFacts
 from imgsources.oci import ImageUUID
 
 log = logging.getLogger(__name__)
+
+_MOUNTED_STORES = ("overlay", "zfs")
+"""Folders of stores that are shared mounts while there are zones."""
 
 
 class LinuxHost:
@@ -65,7 +69,7 @@ class LinuxHost:
         settings: Settings,
         group: asyncio.TaskGroup,
         *,
-        datasets: OverlayDatasets | None = None,
+        datasets: RootStore | None = None,
     ) -> LinuxHost:
         """Zones that run are found again, what is half made is gone, restart policies are under way.
 
@@ -101,7 +105,7 @@ class LinuxHost:
         folders: Folders,
         cgroups: Cgroups,
         networks: LinuxNetworks,
-        datasets: OverlayDatasets | None,
+        datasets: RootStore | None,
     ) -> LinuxHost:
         runtime_state, exits = folders.run / "runtime", folders.run / "exits"
         datasets = datasets or await OverlayDatasets.open(folders.data / "overlay")
@@ -152,7 +156,7 @@ class LinuxHost:
         return self._zones
 
     @property
-    def datasets(self) -> OverlayDatasets:
+    def datasets(self) -> RootStore:
         """Layers of images."""
         return self._parts.datasets
 
@@ -178,7 +182,7 @@ class LinuxHost:
 
     def image_folder(self, uuid: ImageUUID) -> str:
         """Sources mounts the layers of the dataset that this folder is named after."""
-        return str(self._parts.datasets.lowers(uuid)[0].parent)
+        return str(self._parts.datasets.image_folder(uuid))
 
     @property
     def facts(self) -> HostFacts:
@@ -212,7 +216,8 @@ async def _let_go(
         await cgroups.remove(cgroups.path("", default_parent=name), timeout_s=0.1)
     await networks.close(remove=empty)
     if empty:
-        overlay.unmount(folders.data / "overlay")
+        for name in _MOUNTED_STORES:
+            overlay.unmount(folders.data / name)
 
 
 def _make_folders(folders: Folders, *others: Path) -> None:
@@ -227,7 +232,7 @@ async def _facts(settings: Settings, parts: Parts, found: probes.Found) -> HostF
     runtime = found.runtime
     uname = os.uname()
     return HostFacts(
-        storage_driver="overlay2",
+        storage_driver=parts.datasets.driver,
         cgroup_driver=parts.cgroups.driver,
         cgroup_version=parts.cgroups.version,
         runtimes=(runtime.name,),
@@ -251,7 +256,7 @@ async def _facts(settings: Settings, parts: Parts, found: probes.Found) -> HostF
         ),
         status=(
             ("Backing Filesystem", _filesystem(settings.data_root)),
-            ("Supports d_type", "true"),
+            *await parts.datasets.status(),
         ),
     )
 

@@ -27,9 +27,9 @@ from urllib.parse import quote
 
 from dockerapi.errors import APIError, InvalidParameter, NotFound
 from gateway.hosts.linux import overlay
-from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.localmounts import LocalMounts
 from gateway.hosts.linux.rooted import open_beneath, open_in_root
+from gateway.hosts.linux.store import RootStore
 from gateway.hosts.linux.volumes import LinuxVolumes, copy_up
 from gateway.hosts.volumes import mounts_something
 from gateway.zones.host import Volume, Zone
@@ -60,9 +60,7 @@ class _Source:
 class Sources:
     """Of all zones of one host.  Everything but `adopt` blocks: call it in a thread."""
 
-    def __init__(
-        self, zones: Path, run: Path, volumes: LinuxVolumes, datasets: OverlayDatasets
-    ) -> None:
+    def __init__(self, zones: Path, run: Path, volumes: LinuxVolumes, datasets: RootStore) -> None:
         self._zones = zones
         self._folder = run / "mounts"
         self._volumes = volumes
@@ -170,7 +168,7 @@ class Sources:
         if source.image is not None:
             base = place.with_name(f"{number}-image") if source.subpath else place
             base.mkdir(parents=True)
-            self._mount_image(source.image, base)
+            self._datasets.show(source.image, base)
         if not source.subpath:
             return str(place)
         descriptor = _beneath(base, source.subpath)
@@ -180,24 +178,16 @@ class Sources:
             os.close(descriptor)
         return str(place)
 
-    def _mount_image(self, image: ImageUUID, where: Path) -> None:
-        lowers = [*self._datasets.lowers(image)]
-        if len(lowers) == 1:
-            # An overlay without an upper directory needs two lower ones.
-            lowers.append(self._datasets.empty)
-        overlay.mount(where, lowers=lowers, upper=None, work=None)
-
     @contextmanager
     def _view(self, image: ImageUUID, user: str) -> Iterator[Path]:
         """An image's root, to be read inside the block."""
-        lowers = self._datasets.lowers(image)
-        if len(lowers) == 1:
-            yield lowers[0]
+        if folder := self._datasets.tree(image):
+            yield folder
             return
         where = self._folder / user / "view"
         where.mkdir(parents=True)
         try:
-            overlay.mount(where, lowers=lowers, upper=None, work=None)
+            self._datasets.show(image, where)
             yield where
         finally:
             self.settle(user)

@@ -13,6 +13,16 @@ from imgsources.oci import ImageUUID
 class Roots:
     """What LinuxZones asks of a store of roots."""
 
+    driver = "zfs"
+    sized_folders = None
+
+    async def status(self) -> tuple[tuple[str, str], ...]:
+        """Nobody asks this host for it."""
+        return ()
+
+    def check_size(self, size: int) -> None:
+        """The quota is the pool's."""
+
     def __init__(self, zones: Path) -> None:
         self._folder = zones
         self._known: set[str] = set()
@@ -25,7 +35,7 @@ class Roots:
         """The zonepath."""
         return self._folder / zone
 
-    async def clone(self, uuid: ImageUUID | None, zone: str) -> Path:
+    async def clone(self, uuid: ImageUUID | None, zone: str, *, size: int = 0) -> Path:
         """vmadm has cloned it."""
         self._known.add(zone)
         return self.folder(zone) / "root"
