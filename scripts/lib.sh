@@ -124,6 +124,16 @@ need_docker_registry() {
     take docker-registry docker-registry || fail "no docker-registry, and none to be had (Debian: apt-get install docker-registry)"
 }
 
+# The dockerd that answers are recorded from: one of 28 on PATH, or scripts/dockerd28 as `dockerd`.
+need_dockerd28() {
+    case $(dockerd --version 2>/dev/null) in *'version 28.'*) return ;; esac
+    mkdir -p "$root/.venv/dockerd28"
+    printf '#!/bin/sh\nexec "%s/scripts/dockerd28" "$@"\n' "$root" >"$root/.venv/dockerd28/dockerd"
+    chmod 755 "$root/.venv/dockerd28/dockerd"
+    PATH=$root/.venv/dockerd28:$PATH
+    case $(dockerd --version) in *'version 28.'*) ;; *) fail "Debian forky has another dockerd by now: $(dockerd --version)" ;; esac
+}
+
 # wait_ready SOCKET PID LOG: until the server accepts, or has ended.
 wait_ready() {
     "$bin/python" - "$1" "$2" <<'PY' || { tail -n 20 "$3" >&2; return 1; }
