@@ -296,11 +296,14 @@ class Containers:
 
     async def kill(self, ref: str, *, signal: str) -> None:
         """KILL returns when the container is down, any other signal at once."""
-        zone = self._find(ref)
         try:
             name = sent_signal(signal or "SIGKILL")
         except InvalidParameter as error:
             raise InvalidParameter(f"cannot kill container: {ref}: {error.message}") from error
+        try:
+            zone = self._find(ref)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {ref}: {error.message}") from error
         if not _is_up(zone):
             raise Conflict(
                 f"cannot kill container: {ref}: container {zone.metadata.id} is not running"
@@ -345,6 +348,7 @@ class Containers:
 
     async def update(self, ref: str, body: ContainerUpdate) -> JSONObject:
         """{Warnings}."""
+        changing.check(body, self._around)
         zone = self._roster.find(ref)
         spec, warnings = changing.updated(zone, body, self._around)
         self._lifecycle.emit(await self._zones.update(zone.uuid, spec), "update")

@@ -21,7 +21,7 @@ from gateway.engine.volumes import check_driver
 from gateway.translate import from_zone, links, networking
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.mounts import ANONYMOUS_LABEL, MountPoint, inherit, inherited
-from gateway.translate.to_zone import Plan, mount_points, plan, zone_spec
+from gateway.translate.to_zone import NO_IMAGE, Plan, mount_points, plan, zone_spec
 from gateway.zones.host import Host, Network, Volume, Zone
 from gateway.zones.metadata import Link
 from gateway.zones.spec import Nic, ZoneUUID
@@ -29,7 +29,7 @@ from imgsources.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-_ANY_IMAGE = ImageFacts("", "", {"Cmd": ["any"]})
+_ANY_IMAGE = ImageFacts("", NO_IMAGE, {"Cmd": ["any"]})
 """Of an image that is not here, for what does not depend on it."""
 
 

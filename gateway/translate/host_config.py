@@ -125,7 +125,7 @@ def check_restart_policy(policy: RestartPolicy) -> None:
         case _:
             raise InvalidParameter(
                 f"{fault}unknown policy '{policy.name}'; "
-                "use one of 'always', 'no', 'on-failure', or 'unless-stopped'"
+                "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
             )
 
 

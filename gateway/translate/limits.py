@@ -49,7 +49,8 @@ def check(host: HostConfig, around: Surroundings) -> None:
     _check_cpu(host, around)
     _check_cpuset(host.cpuset_cpus, "cpus", around.ncpu)
     _check_cpuset(host.cpuset_mems, "mems", None)
-    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+    weighs = host.blkio_weight and around.limits.get("BlkioWeight", True)
+    if weighs and not 10 <= host.blkio_weight <= 1000:
         raise InvalidParameter("Range of blkio weight is from 10 to 1000")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidParameter(

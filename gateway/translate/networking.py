@@ -55,7 +55,7 @@ def check_modes(body: ContainerCreate) -> None:
             raise InvalidParameter(f"invalid {name} mode: {value}")
     if host.isolation not in ("", "default"):
         raise InvalidParameter(
-            f'invalid isolation "{host.isolation}": linux only supports "default"'
+            f"invalid isolation ({host.isolation}): linux only supports 'default'"
         )
 
 

@@ -45,6 +45,16 @@ _UNCHANGED = (
 _SETTLED = ("max_physical_memory", "max_locked_memory", "max_swap")
 
 
+def check(body: ContainerUpdate, around: Surroundings) -> None:
+    """InvalidParameter where a body is wrong whatever the container has."""
+    if body.restart_policy is not None:
+        check_restart_policy(body.restart_policy)
+    sent = body.model_dump(by_alias=True, exclude_none=True, exclude={"restart_policy"})
+    if not sent.get("Memory"):
+        sent.pop("MemorySwap", None)  # goes with the memory that the container has
+    limits.check(HostConfig.model_validate(sent), around)
+
+
 def updated(
     zone: Zone, body: ContainerUpdate, around: Surroundings
 ) -> tuple[ZoneSpec, tuple[str, ...]]:

@@ -486,7 +486,7 @@ bodies = st.fixed_dictionaries(
                 "CapAdd": st.lists(st.sampled_from(["NET_ADMIN", "ALL"]), max_size=2),
                 "Memory": st.integers(6 * 2**20, 2**40),
                 "OomScoreAdj": st.integers(-1000, 1000),
-                "Tmpfs": st.dictionaries(words.map("/t{}".format), st.just("size=1m"), max_size=2),
+                "Tmpfs": st.dictionaries(words.map("/scratch/{}".format), st.just("size=1m"), max_size=2),
                 "Annotations": st.dictionaries(words, texts, max_size=2, min_size=1),
                 "ShmSize": st.integers(1, 2**40),
                 "Sysctls": st.dictionaries(words.map("net.{}".format), words, max_size=2),
