@@ -175,15 +175,15 @@ class Creation:
                 log.warning("volume %s is left behind: %s", volume.name, error)
 
     def _lease(self, uuid: ZoneUUID, found: Plan) -> tuple[tuple[Nic, ...], dict[str, Network]]:
-        """Addresses on every network that is there and can give what was asked for; and these networks by what the
-        client called them.  What lacks an address here fails at start, as in dockerd."""
+        """Addresses on every network that is there; and these networks by what the client called them.  What lacks an
+        address here fails at start, as in dockerd."""
         nics: list[Nic] = []
         networks: dict[str, Network] = {}
         for name, settings in networking.endpoints(found.body).items():
             networking.refuse_unbuilt(settings, found.around.platform)
             with suppress(NotFound):
                 networks[name] = self._host.networks.get(name)
-                networking.check_endpoint(networks[name].name, settings)
+            networking.check_created(name, settings, networks.get(name))
         # The network mode may name by its id what an endpoint names by its name: that is one network.
         wanted = {
             networks[request.network].id: request
@@ -191,10 +191,9 @@ class Creation:
             if request.network in networks
         }
         for request in wanted.values():
-            if networking.fits(request, networks[request.network]):
-                # Another container may have the address now, and be gone at the start.
-                with suppress(Forbidden):
-                    nics.append(self._host.networks.lease(uuid, request))
+            # Another container may have the address now, and be gone at the start.
+            with suppress(Forbidden):
+                nics.append(self._host.networks.lease(uuid, request))
         return tuple(nics), networks
 
 

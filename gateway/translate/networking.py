@@ -19,6 +19,7 @@ _NOT_ON_SMARTOS = {
     SYSCTLS: "there is no Linux kernel to set them in",
 }
 _OWN_STACK = ("host", "none")
+_PREDEFINED = ("bridge", "default", *_OWN_STACK)
 """Networks without addresses.  A container on one of them is on no other."""
 
 
@@ -140,7 +141,8 @@ def requests(wanted: Mapping[str, EndpointSettings]) -> tuple[NetworkRequest, ..
 
 
 def _request(name: str, settings: EndpointSettings) -> NetworkRequest:
-    check_endpoint(name, settings)
+    if name not in _PREDEFINED:
+        check_created(name, settings)
     ipam = settings.ipam_config or {}
     return NetworkRequest(
         network=name,
@@ -150,17 +152,19 @@ def _request(name: str, settings: EndpointSettings) -> NetworkRequest:
     )
 
 
-def fits(request: NetworkRequest, network: Network) -> bool:
-    """Whether the network can give the addresses that are asked for."""
-    asked = (request.address or "", 4), (request.address6 or "", 6)
-    return not any(_misfit(text, version, network) for text, version in asked)
-
-
 def listed(complaints: Sequence[str]) -> str:
     """Several errors as one text: a list, unless there is one alone."""
     if len(complaints) == 1:
         return complaints[0].strip()
     return "* " + "\n* ".join(text.replace("\n", "\n\t") for text in complaints)
+
+
+def check_created(name: str, settings: EndpointSettings, network: Network | None = None) -> None:
+    """As `check_endpoint`, in the words of a create; `name` as the client called it."""
+    try:
+        check_endpoint(network.name if network else name, settings, network)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"invalid config for network {name}: {error.message}") from error
 
 
 def check_endpoint(name: str, settings: EndpointSettings, network: Network | None = None) -> None:
@@ -179,7 +183,7 @@ def check_endpoint(name: str, settings: EndpointSettings, network: Network | Non
 
 def _complaints(name: str, settings: EndpointSettings) -> Iterator[str]:
     ipam = settings.ipam_config or {}
-    if name in ("bridge", "default", *_OWN_STACK):
+    if name in _PREDEFINED:
         if ipam.get("IPv4Address") or ipam.get("IPv6Address"):
             yield "user specified IP address is supported on user defined networks only"
         if settings.aliases:
@@ -209,17 +213,25 @@ def _sysctl_complaints(text: str) -> Iterator[str]:
 
 def _misfit(text: str, version: int, network: Network) -> str:
     """Why the network cannot give this address."""
-    if not text or not _is_address(text, version) or network.plan is None:
+    if not text:
         return ""
-    asked = network.plan.ipv4 if version == 4 else network.plan.ipv6
-    if asked is None or not asked.subnet:
+    subnet = _configured(network, version)
+    if not subnet:
         return (
             "user specified IP address is supported only when connecting to networks with user"
             " configured subnets"
         )
-    if ipaddress.ip_address(text) in ipaddress.ip_network(asked.subnet):
+    if _is_address(text, version) and ipaddress.ip_address(text) in ipaddress.ip_network(subnet):
         return ""
     return f"no configured subnet or ip-range contain the IP address {text}"
+
+
+def _configured(network: Network, version: int) -> str:
+    """The subnet that somebody chose: the network's maker, or, of bridge, the settings."""
+    if network.plan is None:
+        return network.subnet if version == 4 else network.ipv6.subnet if network.ipv6 else ""
+    asked = network.plan.ipv4 if version == 4 else network.plan.ipv6
+    return asked.subnet if asked else ""
 
 
 def _is_address(text: str, version: int) -> bool:
