@@ -37,12 +37,14 @@ def linked(zone: Zone, by_id: Callable[[str], Zone | None]) -> tuple[Linked, ...
     return tuple(Linked(link, by_id(link.id)) for link in zone.metadata.runtime.links)
 
 
-def not_running(zone: Zone, found: Iterable[Linked]) -> str:
-    """Why a zone cannot start, in dockerd's words; "" if all that it links to run."""
+def refusal(zone: Zone, found: Iterable[Linked]) -> str:
+    """Why a zone cannot start, in dockerd's words; "" if all that it links to run, and are on its network."""
     for one in found:
         if one.zone is None or not one.zone.is_running:
             path = f"/{zone.spec.alias}/{one.link.alias}"
             return f"Cannot link to a non running container: /{one.name} AS {path}"
+        if not _address(zone, one.zone):
+            return f"container {one.link.id} not attached to default bridge network"
     return ""
 
 

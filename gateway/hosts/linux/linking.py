@@ -21,12 +21,12 @@ Peer = Callable[[str], Zone]
 def with_links(zone: Zone, peer: Peer, *, must_run: bool = True) -> Zone:
     """The zone with what its links add to its hosts entries and its environment.
 
-    APIError, in dockerd's words, if one that it links to does not run and `must_run`.
+    APIError, in dockerd's words, if one that it links to does not run, or elsewhere, and `must_run`.
     """
     if not zone.metadata.runtime.links:
         return zone
     found = links.linked(zone, lambda docker_id: _find(peer, docker_id))
-    if must_run and (why := links.not_running(zone, found)):
+    if must_run and (why := links.refusal(zone, found)):
         raise APIError(why)
     data = zone.metadata
     lines = (*data.runtime.hosts_entries, *links.hosts(zone, found))

@@ -191,7 +191,7 @@ class Naming:
         APIError, in dockerd's words, if it is to start and one that it links to does not run.
         """
         found = links.linked(zone, self._by_id) if zone.metadata.runtime.links else ()
-        if starting and (why := links.not_running(zone, found)):
+        if starting and (why := links.refusal(zone, found)):
             raise APIError(why)
         wanted = _wanted(links.hosts(zone, found), links.environment(zone, found))
         if self._has_lines(zone):

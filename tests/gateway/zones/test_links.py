@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dockerapi.errors import InvalidParameter
@@ -73,14 +75,22 @@ def test_two_ports_are_no_range() -> None:
 def test_a_link_outlives_what_it_leads_to() -> None:
     db = zone("db", 2)
     web = zone("web", 3, runtime=Runtime(links=(to(db, "db"),)))
-    assert links.not_running(web, linked(web, db)) == ""
+    assert links.refusal(web, linked(web, db)) == ""
     words = "Cannot link to a non running container: /db AS /web/db"
-    assert links.not_running(web, linked(web)) == words
+    assert links.refusal(web, linked(web)) == words
     assert links.shown(web, linked(web)) == ["/db:/web/db"]
     renamed = zone("store", 2, state=ZoneState.STOPPED)
-    assert links.not_running(web, linked(web, renamed)) == words.replace("/db AS", "/store AS")
+    assert links.refusal(web, linked(web, renamed)) == words.replace("/db AS", "/store AS")
     assert links.shown(web, linked(web, renamed)) == ["/store:/web/db"]
     assert links.shown(db, ()) is None
+
+
+def test_a_link_needs_a_network_of_both() -> None:
+    db = zone("db", 2)
+    alone = replace(db, spec=db.spec.model_copy(update={"nics": ()}))
+    web = zone("web", 3, runtime=Runtime(links=(to(db, "db"),)))
+    words = f"container {db.metadata.id} not attached to default bridge network"
+    assert links.refusal(web, linked(web, alone)) == words
 
 
 def test_a_linked_container_has_a_name_for_each_link() -> None:
