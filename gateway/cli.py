@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dockerapi.errors import APIError, InvalidParameter
+from imgsources import pages
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -113,6 +114,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     add("--registry-mirror", dest="registry_mirrors", action="append", metavar="URL")
     add("--insecure-registry", dest="insecure_registries", action="append", metavar="HOST|CIDR")
+    add("-s", "--storage-driver", metavar="DRIVER", help="overlay2, btrfs or zfs")
+    add("--storage-opt", dest="storage_opts", action="append", metavar="KEY=VALUE")
     add("-l", "--log-level", choices=tuple(_LEVELS))
     add("-D", "--debug", action="store_const", const="debug", dest="log_level")
     add("--label", dest="labels", action="append", metavar="KEY=VALUE")
@@ -189,18 +192,14 @@ def _become_lean() -> None:
 def _tune_malloc() -> None:
     """Memory goes back to the machine when it is free.
 
-    One arena for all threads: glibc's one per thread cost 12 MB of an idle gateway's 60.  Blocks of a
-    layer are mapped one by one: glibc by itself puts them on the heap after the first, and a pull left
-    40 MB there.
+    One arena for all threads: glibc's one per thread cost 12 MB of an idle gateway's 60.  Large blocks are mapped
+    one by one: glibc by itself puts them on the heap after the first, and a pull left 40 MB there.
     """
     if sys.platform != "linux":
         return  # another libc's mallopt knows other numbers
-    arena_max, mmap_threshold, trim_threshold = -8, -3, -1
     with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(arena_max, 1)
-        mallopt(mmap_threshold, 128 << 10)
-        mallopt(trim_threshold, 256 << 10)
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
+    pages.lean()
 
 
 @contextlib.contextmanager

@@ -184,6 +184,10 @@ class Settings(BaseModel):
     pidfile: _Path | None = None
     group: str = "docker"
     backend: Literal["linux", "smartos"] = "linux"
+    storage_driver: Literal["", "overlay2", "btrfs", "zfs"] = ""
+    """Of the Linux host; "" = what the data root has, else overlay2, else that of the disk it is on."""
+    storage_opts: tuple[str, ...] = ()
+    """--storage-opt KEY=VALUE: btrfs.min_space, zfs.fsname."""
     log_level: Literal["debug", "info", "warn", "error", "fatal"] = "info"
     labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ()
     registry_mirrors: tuple[Annotated[str, AfterValidator(_mirror)], ...] = ()
@@ -215,6 +219,14 @@ class Settings(BaseModel):
     """Limits put into every spec that the client left open, by vmadm property; on SmartOS laid over
     `SMARTOS_ZONE_DEFAULTS`.  `kernel_version` too: what Linux an lx zone shows."""
     smartos: SmartOSSettings = Field(default_factory=SmartOSSettings)
+
+    @model_validator(mode="after")
+    def _has_store(self) -> Self:
+        if self.backend == "smartos" and (
+            self.storage_driver not in ("", "zfs") or self.storage_opts
+        ):
+            raise ValueError("storage_driver: on SmartOS it is zfs, and without options")
+        return self
 
     @property
     def bridge_name(self) -> str:
@@ -259,7 +271,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in document.items()}
 
 
-_LISTS = {"hosts", "labels", "registry_mirrors", "insecure_registries", "dns"}
+_LISTS = {"hosts", "labels", "registry_mirrors", "insecure_registries", "dns", "storage_opts"}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

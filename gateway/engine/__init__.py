@@ -223,6 +223,7 @@ def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
         oom_score_adj=facts.oom_score_adj,
         zone_defaults=smartos.zone_defaults(settings),
         platform=facts.platform,
+        storage_driver=facts.storage_driver,
         interface=settings.smartos.interface if facts.platform == "smartos" else "",
     )
 

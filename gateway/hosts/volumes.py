@@ -22,6 +22,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _NEEDED = {"o": ("device", "type"), "type": ("device",), "device": ("type",)}
 """Option -> options that it goes with."""
 _OPTIONS = frozenset(("type", "o", "device", "size"))
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?")
 
 
 class LocalVolumes(ABC):
@@ -134,6 +135,24 @@ def check_options(options: dict[str, str]) -> None:
         for name in needed:
             if option in options and name not in options:
                 raise InvalidParameter(f'missing required option: "{name}"')
+
+
+def byte_size(text: str) -> int:
+    """`10m`, `1.5g`, `512kb`: powers of 1024 as docker/go-units RAMInBytes; ValueError."""
+    found = _SIZE.fullmatch(text.strip().lower())
+    if found is None:
+        raise ValueError(f"invalid size: '{text}'")
+    return int(float(found[1]) * 1024 ** " kmgtp".index(found[2] or " "))
+
+
+def size_of(options: dict[str, str]) -> int:
+    """Bytes of the option `size`, 0 = no limit; InvalidParameter in dockerd's words."""
+    if "size" not in options:
+        return 0
+    try:
+        return byte_size(options["size"])
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from error
 
 
 def mounts_something(volume: Volume) -> bool:

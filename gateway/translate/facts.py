@@ -63,6 +63,8 @@ class Surroundings:
     zone_defaults: Mapping[str, int | str] = field(default_factory=dict)
     platform: str = "linux"
     interface: str = ""
+    storage_driver: str = ""
+    """dockerd's name of it, "" = not known: it decides whether a root can be limited."""
 
 
 def zone_uuid(docker_id: str) -> str:

@@ -34,6 +34,7 @@ from gateway.translate.endpoints import Joined
 from gateway.translate.facts import Identity, ImageFacts, Surroundings
 from gateway.translate.host_config import DEFAULT_SHM_SIZE, host_config, log_max_size
 from gateway.translate.mounts import MountPoint
+from gateway.translate.rootsize import root_size
 from gateway.zones import brands
 from gateway.zones import metadata as zone_metadata
 from gateway.zones.brands import Brand, Kind
@@ -172,7 +173,7 @@ def _limits(found: Plan) -> dict[str, object]:
     body, around = found.body, found.around
     if around.platform != "smartos":
         wanted = limits.vmadm_limits(body.host_config, log_max_size(body.host_config))
-        return {**around.zone_defaults, **wanted, **_root_size(body.host_config)}
+        return {**around.zone_defaults, **wanted, **_quota(body.host_config, around)}
     limited = smartos.defaults(around.zone_defaults, found.brand)
     limited = limits.settled(limited | smartos.wanted(body, found.image, found.brand))
     is_temporary = smartos.temporary_size(mounts.tmpfs(body)) == 0
@@ -180,13 +181,10 @@ def _limits(found: Plan) -> dict[str, object]:
     return limited | {"tmpfs": limited.get("max_physical_memory", 256)} if is_temporary else limited
 
 
-def _root_size(host: HostConfig) -> dict[str, object]:
-    """--storage-opt size=; whether a root can be limited is the host's to say."""
-    for name in host.storage_opt or {}:
-        if name != "size":
-            raise InvalidParameter(f"unknown option {name}")
-    size = smartos.storage_size(host)
-    return {} if size is None else {"quota": max(1, -(-size // (1 << 30)))}
+def _quota(host: HostConfig, around: Surroundings) -> dict[str, object]:
+    """The next GiB; the bytes are in our own metadata."""
+    size = root_size(host, around.storage_driver)
+    return {"quota": -(-size // (1 << 30))} if size else {}
 
 
 def _kernel_version(found: Plan) -> str:
@@ -320,6 +318,9 @@ def _runtime(found: Plan, points: Sequence[MountPoint], joined: Mapping[str, str
         console_size=_console(host.console_size),
         published_ports=_published(body, found.config, mode),
         resources=limits.kept_resources(host, found.around),
+        root_size=0
+        if found.around.platform == "smartos"
+        else root_size(host, found.around.storage_driver),
         dns_options=tuple(host.dns_options or ()),
         annotations=dict(host.annotations or {}),
     )

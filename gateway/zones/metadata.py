@@ -84,7 +84,7 @@ class Endpoint(_Frozen):
     """What a zone asked of one of its networks beyond its nic.
 
     `aliases`: names of its own there; `links`: CONTAINER:ALIAS, names that it alone knows others by.
-    `static`: the client named its address (4, 6).  `options`: DriverOpts.
+    `static`: the client named its address (4, 6).  `options`: DriverOpts.  `link_local`: further addresses, of links' own ranges.
     """
 
     aliases: tuple[str, ...] = ()
@@ -92,6 +92,7 @@ class Endpoint(_Frozen):
     static: tuple[int, ...] = ()
     gateway_priority: int = 0
     options: dict[str, str] = Field(default_factory=dict)
+    link_local: tuple[str, ...] = ()
 
 
 class Link(_Frozen):
@@ -178,6 +179,8 @@ class Runtime(_Frozen):
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     """By network_uuid of the nic; a network where nothing was asked for may be missing."""
     resources: Resources = Field(default_factory=Resources)
+    root_size: int = 0
+    """Bytes that the root may take, of which `quota` is the next GiB; 0 = as `quota` says."""
     links: tuple[Link, ...] = ()
     hosts_entries: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()

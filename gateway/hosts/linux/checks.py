@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dockerapi.errors import APIError, InvalidParameter
+from dockerapi.errors import InvalidParameter
 from gateway.hosts.linux import rotation, signals
 from gateway.hosts.linux.restarter import RestartPolicy
 from gateway.hosts.linux.sources import check_bind, is_own_volume
 from gateway.zones.host import Zone
 
 _MADE_LATER = frozenset(("volume", "nocopy", "create", "image"))
+
+
+def root_size(zone: Zone) -> int:
+    """Bytes that its root may take, 0 = as many as there are."""
+    return zone.metadata.runtime.root_size or (zone.spec.quota or 0) << 30
 
 
 def check(zone: Zone) -> None:
@@ -20,10 +25,6 @@ def check(zone: Zone) -> None:
     rotation.Rotation.parse(zone.metadata.log_driver, zone.metadata.log_config)
     if zone.metadata.runtime.stop_signal:
         signals.number(zone.metadata.runtime.stop_signal)
-    if zone.spec.quota:
-        raise APIError(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
-        )
     if not zone.metadata.argv:
         raise InvalidParameter("no command specified")
     options = zone.metadata.runtime.mount_options

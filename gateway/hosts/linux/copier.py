@@ -10,6 +10,8 @@ out, and all mounts go with the process.  PLAN and result are values as `packed`
     root      where the zone's root is mounted, or can be
     overlay   null if it is mounted, else {lowers, upper, work}; a reader leaves the upper directory alone once
               the mount points of the volumes are there, for the zone may be started meanwhile
+    upper, lowers   to compare: the zone's own directory and those below it
+    before    to compare instead: the folder that the root is a snapshot of
     mounts    [{source, target, readonly}] in order
     readonly  the root is the zone's read-only
     path, no_overwrite_dir_non_dir, user (of --archive, "" = the archive's numbers)
@@ -47,7 +49,7 @@ _BLOCK = 1 << 20
 _OPAQUE = "trusted.overlay.opaque"
 _OUT = 1
 # What the host itself puts into every root, as dockerd's init layer does.
-_OURS = frozenset(
+OURS = frozenset(
     [
         "/.dockerenv",
         "/dev",
@@ -392,12 +394,19 @@ def _small_file(path: str) -> bytes:
 
 def _compare(plan: Plan) -> None:
     """The image is mounted without the zone's directory, and looked at inside a root of its own."""
+    if "before" in plan:
+        _report(plan, _since_snapshot(plan))
+        return
     _own_namespace()
     upper = os.open(plan["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _mount_overlay(plan["root"], lowers=plan["lowers"], upper=None, work=None)
     below = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(upper)
-    found = list(_differences(below, "."))
+    _report(plan, list(_differences(below, ".")))
+
+
+def _report(plan: Plan, found: list[tuple[str, int, str]]) -> None:
+    """As rows, or as a layer's tar."""
     if plan["op"] == "changes":
         rows = [[path, kind] for path, kind, _ in found]
         _tell({"changes": rows})
@@ -418,6 +427,18 @@ def _compare(plan: Plan) -> None:
 _MODIFIED, _ADDED, _DELETED = 0, 1, 2
 
 
+def _since_snapshot(plan: Plan) -> list[tuple[str, int, str]]:
+    """The whole root against the one that it was cloned from; the zone may run, so this process's root is the zone's."""
+    from gateway.hosts.linux.snapdiff import differences  # noqa: PLC0415
+
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    before, now = os.open(plan["before"], flags), os.open(plan["root"], flags)
+    _seal()
+    os.fchdir(now)
+    os.chroot(".")
+    return [(path, kind, f".{path}") for path, kind, _ in differences(before, now, OURS)]
+
+
 def _differences(below: int, folder: str) -> Iterator[tuple[str, int, str]]:
     """(path in the zone, kind, path in the zone's directory), a folder before what is in it."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -426,7 +447,7 @@ def _differences(below: int, folder: str) -> Iterator[tuple[str, int, str]]:
         found = entry.stat(follow_symlinks=False)
         before = _in_image(below, path)
         if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
-            if before is not None and path not in _OURS:
+            if before is not None and path not in OURS:
                 yield path, _DELETED, source
             continue
         inner = []
@@ -436,7 +457,7 @@ def _differences(below: int, folder: str) -> Iterator[tuple[str, int, str]]:
             is_over = before is not None and stat.S_ISDIR(before.st_mode)
             if is_over and _is_opaque(source):
                 inner += _hidden(below, source, path)
-        if path not in _OURS and not (path == "/etc" and before is None and not inner):
+        if path not in OURS and not (path == "/etc" and before is None and not inner):
             if before is None:
                 yield path, _ADDED, source
             elif inner or not _is_same_folder(path, before, found):

@@ -19,7 +19,6 @@ from gateway.hosts.command import Spawner
 from gateway.hosts.linux import overlay, probes
 from gateway.hosts.linux.boot import Folders, Parts
 from gateway.hosts.linux.cgroups import Cgroups
-from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.linux.execs import Execs
 from gateway.hosts.linux.files import LinuxFiles
 from gateway.hosts.linux.gauges import LinuxGauges
@@ -29,6 +28,7 @@ from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
 from gateway.hosts.linux.sources import Sources
 from gateway.hosts.linux.store import RootStore
+from gateway.hosts.linux.storechoice import open_store
 from gateway.hosts.linux.volumes import LinuxVolumes
 from gateway.hosts.linux.warmth import Warmth
 from gateway.hosts.linux.watch import FolderWatch
@@ -108,8 +108,8 @@ class LinuxHost:
         datasets: RootStore | None,
     ) -> LinuxHost:
         runtime_state, exits = folders.run / "runtime", folders.run / "exits"
-        datasets = datasets or await OverlayDatasets.open(folders.data / "overlay")
-        volumes = await asyncio.to_thread(LinuxVolumes, folders.data)
+        datasets = datasets or await open_store(settings)
+        volumes = await asyncio.to_thread(LinuxVolumes, folders.data, datasets.sized_folders)
         sources = Sources(folders.data / "zones", folders.run, volumes, datasets)
         spawner = Spawner(probes.leave_mount_namespace)
         found = await probes.find_runtime(
@@ -254,10 +254,7 @@ async def _facts(settings: Settings, parts: Parts, found: probes.Found) -> HostF
             (runtime.name, await probes.version(runtime.program)),
             ("conmon", await probes.version(runtime.conmon)),
         ),
-        status=(
-            ("Backing Filesystem", _filesystem(settings.data_root)),
-            *await parts.datasets.status(),
-        ),
+        status=tuple(await parts.datasets.status()),
     )
 
 
@@ -266,16 +263,3 @@ def _security_options(machine: Machine) -> tuple[str, ...]:
     if machine.apparmor:
         options.insert(0, "name=apparmor")
     return tuple(options)
-
-
-def _filesystem(path: Path) -> str:
-    """Kind of the filesystem that holds `path`."""
-    best, kind = "", ""
-    resolved = str(path.resolve())
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        point = before.split()[4]
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, after.split()[0]
-    return kind

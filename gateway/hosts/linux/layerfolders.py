@@ -25,6 +25,7 @@ from pathlib import Path
 from dockerapi.errors import Conflict, NotFound
 from gateway.hosts import trees
 from gateway.hosts.command import Spawner, default_spawner
+from gateway.hosts.linux.spreading import spread_below
 from gateway.hosts.linux.unpacking import LayerWriter, Report, finish
 from imgsources.datasets import LayerInfo, LayerTree
 from imgsources.oci import ImageUUID
@@ -235,6 +236,7 @@ class LayerFolders(ABC):
         """What is below the root, leftovers thrown away.  Blocking."""
         for name in ("datasets", "zones", "trash", "empty"):
             (self._root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+        spread_below(self._root / "datasets")
         # Programs of an image that are setuid root are not for the machine's users (CVE-2021-41091).
         self._root.chmod(0o700)
         for trash in (self._root / "trash").iterdir():

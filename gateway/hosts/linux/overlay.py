@@ -58,6 +58,24 @@ def mount_memory(folder: Path, size: int) -> None:
     _mount("shm", str(folder), f"mode=1777,size={size}", flags, "tmpfs")
 
 
+def bind(source: Path, target: Path) -> None:
+    """A folder at another place, too."""
+    _mount(str(source), str(target), None, _MS_BIND)
+
+
+def kind_of(path: Path) -> str:
+    """Of the file system that holds `path`, as the kernel names it."""
+    best, kind = "", ""
+    resolved = str(path.resolve())
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4]
+        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind
+
+
 def make_shared(folder: Path) -> None:
     """Make a folder a shared mount, so that mounts made below it are seen by other mount namespaces."""
     where = str(folder.resolve())

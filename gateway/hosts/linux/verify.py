@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.hosts.linux.storechoice import DRIVERS, prior
 from gateway.hosts.tarstream import Tar
 from gateway.hosts.untar import Root, has_openat2
 from gateway.settings import Settings
@@ -20,8 +21,9 @@ _BLOCK = 1 << 20
 
 
 def datasets(settings: Settings) -> Path:
-    """Where the datasets are."""
-    return settings.data_root / "overlay/datasets"
+    """Where the datasets are, of whichever store."""
+    driver = next(iter(prior(settings.data_root)), "overlay2")
+    return settings.data_root / DRIVERS[driver] / "datasets"
 
 
 def present(folder: Path) -> dict[ImageUUID, ImageUUID | None]:

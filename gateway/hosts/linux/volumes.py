@@ -1,6 +1,6 @@
 """Volumes of the driver `local`: folders that outlive zones, and filling them from the image.
 
-ROOT/volumes/NAME/_data         what zones see
+ROOT/volumes/NAME/_data         what zones see; with the option `size` a folder that the store limits
 ROOT/volumes/NAME/volume.json   labels, options, time of creation; there = the volume exists
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,8 @@ from dockerapi.errors import InvalidParameter
 from gateway.hosts import trees
 from gateway.hosts.linux import overlay
 from gateway.hosts.linux.rooted import open_in_root
-from gateway.hosts.volumes import LocalVolumes, check_options, mounts_something
+from gateway.hosts.linux.store import SizedFolders
+from gateway.hosts.volumes import LocalVolumes, check_options, mounts_something, size_of
 from gateway.zones.host import Volume
 
 _DATA = "_data"
@@ -29,9 +29,10 @@ _COPY_STEP = 1 << 30
 
 
 class LinuxVolumes(LocalVolumes):
-    """Satisfies VolumeHost.  Loaded once; the folder is ours alone."""
+    """Satisfies VolumeHost.  Loaded once; the folder is ours alone.  `sized` None: no volume can be limited."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sized: SizedFolders | None = None) -> None:
+        self._sized = sized
         self._folder = root / "volumes"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # what zones write is not for the machine's users
@@ -45,19 +46,47 @@ class LinuxVolumes(LocalVolumes):
         return volume
 
     def _check(self, name: str, options: dict[str, str]) -> None:
-        _check_supported(options)
+        check_options(options)
+        size = size_of(options)
+        if size and (self._sized is None or options.get("device")):
+            raise InvalidParameter("quota size requested but no quota support")
 
     def _place(self, name: str) -> str:
         return str(self._folder / name / _DATA)
 
     async def _make(self, volume: Volume) -> None:
-        await asyncio.to_thread(_make, self._folder / volume.name, volume)
+        folder = self._folder / volume.name
+        try:
+            await asyncio.to_thread(folder.mkdir)
+            await asyncio.to_thread(folder.chmod, 0o701)
+            await self._make_data(folder / _DATA, size_of(volume.options))
+            await asyncio.to_thread(_record, folder, volume)
+        except BaseException:
+            await self._remove(folder)
+            raise
+
+    async def _make_data(self, data: Path, size: int) -> None:
+        if size and self._sized is not None:
+            await self._sized.make(data, size)
+        else:
+            await asyncio.to_thread(data.mkdir)
+        await asyncio.to_thread(data.chmod, 0o755)
 
     async def _disown(self, volume: Volume) -> None:
         await asyncio.to_thread(_record, self._folder / volume.name, volume)
 
     async def _unmake(self, volume: Volume) -> None:
-        await asyncio.to_thread(_unmake, self._folder / volume.name)
+        folder = self._folder / volume.name
+        await asyncio.to_thread((folder / _RECORD).unlink, missing_ok=True)
+        await self._remove(folder)  # from here on it does not exist
+
+    async def _remove(self, folder: Path) -> None:
+        """What is mounted in there is somebody else's: it goes first, or nothing does."""
+        await asyncio.to_thread(_unmount, folder / _DATA)
+        if self._sized is not None:
+            await self._sized.remove(folder / _DATA)
+        with suppress(FileNotFoundError):
+            await asyncio.to_thread(trees.remove, str(folder))
 
     async def used_bytes(self, name: str) -> int:
         """Sizes of its files, those with several names once; NotFound."""
@@ -68,12 +97,6 @@ class LinuxVolumes(LocalVolumes):
         await asyncio.to_thread(copy_up, rootfs, target, Path(volume.mountpoint))
 
 
-def _check_supported(options: dict[str, str]) -> None:
-    check_options(options)
-    if "size" in options:
-        raise InvalidParameter("quota size requested but no quota support")
-
-
 def _load(folder: Path) -> list[Volume]:
     volumes: list[Volume] = []
     for entry in folder.iterdir():
@@ -82,21 +105,11 @@ def _load(folder: Path) -> list[Volume]:
         except FileNotFoundError:
             # Half made, or half deleted, when we were killed.
             with suppress(OSError):
-                _remove_tree(entry)
+                _unmount(entry / _DATA)
+                trees.remove(str(entry))
             continue
         volumes.append(Volume(name=entry.name, mountpoint=str(entry / _DATA), **body))
     return sorted(volumes, key=lambda volume: volume.created_ns)
-
-
-def _make(folder: Path, volume: Volume) -> None:
-    try:
-        (folder / _DATA).mkdir(parents=True)
-        folder.chmod(0o701)
-        (folder / _DATA).chmod(0o755)
-        _record(folder, volume)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _record(folder: Path, volume: Volume) -> None:
@@ -111,18 +124,9 @@ def _record(folder: Path, volume: Volume) -> None:
     record.rename(folder / _RECORD)
 
 
-def _unmake(folder: Path) -> None:
-    with suppress(FileNotFoundError):
-        (folder / _RECORD).unlink()  # from here on it does not exist
-    with suppress(FileNotFoundError):
-        _remove_tree(folder)
-
-
-def _remove_tree(folder: Path) -> None:
-    """What is mounted in there is somebody else's: it goes first, or nothing does."""
-    while overlay.unmount(folder / _DATA):
+def _unmount(folder: Path) -> None:
+    while overlay.unmount(folder):
         pass
-    trees.remove(str(folder))
 
 
 def _used(folder: Path) -> int:

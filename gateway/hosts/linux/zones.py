@@ -30,7 +30,7 @@ from dockerapi.framing import StreamId
 from gateway.hosts.linux import boot, conmon, records, relimit, rotation, signals, survivors
 from gateway.hosts.linux.accepted import accepted
 from gateway.hosts.linux.boot import Parts
-from gateway.hosts.linux.checks import check
+from gateway.hosts.linux.checks import check, root_size
 from gateway.hosts.linux.execs import Exec, Execs
 from gateway.hosts.linux.joining import rejoin
 from gateway.hosts.linux.linking import unlink, with_links
@@ -205,6 +205,8 @@ class LinuxZones:
         uuid = ZoneUUID(spec.uuid)
         zone = Zone(spec, metadata, ZoneState.STOPPED, created_ns=time.time_ns())
         check(zone)
+        size = root_size(zone)
+        self._parts.datasets.check_size(size)
         if uuid in self._register.zones:
             raise Conflict(f"zone {uuid} exists")
         self._register.reserve(spec.alias, uuid)
@@ -212,7 +214,7 @@ class LinuxZones:
         folder = self._parts.folders.zone(uuid)
         try:
             self._parts.networks.learn(uuid, spec.nics)
-            await self._parts.datasets.clone(ImageUUID(spec.image_uuid), uuid)
+            await self._parts.datasets.clone(ImageUUID(spec.image_uuid), uuid, size=size)
             if spec.filesystems:
                 await asyncio.to_thread(self._parts.sources.fill, zone)
             write_new(folder, resident.record)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
@@ -19,12 +18,11 @@ from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.smartos import whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.zfs import NAME_LIMIT, VALUE_LIMIT, ZFS
-from gateway.hosts.volumes import LocalVolumes, check_options
+from gateway.hosts.volumes import LocalVolumes, check_options, size_of
 from gateway.zones.host import Volume
 
 log = logging.getLogger(__name__)
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _COPY_TIMEOUT_S = 3600.0
 _TEXTS = ("labels", "options")
 
@@ -167,8 +165,5 @@ def _quota(options: dict[str, str]) -> dict[str, str]:
             "a volume that mounts something (options type, device, o) is not supported on SmartOS: bind a "
             "folder of the global zone instead"
         )
-    found = _SIZE.fullmatch(options["size"].strip())
-    if found is None:
-        raise InvalidParameter(f"invalid size: '{options['size']}'")
-    power = " kmgtp".index(found[2].lower() or " ")
-    return {"quota": str(int(float(found[1]) * 1024**power))}
+    size = size_of(options)
+    return {"quota": str(size)} if size else {}
