@@ -40,6 +40,7 @@ from imgsources.compression import HEAD_BYTES, FilePart, GzipFile, compression
 from imgsources.datasets import DatasetStore, LayerInfo, LayerTree, PlatformImages
 from imgsources.layers import BlobTar, fetch, partial_path
 from imgsources.oci import Descriptor, Digest, ImageUUID, Platform
+from imgsources.pages import kept as pages_kept
 from imgsources.references import Reference
 from imgsources.sources import EmbeddedBlobs, ImageSource, LocalBlobs, RemoteImage
 from imgsources.transfers import Download, Layer, PullEvent, Watch, ended, in_loop, short
@@ -387,7 +388,8 @@ class Puller:
             async with self._apply_slots:
                 layer.publish("Extracting", 0)
                 try:
-                    await self._apply(layer, tree, opened, fetched)
+                    with pages_kept():
+                        await self._apply(layer, tree, opened, fetched)
                 except OSError as error:
                     words = (error.strerror or str(error)).lower()
                     raise APIError(f"failed to register layer: {words}") from error
@@ -477,14 +479,15 @@ class Puller:
             if self._download_slots.locked():
                 blob.publish("Waiting")
             async with self._download_slots:
-                await fetch(
-                    blob.source,
-                    blob.image,
-                    blob.descriptor,
-                    self._downloads,
-                    progress=lambda size: blob.publish("Downloading", size),
-                    attempts=self._attempts,
-                )
+                with pages_kept():
+                    await fetch(
+                        blob.source,
+                        blob.image,
+                        blob.descriptor,
+                        self._downloads,
+                        progress=lambda size: blob.publish("Downloading", size),
+                        attempts=self._attempts,
+                    )
             blob.publish("Verifying Checksum")
             blob.publish("Download complete")
             blob.done.set_result(None)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockerapi.errors import APIError, NotSupported
+from imgsources import pages
 from imgsources.blobs import KeptBlob, LayerBlobs
 from imgsources.catalog import Image
 from imgsources.layers import BlobTar
@@ -221,15 +222,16 @@ async def _tar(layer: _Layer) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     part = await asyncio.to_thread(layer.blobs.open, layer.blob.layer)
     tar = BlobTar(part, layer.diff_id, lambda _: None)
-    ahead = loop.run_in_executor(None, tar.read, _BLOCK)
-    try:
-        while block := await asyncio.shield(ahead):
-            ahead = loop.run_in_executor(None, tar.read, _BLOCK)
-            yield block
-    finally:
-        # The thread has the file: it must not be closed under it.
-        while not ahead.done():
-            await asyncio.wait([ahead])
-        if not ahead.cancelled():
-            ahead.exception()
-        tar.close()
+    with pages.kept():
+        ahead = loop.run_in_executor(None, tar.read, _BLOCK)
+        try:
+            while block := await asyncio.shield(ahead):
+                ahead = loop.run_in_executor(None, tar.read, _BLOCK)
+                yield block
+        finally:
+            # The thread has the file: it must not be closed under it.
+            while not ahead.done():
+                await asyncio.wait([ahead])
+            if not ahead.cancelled():
+                ahead.exception()
+            tar.close()

@@ -10,6 +10,7 @@ library only and little of it, since a worker process imports this at every laye
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from zlib import adler32
 
 BLOCK = 512
 EXTENSION_LIMIT = 1 << 20
@@ -168,7 +169,7 @@ class Tar:
         header = self._take(BLOCK, may_end=True)
         if not header or header == _ZEROS:
             return None
-        total = sum(header) - sum(header[148:156]) + 256
+        total = _sum(header) - sum(header[148:156]) + 256
         claimed = _number(header[148:156])
         if total != claimed and _signed_sum(header) != claimed:
             raise BadArchive(
@@ -298,6 +299,12 @@ def _decimal(text: bytes) -> int:
     if not text.isdigit() or len(text) > 19:
         raise BadArchive(f"number {text[:40]!r} in a pax header is malformed")
     return int(text)
+
+
+def _sum(header: bytes) -> int:
+    """Of all bytes: a half of Adler's checksum as long as it is below 65521, ten times as fast as sum()."""
+    first, second = adler32(header[:256]), adler32(header[256:])
+    return (first & 0xFFFF) + (second & 0xFFFF) - 2
 
 
 def _signed_sum(header: bytes) -> int:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import stat
 import sys
@@ -537,6 +538,7 @@ def main(arguments: list[str]) -> int:
     """Run the program; its exit status."""
     root, mode, *options = arguments
     os.umask(0)
+    gc.disable()  # nothing here refers to itself
     try:
         chroot = "chroot" in options or not has_openat2()
         writer = Writer(Root(root, chroot=chroot), overlay=mode == "overlay")
