@@ -18,7 +18,7 @@ from gateway.hosts.linux import overlay
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.hosts.smartos.datasets import ZFSDatasets
 from gateway.hosts.smartos.local import LocalGlobalZone
-from gateway.hosts.smartos.zfs import ZFS
+from gateway.hosts.zfs import ZFS
 from imgsources.datasets import DatasetStore, LayerInfo
 from imgsources.oci import Digest, ImageUUID, image_uuid
 from tests.fakes.globalzone import process

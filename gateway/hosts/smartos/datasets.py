@@ -28,7 +28,7 @@ from gateway.hosts.smartos import imgadm
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.imageplace import CLAIM, PARTIAL, ImagePlace
 from gateway.hosts.smartos.layertree import Drain, LayerOnItsWay
-from gateway.hosts.smartos.zfs import ZFS
+from gateway.hosts.zfs import ZFS
 from imgsources.datasets import LayerInfo, LayerTree
 from imgsources.oci import ImageUUID
 

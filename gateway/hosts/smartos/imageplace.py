@@ -11,7 +11,7 @@ from typing import Any
 from dockerapi.errors import APIError, NotFound
 from gateway.hosts.smartos import imgadm
 from gateway.hosts.smartos.globalzone import GlobalZone
-from gateway.hosts.smartos.zfs import ZFS
+from gateway.hosts.zfs import ZFS
 
 log = logging.getLogger(__name__)
 

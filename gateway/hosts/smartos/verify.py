@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gateway.hosts.smartos import imgadm
 from gateway.hosts.smartos.checkup import global_zone
-from gateway.hosts.smartos.zfs import ZFS
+from gateway.hosts.zfs import ZFS
 from gateway.settings import Settings
 from imgsources.oci import ImageUUID
 

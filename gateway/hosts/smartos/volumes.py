@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.smartos import whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
-from gateway.hosts.smartos.zfs import NAME_LIMIT, VALUE_LIMIT, ZFS
 from gateway.hosts.volumes import LocalVolumes, check_options, size_of
+from gateway.hosts.zfs import NAME_LIMIT, VALUE_LIMIT, ZFS
 from gateway.zones.host import Volume
 
 log = logging.getLogger(__name__)

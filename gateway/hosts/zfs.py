@@ -1,12 +1,12 @@
-"""zfs(8): the few commands of it that this host needs, and what its refusals mean."""
+"""zfs(8): the few commands of it that hosts need, and what its refusals mean."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Protocol
 
 from dockerapi.errors import APIError, CommandFailed, Conflict, NotFound
-from gateway.hosts.smartos.globalzone import GlobalZone
 
 VALUE_LIMIT = 1000
 """Bytes of a user property's value: illumos refuses 1024 and more."""
@@ -19,11 +19,19 @@ _BUSY_PAUSE_S = 0.25
 _BUSY = ("is busy", "device busy")
 
 
-class ZFS:
-    """Commands in one global zone.  NotFound, Conflict, and APIError with zfs's words for the rest."""
+class Machine(Protocol):
+    """Where zfs is run."""
 
-    def __init__(self, gz: GlobalZone) -> None:
-        self._gz = gz
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Awaitable[bytes]:
+        """Its standard output; CommandFailed."""
+        ...
+
+
+class ZFS:
+    """Commands on one machine.  NotFound, Conflict, and APIError with zfs's words for the rest."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     async def create(
         self, name: str, properties: Mapping[str, str], *, parents: bool = False
@@ -100,7 +108,7 @@ class ZFS:
 
     async def _run(self, *arguments: str) -> str:
         try:
-            output = await self._gz.run(["zfs", *arguments], timeout_s=_TIMEOUT_S)
+            output = await self._machine.run(["zfs", *arguments], timeout_s=_TIMEOUT_S)
         except CommandFailed as error:
             raise _meaning(error) from error
         return output.decode(errors="surrogateescape")
