@@ -17,6 +17,8 @@ from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge
 from compat.images import archive, catalogue
 from compat.leftovers import new, settled, snapshot
+from compat.ownnetwork import own_network
+from compat.smartos import SmartOS
 from compat.transfers import Transfers
 from soak_compose import applications
 from soak_pulls import pulls
@@ -35,14 +37,17 @@ def main() -> int:
     options.add_argument("--parallel", type=int, default=20)
     options.add_argument("--megabytes", type=int, default=500, help="through each stream")
     options.add_argument("--attaches", type=int, default=50, help="to one container at once")
+    options.add_argument("--backend", choices=["linux", "smartos"], default="linux")
     options.add_argument("--seed", type=int, default=int(time.time()))
     args = options.parse_args()
+    own_network()  # what is left behind is told from what others on the machine do
     print(f"seed {args.seed}")
     chance = random.Random(args.seed)
     folder = Path(tempfile.mkdtemp(prefix="zgsoak-", dir="/tmp"))
-    server = Daemon(
-        "zonegate", folder / "d", f"zk{os.getpid() % 1000000}", "", own_bridge("zonegate", 2)
-    )
+    platform = SmartOS(folder, over_ssh=False) if args.backend == "smartos" else None
+    bridge = () if platform else own_bridge("zonegate", 2)
+    name = f"zk{os.getpid() % 1000000}"
+    server = Daemon("zonegate", folder / "d", name, "", bridge, platform)
     server.witnessed = False  # its memory is measured, and hours of answers would fill the disk
     wrong: list[str] = []
     try:
@@ -67,6 +72,8 @@ def main() -> int:
         if server.process is not None and server.process.poll() is None:
             server.kill()
         server.discard()
+        if platform is not None:
+            platform.stop()
         shutil.rmtree(folder, ignore_errors=True)
     for line in wrong[:50]:
         print(line, file=sys.stderr)

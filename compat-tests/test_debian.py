@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from compat.answers import Recording
 from compat.clients import CLI
 from compat.compose import plug_in
+from compat.daemons import Daemon
+from compat.debian import LEFT_OUT
 from compat.images import Image, Registry
+from compat.scenarios import OnSmartOS, Step, check, quiet, scenario
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -50,67 +56,101 @@ def patiently(cli: CLI, *argv: str) -> str:
     return done.stdout.strip()
 
 
-SHOP = """
-name: real
-services:
-  store:
-    image: {image}
-    user: redis
-    command: redis-server --protected-mode no --dir /data --save '' --appendonly yes
-    volumes: [kept:/data]
-    healthcheck: {{test: redis-cli ping, interval: 500ms, timeout: 5s, retries: 40}}
-    depends_on: {{prepare: {{condition: service_completed_successfully}}}}
-  prepare:
-    image: {image}
-    command: chown redis:redis /data
-    volumes: [kept:/data]
-  worker:
-    image: {image}
-    command: bash -c 'while redis-cli -h store incr jobs; do redis-cli -h store sadd workers $$HOSTNAME; sleep 0.1; done'
-    stop_signal: KILL
-    depends_on: {{store: {{condition: service_healthy}}}}
-  web:
-    image: {image}
-    command: nginx -g 'daemon off;'
-    stop_signal: QUIT
-    ports: ["127.0.0.1::80"]
-    configs: [{{source: site, target: /etc/nginx/sites-enabled/default}}]
-    depends_on: [worker]
-volumes: {{kept: {{}}}}
-configs: {{site: {{content: "server {{ listen 80; location / {{ return 200 shop; }} }}"}}}}
+COMPOSE = "docker compose --progress quiet -f {tmp}/compose.yaml"
+STATES = COMPOSE + " ps -a --format '{{.Name}} {{.State}} {{.Health}} {{.ExitCode}}'"
+SQL = COMPOSE + " exec -T -e PGPASSWORD=s3cret db psql -h 127.0.0.1 -U shop -Atc"
+NO_FREEZER = OnSmartOS(exit=1, compare="exit")
+SAME = OnSmartOS()
+
+
+def shown(command: str, smartos: OnSmartOS = SAME) -> Step:
+    """Standard output, whose lines come in any order, and the exit code."""
+    return Step(command, compare="exit stdout", sort=True, smartos=smartos)
+
+
+def once(wanted: str, command: str) -> Step:
+    """A command again and again until it says this, or some twenty seconds are over; what it says then."""
+    return shown(f"sh {{tmp}}/once {wanted} {command}")
+
+
+def shop(path: str, *options: str) -> str:
+    """What the shop answers at the port that it is published at."""
+    return f'sh -c "curl -s {" ".join(options)} http://$({COMPOSE} port web 80)/{path}"'
+
+
+REAL = scenario(
+    "an application of real servers",
+    quiet(f"{COMPOSE} build"),
+    shown(f"{COMPOSE} up -d"),
+    shown(STATES),
+    shown(f"{COMPOSE} logs --no-color --no-log-prefix migrate"),
+    shown(f"{COMPOSE} exec -T db sh -c 'id -un; ps -o user= -p 1; stat -c %a:%U $PGDATA'"),
+    shown(shop("jobs", "-d one")),
+    once("one", shop("rows")),
+    shown(f"{COMPOSE} up -d --scale worker=3 --no-recreate"),
+    once("3", f"{SQL} \"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'worker'\""),
+    shown("sh -c 'seq 100 129 >{tmp}/jobs'"),
+    shown(shop("jobs", "--data-binary @{tmp}/jobs")),
+    once("31", f"{SQL} 'SELECT count(*) FROM rows'"),
+    # Their connections are lost: workers fail, and are started again for it.
+    shown(f"{COMPOSE} restart db"),
+    shown(shop("jobs", "-d late")),
+    once("32", f"{SQL} 'SELECT count(*) FROM rows'"),
+    shown(f"{COMPOSE} pause queue", NO_FREEZER),
+    shown(f"{COMPOSE} unpause queue", NO_FREEZER),
+    shown(f'sh -c "{COMPOSE} top db | grep -c replication.launcher"'),
+    shown(f"{COMPOSE} exec -T -e PGPASSWORD=s3cret db pg_dump -h 127.0.0.1 -U shop -f /tmp/dump"),
+    shown(f"{COMPOSE} cp db:/tmp/dump {{tmp}}/dump"),
+    shown("sh -c 'cut -f1 {tmp}/dump | grep -cxE \"one|1[0-2][0-9]|late\"'"),
+    shown(f"sh -c 'tar -c -C {{tmp}} dump | {COMPOSE} cp - web:/tmp/'"),
+    shown(f"sh -c '{COMPOSE} exec -T web cat /tmp/dump | cmp - {{tmp}}/dump'"),
+    shown(f"{COMPOSE} kill worker"),
+    shown(STATES),
+    shown(f"{COMPOSE} down"),
+    shown(f"{COMPOSE} up -d"),
+    shown(f"{COMPOSE} logs --no-color --no-log-prefix migrate"),
+    shown(shop("rows")),
+    shown(f"{COMPOSE} down -v"),
+    shown(f"{COMPOSE} up -d --wait db"),
+    shown(f"{SQL} \"SELECT count(*) FROM pg_tables WHERE schemaname = 'public'\""),
+    shown(f"{COMPOSE} down -v"),
+    shown("docker volume ls -q --filter label=com.docker.compose.project=real"),
+    shown("docker network ls -q --filter label=com.docker.compose.project=real"),
+    quiet("docker rmi real-app real-db"),
+)
+_ONCE = """#!/bin/sh
+# once WANTED COMMAND...: what the command says, when it says this, or when twenty seconds are over
+wanted=$1 end=$(($(date +%s) + 20))
+shift
+while said=$("$@" 2>/dev/null); [ "$said" != "$wanted" ] && [ "$(date +%s)" -lt "$end" ]; do :; done
+echo "$said"
 """
 
 
-def test_an_application_of_real_servers_by_compose(cli: CLI, image: str, tmp_path: Path) -> None:
+@pytest.fixture
+def real(daemon: Daemon, image: str, workdir: Path, tmp_path: Path) -> Iterator[CLI]:
+    """The files of compat-tests/application, with the image as their base; a client that builds without BuildKit."""
+    shutil.copytree(Path(__file__).with_name("application"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / ".env").write_text(f"BASE={image}\n")
+    (tmp_path / "once").write_text(_ONCE)
+    cli = CLI(daemon.url, workdir / "real")
+    cli.env["DOCKER_BUILDKIT"] = "0"
     plug_in(cli)
-    (tmp_path / "shop.yaml").write_text(SHOP.format(image=image))
-    compose = ["compose", "--progress", "quiet", "-f", f"{tmp_path}/shop.yaml"]
+    yield cli
+    cli(f"docker compose --progress quiet -f {tmp_path}/compose.yaml down -v -t 0")
+    cli("docker rmi -f real-app real-db")
 
-    def stored(*command: str) -> int:
-        # Nothing at all is there before the first job is done.
-        return int(cli.ok([*compose, "exec", "-T", "store", "redis-cli", *command]) or 0)
 
-    def until(count: int, *command: str) -> None:
-        end = time.monotonic() + 20
-        while stored(*command) < count:
-            assert time.monotonic() < end
-
-    try:
-        cli.ok([*compose, "up", "-d"])
-        assert fetch(f"http://{cli.ok([*compose, 'port', 'web', '80'])}/") == b"shop"
-        until(2, "get", "jobs")
-        cli.ok([*compose, "up", "-d", "--scale", "worker=3", "--no-recreate"])
-        until(3, "scard", "workers")
-        done = stored("get", "jobs")
-        cli.ok([*compose, "down", "-t", "5"])
-        cli.ok([*compose, "up", "-d", "--wait", "store"])
-        assert stored("get", "jobs") >= done
-    finally:
-        cli([*compose, "down", "-v", "-t", "0"])
+def test_an_application_of_real_servers_by_compose(
+    real: CLI, recording: Recording, names: dict[str, str], fill: dict[str, str]
+) -> None:
+    check(REAL, recording, real, names, fill)
 
 
 def test_every_file_is_as_its_package_has_it(cli: CLI, image: str, platform: object) -> None:
-    assert cli.ok(f"run --rm {image} dpkg --verify") == ""
+    changed = cli(f"run --rm {image} dpkg --verify").stdout.splitlines()
+    left_out = re.compile(rf"missing +/(?:{'|'.join(LEFT_OUT)})/.*")
+    assert [line for line in changed if not left_out.fullmatch(line)] == []
     assert cli.ok(f"run --rm {image} stat -c '%a %U %G' /usr/bin/su /usr/bin/chage /tmp") == (
         "4755 root root\n2755 root shadow\n1777 root root"
     )

@@ -1,0 +1,1 @@
+CREATE TABLE rows (text text PRIMARY KEY, worker text NOT NULL);

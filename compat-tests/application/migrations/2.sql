@@ -1,0 +1,1 @@
+ALTER TABLE rows ADD stored timestamptz NOT NULL DEFAULT now();
