@@ -47,6 +47,14 @@ class ZFS:
         """`dataset@snapshot`."""
         await self._run("snapshot", name)
 
+    async def mount(self, name: str, options: str = "") -> None:
+        """Where its property says, with options of mount(8); one that is mounted is fine, one that just goes is waited for."""
+        try:
+            await self._patiently("mount", *(["-o", options] if options else []), name)
+        except CommandFailed as error:
+            if "already mounted" not in error.stderr:
+                raise
+
     async def rename(self, old: str, new: str) -> None:
         """With its snapshots; tried again while somebody looks at it."""
         await self._patiently("rename", old, new)

@@ -9,9 +9,7 @@ The rest is as layerfolders.py has it.  Nothing is mounted: a subvolume is there
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +123,8 @@ class BtrfsDatasets(LayerFolders):
     async def root_size(self, zone: str) -> int:
         """Bytes of files that are not as the image has them.  NotFound."""
         layer = self._layer(self.origin(zone)) or self._root / "empty"
-        return await asyncio.to_thread(_written, layer, self.folder(zone) / "rootfs")
+        root = self.folder(zone) / "rootfs"
+        return await asyncio.to_thread(snapdiff.size_between, layer, root, OURS)
 
     async def reach(self, zone: str, *, compare: bool, is_mounted: bool) -> dict[str, Any]:
         """The root is always there; to compare, what it was cloned from."""
@@ -155,18 +154,6 @@ def _make_sized(folder: Path, size: int) -> None:
     except BaseException:
         btrfs.destroy(folder)
         raise
-
-
-def _written(layer: Path, root: Path) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    before, now = os.open(layer, flags), -1
-    try:
-        now = os.open(root, flags)
-        return snapdiff.size(before, now, OURS)
-    finally:
-        for fd in (before, now):
-            with suppress(OSError):
-                os.close(fd)
 
 
 def _too_small(least: int) -> APIError:

@@ -12,6 +12,7 @@ leftovers that the next opening sweeps.  All is in memory after that; lookups to
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -33,6 +34,8 @@ from imgsources.oci import ImageUUID
 log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial-"
+_LEAVING_S = 10.0
+"""How long the end of a zone may keep the removal of its image waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class LayerFolders(ABC):
         self._spawner = spawner
         self._datasets: dict[ImageUUID, Dataset] = {}
         self._clones: dict[str, ImageUUID | None] = {}
+        self._leaving: dict[str, asyncio.Event] = {}
         # Emptying a root of 25,000 files takes a second: nobody waits for it.
         self._broom = ThreadPoolExecutor(1, thread_name_prefix="trash")
         self._mounter = ThreadPoolExecutor(2, thread_name_prefix="mount")
@@ -147,11 +151,12 @@ class LayerFolders(ABC):
                 self._throw_away(building)
 
     async def destroy(self, uuid: ImageUUID) -> None:
-        """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it."""
+        """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it.  Zones that leave are waited for."""
         self._get(uuid)
         children = [name for name, dataset in self._datasets.items() if dataset.origin == uuid]
         if children:
             raise Conflict(f"dataset {uuid} is the origin of dataset {children[0]}")
+        await self._left(uuid)
         zones = [zone for zone, origin in self._clones.items() if origin == uuid]
         if zones:
             raise Conflict(f"dataset {uuid} is in use by zone {zones[0]}")
@@ -199,6 +204,19 @@ class LayerFolders(ABC):
             raise
         return folder / "rootfs"
 
+    def leave(self, zone: str) -> None:
+        """Its zone is deleted: `discard` follows soon."""
+        if zone in self._clones:
+            self._leaving[zone] = asyncio.Event()
+
+    async def _left(self, uuid: ImageUUID) -> None:
+        """The image of a container that was just removed goes with all it has."""
+        going = [event for zone, event in self._leaving.items() if self._clones.get(zone) == uuid]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVING_S):
+                for event in going:
+                    await event.wait()
+
     async def discard(self, zone: str) -> None:
         """A zone's root is gone when this returns; mount and files go in the background.  None is fine."""
         # Unmounting an overlay syncs its disk (20 ms after a pull): nobody waits for that.
@@ -208,6 +226,8 @@ class LayerFolders(ABC):
         with suppress(FileNotFoundError):
             self._throw_away(folder)
         self._clones.pop(zone, None)
+        if event := self._leaving.pop(zone, None):
+            event.set()
 
     # --- inside
 

@@ -13,6 +13,7 @@ import stat
 TYPE_CHECKING = False  # typing itself would double the time to start
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
+    from pathlib import Path
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,6 +58,20 @@ def size(before: int | None, now: int, ours: Container[str]) -> int:
             seen.add(found.st_ino)
             total += found.st_size
     return total
+
+
+def size_between(before: Path, now: Path, ours: Container[str]) -> int:
+    """The same by path.  Blocking."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    old = os.open(before, flags)
+    try:
+        new = os.open(now, flags)
+        try:
+            return size(old, new, ours)
+        finally:
+            os.close(new)
+    finally:
+        os.close(old)
 
 
 def _listed(folder: int) -> dict[str, os.stat_result]:

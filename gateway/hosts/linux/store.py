@@ -65,6 +65,10 @@ class RootStore(DatasetStore, Protocol):
         """The zone does not run any more; not mounted is fine."""
         ...
 
+    def leave(self, zone: str) -> None:
+        """Its zone is deleted: `discard` follows soon, and whoever destroys its dataset waits for that."""
+        ...
+
     async def discard(self, zone: str) -> None:
         """A zone's root is gone when this returns, its files go in the background.  None is fine."""
         ...

@@ -39,6 +39,11 @@ async def open_store(settings: Settings) -> RootStore:
 
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         return await BtrfsDatasets.open(folder, least_size=_least(options))
+    if driver == "zfs":
+        from gateway.hosts.linux.zfsdatasets import ZFSDatasets  # noqa: PLC0415
+
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        return await ZFSDatasets.open(folder, options.get("zfs.fsname", ""))
     from gateway.hosts.linux.datasets import OverlayDatasets  # noqa: PLC0415
 
     return await OverlayDatasets.open(folder)
@@ -48,9 +53,10 @@ def _chosen(settings: Settings) -> str:
     root, wanted = settings.data_root, settings.storage_driver
     kind = overlay.kind_of(root)
     driver = choose(wanted, prior(root), kind, lambda: can_overlay(root))
-    if driver == "btrfs" and kind != "btrfs":
+    named = any(text.startswith("zfs.fsname=") for text in settings.storage_opts)
+    if driver != "overlay2" and kind != driver and not (driver == "zfs" and named):
         raise APIError(
-            f"{_FAILED}: prerequisites for driver not satisfied (wrong filesystem?): btrfs"
+            f"{_FAILED}: prerequisites for driver not satisfied (wrong filesystem?): {driver}"
         )
     return driver
 

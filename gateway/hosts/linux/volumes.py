@@ -62,7 +62,7 @@ class LinuxVolumes(LocalVolumes):
             await self._make_data(folder / _DATA, size_of(volume.options))
             await asyncio.to_thread(_record, folder, volume)
         except BaseException:
-            await self._remove(folder)
+            await self._remove(folder, volume)
             raise
 
     async def _make_data(self, data: Path, size: int) -> None:
@@ -78,12 +78,12 @@ class LinuxVolumes(LocalVolumes):
     async def _unmake(self, volume: Volume) -> None:
         folder = self._folder / volume.name
         await asyncio.to_thread((folder / _RECORD).unlink, missing_ok=True)
-        await self._remove(folder)  # from here on it does not exist
+        await self._remove(folder, volume)  # from here on it does not exist
 
-    async def _remove(self, folder: Path) -> None:
+    async def _remove(self, folder: Path, volume: Volume) -> None:
         """What is mounted in there is somebody else's: it goes first, or nothing does."""
         await asyncio.to_thread(_unmount, folder / _DATA)
-        if self._sized is not None:
+        if self._sized is not None and size_of(volume.options):
             await self._sized.remove(folder / _DATA)
         with suppress(FileNotFoundError):
             await asyncio.to_thread(trees.remove, str(folder))

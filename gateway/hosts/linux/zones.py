@@ -103,7 +103,8 @@ class LinuxZones:
                 r.zone.uuid: (r.zone.spec.nics, r.zone.ports)
                 for r in live
                 if not r.zone.metadata.runtime.network
-            }
+            },
+            {r.zone.uuid: r.zone.metadata.runtime.endpoints for r in live},
         )
         for resident in live:
             zone = resident.zone
@@ -282,6 +283,7 @@ class LinuxZones:
             resident.deleted = False
             raise
         del self._register.zones[uuid]
+        self._parts.datasets.leave(uuid)
         self._register.free(resident.zone.spec.alias, uuid)
         resident.end_logs()
         resident.abandon_attaches()
@@ -386,7 +388,7 @@ class LinuxZones:
             if not resident.is_up:
                 raise NotRunning(resident.zone.metadata.id)
             if resident.zone.state is ZoneState.PAUSED:
-                raise Conflict(f"container {resident.zone.metadata.id} is already paused")
+                raise Conflict(f"Container {resident.zone.metadata.id} is already paused")
             await self._parts.cgroups.freeze(boot.cgroup(self._parts, resident.zone))
             return self._register.change(resident, ZoneChange.PAUSED, state=ZoneState.PAUSED)
 

@@ -47,6 +47,9 @@ class Roots:
     async def unmount(self, zone: str) -> None:
         """It stays: the global zone looks into the roots of stopped zones."""
 
+    def leave(self, zone: str) -> None:
+        """`vmadm delete` destroys the dataset itself."""
+
     async def discard(self, zone: str) -> None:
         """`vmadm delete` destroys the dataset."""
         self._known.discard(zone)
