@@ -154,11 +154,17 @@ def _none_names(answer: Answer) -> None:
         answer["RepoDigests"] = ["<none>@<none>"]
 
 
+def _uncounted(answer: Answer) -> None:
+    """Until 1.51 nobody counted the containers of an image; `system df` did."""
+    answer["Containers"] = -1
+
+
 _IMAGE_ROW: list[tuple[str, _Shim]] = [
     ("1.43", _none_names),
     ("1.44", _virtual_size),
     ("1.47", _without("Manifests")),
     ("1.48", _without("Descriptor")),
+    ("1.51", _uncounted),
 ]
 
 
@@ -197,12 +203,17 @@ def _whole_config(answer: Answer) -> None:
 
 def _container_config(answer: Answer) -> None:
     """Until 1.45 the container that it was made of; of an image that was pulled nobody knows it any more."""
-    answer.setdefault("Container", "")
     answer.setdefault("ContainerConfig", dict(_CONFIG_DEFAULTS))
+
+
+def _created(answer: Answer) -> None:
+    """Until 1.44 what has no time had the first of all."""
+    answer.setdefault("Created", "0001-01-01T00:00:00Z")
 
 
 _IMAGE: list[tuple[str, _Shim]] = [
     ("1.44", _virtual_size),
+    ("1.44", _created),
     ("1.45", _container_config),
     ("1.48", _without("Descriptor", "Manifests")),
     ("1.50", _whole_config),
@@ -282,13 +293,17 @@ def info_for(version: Version, answer: Answer) -> Answer:
 def disk_usage_for(version: Version, answer: Answer) -> Answer:
     """GET /system/df."""
     answer = dict(answer)
-    if version < Version(1, 42):
-        records = answer.get("BuildCache") or ()
-        answer["BuilderSize"] = sum(record.get("Size", 0) for record in records)
-    for key, change in (("Images", image_row_for), ("Containers", _row_in_new)):
+    cached = sum(record.get("Size", 0) for record in answer.get("BuildCache") or ())
+    if cached and version < Version(1, 42):
+        answer["BuilderSize"] = cached
+    for key, change in (("Images", _counted_row), ("Containers", _row_in_new)):
         if answer.get(key) is not None:
             answer[key] = [change(version, row) for row in answer[key]]
     return answer
+
+
+def _counted_row(version: Version, row: Answer) -> Answer:
+    return image_row_for(version, row) | {"Containers": row.get("Containers", -1)}
 
 
 def _row_in_new(version: Version, row: Answer) -> Answer:

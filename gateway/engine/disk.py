@@ -51,7 +51,7 @@ class DiskUsage:
         asks = kinds.__contains__
         return {
             "LayersSize": await self._layers() if asks("image") else 0,
-            "Images": await self._images() if asks("image") else None,
+            "Images": await self._image_rows() if asks("image") else None,
             "Containers": await self._rows() if asks("container") else None,
             "Volumes": await self._named() if asks("volume") else None,
             # A build's steps are images here, and counted as such.
@@ -62,10 +62,6 @@ class DiskUsage:
         """Bytes of all layers, each once."""
         known = {uuid for image in self._catalog.images() for uuid in image.uuids}
         return sum([await self._datasets.used_bytes(uuid) for uuid in known])
-
-    async def _images(self) -> list[JSONObject]:
-        users = Counter(zone.metadata.image_id for zone in self._roster.all())
-        return [row | {"Containers": users[row["Id"]]} for row in await self._image_rows()]
 
     async def _rows(self) -> list[JSONObject]:
         rows: list[JSONObject] = json.loads(await self._containers(ListQuery(all=True, size=True)))

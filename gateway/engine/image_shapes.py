@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from dockerapi.errors import InvalidParameter
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
-from gateway.translate.status import ZERO_TIME, go_time
+from gateway.translate.status import go_time
 from imgsources.catalog import Image
 
 _SECOND = 1_000_000_000
@@ -35,9 +35,14 @@ _UNITS = {"ns": 1, "us": 1000, "ms": 10**6, "s": _SECOND, "m": 60 * _SECOND, "h"
 
 
 def row(
-    image: Image, tags: Sequence[str], repo_digests: Sequence[str], shared_size: int
+    image: Image,
+    tags: Sequence[str],
+    repo_digests: Sequence[str],
+    *,
+    shared_size: int,
+    containers: int,
 ) -> JSONObject:
-    """One entry of GET /images/json."""
+    """One entry of GET /images/json; `shared_size` -1: not asked for."""
     return {
         "Id": image.id,
         "ParentId": image.parent or "",
@@ -47,7 +52,7 @@ def row(
         "Size": image.size,
         "SharedSize": shared_size,
         "Labels": image.config.config.get("Labels"),
-        "Containers": -1,
+        "Containers": containers,
     }
 
 
@@ -60,7 +65,7 @@ def inspect(image: Image, storage_driver: str) -> JSONObject:
         "RepoDigests": list(image.repo_digests),
         "Parent": image.parent or "",
         "Comment": _comment(image),
-        "Created": config.created or ZERO_TIME,
+        "Created": config.created,
         "DockerVersion": config.docker_version,
         "Author": config.author,
         "Config": _config(image),
@@ -75,8 +80,9 @@ def inspect(image: Image, storage_driver: str) -> JSONObject:
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
         "Metadata": {"LastTagTime": go_time(image.last_tagged_ns)},
     }
-    if not shown["Variant"]:
-        del shown["Variant"]
+    for key in ("Created", "Variant"):
+        if not shown[key]:
+            del shown[key]
     return shown | _made_of(image)
 
 
@@ -85,10 +91,8 @@ def _made_of(image: Image) -> JSONObject:
     if image.parent is None:
         return {}
     document = json.loads(image.config.raw)
-    return {
-        "Container": document.get("container", ""),
-        "ContainerConfig": document.get("container_config"),
-    }
+    named = {"Container": document["container"]} if document.get("container") else {}
+    return {**named, "ContainerConfig": document.get("container_config")}
 
 
 def _comment(image: Image) -> str:

@@ -156,6 +156,7 @@ class Images:
         rows: Records = []
         tests = image_shapes.ImageTests(filters, self._catalog.get, time.time_ns())
         shared = await self._shared(images) if shared_size else {}
+        users = Counter(zone.metadata.image_id for zone in self._roster.all())
         for image in images:
             is_between = not image.references and bool(self._catalog.children(image.id))
             if not tests.holds(image) or (is_between and (not all or filters.boolean("dangling"))):
@@ -163,7 +164,15 @@ class Images:
             tags, repo_digests = tests.names(image)
             if "reference" in filters and not tags and not repo_digests:
                 continue
-            rows.append(image_shapes.row(image, tags, repo_digests, shared.get(image.id, -1)))
+            rows.append(
+                image_shapes.row(
+                    image,
+                    tags,
+                    repo_digests,
+                    shared_size=shared.get(image.id, -1),
+                    containers=users[image.id],
+                )
+            )
         return sorted(rows, key=lambda row: int(row["Created"]), reverse=True)
 
     async def _shared(self, images: Sequence[Image]) -> dict[str, int]:

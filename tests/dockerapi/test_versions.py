@@ -83,6 +83,7 @@ def test_older_images_and_info_have_what_they_had():
     assert image_row_for(Version(1, 42), row) == {
         "Size": 3,
         "VirtualSize": 3,
+        "Containers": -1,
         "RepoTags": ["<none>:<none>"],
         "RepoDigests": ["<none>@<none>"],
     }
