@@ -97,15 +97,27 @@ class Networks:
 
     async def create(self, body: NetworkCreate) -> JSONObject:
         """{Id, Warning}."""
-        made = await self._networks.create(plan(body))
+        made = await self._networks.create(plan(body, self._configuration(body)))
         self._tell(made, "create")
         return {"Id": made.id, "Warning": self._networks.note(made)}
+
+    def _configuration(self, body: NetworkCreate) -> Network | None:
+        if body.config_from and body.config_from.network:
+            with suppress(NotFound):
+                return self._networks.get(body.config_from.network)
+        return None
 
     async def remove(self, ref: str) -> None:
         """Forbidden while a container runs on it; one that is stopped will not find it again, as in dockerd."""
         network = self._networks.get(ref)
         if network.name in PREDEFINED:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if any(
+            other.plan and other.plan.config_from == network.name for other in self._networks.list()
+        ):
+            raise Forbidden(
+                f'error while removing network: configuration network "{network.name}" is in use'
+            )
         if members := self._members(network):
             rows = (
                 f'name:"{m.zone.spec.alias}" id:"{stable_id(m.zone.metadata.id, network.id)[:12]}"'
@@ -125,7 +137,8 @@ class Networks:
         deleted: list[str] = []
         with self._pruning.prune():
             for network in tuple(self._networks.list()):
-                if network.name in PREDEFINED or self._members(network):
+                is_configuration = bool(network.plan and network.plan.config_only)
+                if network.name in PREDEFINED or is_configuration or self._members(network):
                     continue
                 if tests.hold(network.labels, network.created_ns):
                     # Somebody joined it or was quicker; a host may need it for containers that are stopped.
@@ -182,7 +195,13 @@ class Networks:
         asked: dict[str, JSONObject],
         settings: EndpointSettings,
     ) -> None:
-        nic = self._lease(zone, network, settings)
+        nic = None
+        try:
+            nic = self._lease(zone, network, settings)
+        except Forbidden:
+            # Another has the address, and may be gone at the start.
+            if zone.is_running:
+                raise
         try:
             await self._change(zone, asked, (nic,) if nic else ())
         except BaseException:
@@ -190,7 +209,7 @@ class Networks:
             raise
 
     def _lease(self, zone: Zone, network: Network, settings: EndpointSettings) -> Nic | None:
-        if network.driver in ("host", "null"):
+        if _has_no_nics(network):
             return None
         (request,) = networking.requests({network.name: settings})
         return self._networks.lease(zone.uuid, request)
@@ -289,7 +308,7 @@ class Networks:
             if name == "bridge":
                 return None
             raise NotFound(f"{_NO_START}{error.message}") from error
-        if network.driver in ("host", "null") or nic_on(zone, network) is not None:
+        if _has_no_nics(network) or nic_on(zone, network) is not None:
             return None
         return network, endpoints.settings_of(row)
 
@@ -301,6 +320,11 @@ class Networks:
         self._locks[zone.uuid] = lock
         async with lock:
             yield self._host.zones.get(zone.uuid)
+
+
+def _has_no_nics(network: Network) -> bool:
+    """Whoever is on it has none there.  Of one that is a configuration alone the host says that nobody can be."""
+    return network.driver == "host" or (network.driver == "null" and network.plan is None)
 
 
 _NO_NIC = Nic(nic_tag="none")
@@ -324,7 +348,7 @@ def _check_joins(zone: Zone, network: Network, networks: Sequence[Network]) -> N
             "container sharing network namespace with another container or host cannot be connected"
             " to any other network"
         )
-    if others and "null" in (network.driver, *(one.driver for one in others)):
+    if others and any(one.driver == "null" and _has_no_nics(one) for one in (network, *others)):
         raise InvalidParameter(
             "container cannot be connected to multiple networks with one of the networks in private"
             " (none) mode"

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
@@ -23,6 +23,7 @@ from gateway.zones.spec import Nic, ZoneUUID
 _ANY = "0.0.0.0"  # noqa: S104 - docker publishes on all addresses unless told otherwise
 _ANY6 = "::"
 _BACKLOG = 128
+Address = IPv4Address | IPv6Address
 # Of a system that does not tell: tcp_smallest_anon_port of illumos, and what it has above.
 _ANONYMOUS = range(32768, 65536)
 # No IPv6 in this kernel, or not on this machine.
@@ -38,7 +39,7 @@ class Held:
 
     @property
     def is_ipv6(self) -> bool:
-        """Out of the reach of DNAT."""
+        """An address of the machine in IPv6."""
         return ":" in self.port.host_ip
 
 
@@ -52,10 +53,10 @@ class PortAllocated(APIError):
 class PortTaken(APIError):
     """Another program has the port, or the address is none of the machine's."""
 
-    def __init__(self, port: PublishedPort, to: IPv4Address, error: OSError) -> None:
+    def __init__(self, port: PublishedPort, to: Address, error: OSError) -> None:
         reason = os.strerror(error.errno or 0).lower()
         super().__init__(
-            f"failed to bind host port for {_display(port.host_ip)}:{port.host_port}:{to}:{port.zone_port}/{port.protocol}: {reason}"
+            f"failed to bind host port for {_display(port.host_ip)}:{port.host_port}:{_display(str(to))}:{port.zone_port}/{port.protocol}: {reason}"
         )
 
 
@@ -101,16 +102,18 @@ class HeldPorts:
         self._addresses: dict[tuple[str, int], set[str]] = {}
         self._ephemeral = 0
 
-    def take(self, request: PublishedPort, to: IPv4Address) -> tuple[Held, ...]:
+    def take(
+        self, request: PublishedPort, to: Address, versions: Sequence[int] = (4, 6)
+    ) -> tuple[Held, ...]:
         """Take one port: the one asked for, the first free of a range, or any.
 
-        Without an address it is the same number in IPv4 and, if the machine has it, IPv6: two are held.
-        PortAllocated if one of ours has it, PortTaken if another program has.
+        Without an address it is the same number in these versions of IP, in IPv6 if the machine has it: two are held.
+        `to` is the zone's address, for words.  PortAllocated if one of ours has it, PortTaken if another program has.
         """
         last: APIError | None = None
         for number in self._candidates(request):
             try:
-                return self._take_number(request, number, to)
+                return self._take_number(request, number, to, versions)
             except (PortAllocated, PortTaken) as error:
                 last = error
                 if (
@@ -121,10 +124,12 @@ class HeldPorts:
         raise last or PortAllocated(request.host_ip or _ANY, request.host_port)
 
     def _take_number(
-        self, request: PublishedPort, number: int, to: IPv4Address
+        self, request: PublishedPort, number: int, to: Address, versions: Sequence[int]
     ) -> tuple[Held, ...]:
         if request.host_ip:
             return (self._hold(_at(request, request.host_ip, number), to),)
+        if len(versions) == 1:
+            return (self._hold(_at(request, _ANY if 4 in versions else _ANY6, number), to),)
         first = self._hold(_at(request, _ANY, number), to)
         try:
             return (first, self._hold(_at(request, _ANY6, number), to))
@@ -146,7 +151,7 @@ class HeldPorts:
             self._ephemeral += 1
             yield choices[(self._ephemeral - 1) % len(choices)]
 
-    def _hold(self, port: PublishedPort, to: IPv4Address) -> Held:
+    def _hold(self, port: PublishedPort, to: Address) -> Held:
         if self._is_ours(port):
             raise PortAllocated(port.host_ip, port.host_port)
         try:
@@ -164,7 +169,7 @@ class HeldPorts:
             port.host_ip == every or not family.isdisjoint({port.host_ip, every})
         )
 
-    def retake(self, port: PublishedPort, to: IPv4Address) -> Held:
+    def retake(self, port: PublishedPort, to: Address) -> Held:
         """After a restart: the zone has it, whatever another program did meanwhile (then without a socket)."""
         port = _at(port, port.host_ip or _ANY, port.host_port)
         try:
@@ -182,6 +187,11 @@ class HeldPorts:
         addresses.discard(held.port.host_ip)
         if not addresses:
             self._addresses.pop(key, None)
+
+
+def unbound(request: PublishedPort, version: int) -> Held:
+    """It is reached at the zone's own address: no port of the machine is taken."""
+    return Held(_at(request, _ANY if version == 4 else _ANY6, 0), None)
 
 
 def _at(request: PublishedPort, address: str, number: int) -> PublishedPort:

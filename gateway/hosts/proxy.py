@@ -1,7 +1,7 @@
 """Published ports where the platform's NAT does not reach: bytes go through this process.
 
-On Linux that is IPv6: zones have IPv4 addresses only and no rule turns one into the other.  On SmartOS it is
-every published port.  A client of `[::]:8080` is served from here and the zone sees the host's own address, as
+On Linux that is IPv6, where a zone has IPv4 addresses only: no rule turns one into the other; and ::1, whose packets cannot
+leave the machine.  On SmartOS it is every published port.  A client of `[::]:8080` is served from here and the zone sees the host's own address, as
 with dockerd's userland proxy.
 Which socket is listening is for others to say; it stays theirs, a proxy works on a copy.
 """
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
 
 from dockerapi.errors import APIError
@@ -44,7 +44,9 @@ class TCPProxy:
     `connect` reaches the zone; None = straight from here.
     """
 
-    def __init__(self, to: IPv4Address, port: int, connect: Connect | None = None) -> None:
+    def __init__(
+        self, to: IPv4Address | IPv6Address, port: int, connect: Connect | None = None
+    ) -> None:
         self._to = str(to)
         self._port = port
         self._connect = connect or asyncio.open_connection
@@ -106,8 +108,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class UDPProxy:
     """Relays datagrams; each client has a socket towards the zone, for as long as something is said."""
 
-    def __init__(self, to: IPv4Address, port: int) -> None:
+    def __init__(self, to: IPv4Address | IPv6Address, port: int) -> None:
         self._to = (str(to), port)
+        self._family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         self._clients: dict[Any, _UDPClient] = {}
         self._listening: socket.socket | None = None
 
@@ -142,7 +145,7 @@ class UDPProxy:
         if len(self._clients) >= _UDP_CLIENTS:
             log.warning("more than %d UDP clients of %s:%d at once", _UDP_CLIENTS, *self._to)
             return None
-        upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        upstream = socket.socket(self._family, socket.SOCK_DGRAM)
         upstream.setblocking(False)
         try:
             upstream.connect(self._to)

@@ -119,6 +119,7 @@ def _endpoint(row: JSONObject) -> Endpoint:
         static=tuple(static),
         gateway_priority=row.get("GwPriority") or 0,
         options=dict(row.get("DriverOpts") or {}),
+        link_local=tuple(ipam.get("LinkLocalIPs") or ()),
     )
 
 

@@ -83,8 +83,10 @@ def refuse_unbuilt(settings: EndpointSettings, platform: str = "linux") -> None:
     for key in settings.driver_opts or {}:
         if key.startswith("com.docker.network.") and key not in (IFNAME, SYSCTLS):
             raise NotSupported(f"endpoint option {key} is not supported by zonegate")
-    if (settings.ipam_config or {}).get("LinkLocalIPs"):
-        raise NotSupported("link-local addresses are not supported by zonegate")
+    if (settings.ipam_config or {}).get("LinkLocalIPs") and platform == "smartos":
+        raise NotSupported(
+            "link-local addresses are not supported on SmartOS: a nic has one address of each version"
+        )
 
 
 def _check_namespace(name: str, value: str, known: Sequence[str]) -> None:
@@ -231,7 +233,7 @@ def _configured(network: Network, version: int) -> str:
     if network.plan is None:
         return network.subnet if version == 4 else network.ipv6.subnet if network.ipv6 else ""
     asked = network.plan.ipv4 if version == 4 else network.plan.ipv6
-    return asked.subnet if asked else ""
+    return asked.subnet if asked and (version == 6 or network.plan.enable_ipv4) else ""
 
 
 def _is_address(text: str, version: int) -> bool:
@@ -255,7 +257,9 @@ def resolvers(host: HostConfig, fallback: Sequence[str]) -> tuple[str, ...] | No
         try:
             ipaddress.ip_address(text)
         except ValueError as error:
-            raise InvalidParameter(f"bad nameserver address: {text}") from error
+            raise InvalidParameter(
+                f'bad nameserver address {text}: ParseAddr("{text}"): unable to parse IP'
+            ) from error
     return tuple(host.dns or fallback) or None
 
 

@@ -9,9 +9,9 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from dockerapi.errors import Forbidden, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
 from dockerapi.models.base import JSONObject
-from dockerapi.models.networks import IPAMConfig, NetworkCreate
+from dockerapi.models.networks import IPAM, IPAMConfig, NetworkCreate
 from gateway.translate.networking import listed, stable_id
 from gateway.translate.status import go_time
 from gateway.zones.host import AddressRange, Network, NetworkPlan
@@ -24,14 +24,21 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 
-def plan(body: NetworkCreate) -> NetworkPlan:
-    """InvalidParameter, Forbidden, NotFound in dockerd's words; NotSupported for what is not built."""
+def plan(body: NetworkCreate, configuration: Network | None = None) -> NetworkPlan:
+    """InvalidParameter, Forbidden, NotFound in dockerd's words; NotSupported for what is not built.
+
+    `configuration`: what the body names to take its configuration from, None where there is no such network.
+    """
     _check(body)
+    if source := body.config_from and body.config_from.network:
+        return _configured(body, source, configuration)
     options = dict(body.options or {})
     enable_ipv4 = _enabled(body.enable_ipv4, options, _ENABLE_IPV4, default=True)
     enable_ipv6 = _enabled(body.enable_ipv6, options, _ENABLE_IPV6, default=False)
-    if not enable_ipv4:
-        raise NotSupported("networks without IPv4 are not supported by zonegate")
+    if not enable_ipv4 and not enable_ipv6 and not body.config_only:
+        if body.driver in ("", "bridge"):
+            raise InvalidParameter("IPv4 or IPv6 must be enabled")
+        raise APIError("operation not supported")
     configs = body.ipam.config if body.ipam and body.ipam.config else []
     configs = [config for config in configs if config != IPAMConfig()]
     if complaints := [text for config in configs for text in _complaints(config, enable_ipv6)]:
@@ -44,18 +51,58 @@ def plan(body: NetworkCreate) -> NetworkPlan:
         found[version] = AddressRange(
             config.subnet, config.gateway, config.ip_range, dict(config.aux_addresses or {})
         )
+    _check_ipam(body, found)
     six = found.get(6, AddressRange()) if enable_ipv6 else None
     return NetworkPlan(
         name=body.name,
-        driver=body.driver or "bridge",
+        driver="null" if body.config_only else body.driver or "bridge",
         ipv4=found.get(4, AddressRange()),
         ipv6=six and replace(six),
         internal=body.internal,
         attachable=body.attachable,
         options=options,
-        ipam_options=dict((body.ipam and body.ipam.options) or {}),
+        ipam_options=body.ipam.options if body.ipam else None,
         labels=dict(body.labels or {}),
+        enable_ipv4=enable_ipv4,
+        config_only=body.config_only,
     )
+
+
+def _configured(body: NetworkCreate, source: str, configuration: Network | None) -> NetworkPlan:
+    """What the configuration says, but for the name, the driver and what is the network operator's."""
+    found = configuration.plan if configuration else None
+    if found is None or not found.config_only:
+        raise NotFound(f'configuration network "{source}" does not exist')
+    ipam = body.ipam or IPAM()
+    driver = ipam.driver not in ("", "default")
+    if driver or body.enable_ipv6 or body.labels or ipam.config or ipam.options:
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a configuration network"
+        )
+    if body.options:
+        raise Forbidden(
+            "network driver options are not supported if the network depends on a configuration network"
+        )
+    return replace(
+        found,
+        name=body.name,
+        driver=body.driver or "bridge",
+        internal=body.internal,
+        attachable=body.attachable,
+        config_only=False,
+        config_from=found.name,
+    )
+
+
+def _check_ipam(body: NetworkCreate, found: Mapping[int, AddressRange]) -> None:
+    ipam = body.ipam.driver if body.ipam else ""
+    if ipam == "null":
+        # It gives no addresses, and there is no driver here that makes do without.
+        if found:
+            raise InvalidParameter(
+                "null ipam driver does not handle specific address pool requests"
+            )
+        raise InvalidParameter(f"ipv{6 if body.enable_ipv4 is False else 4} pool is empty")
 
 
 def _check(body: NetworkCreate) -> None:
@@ -66,13 +113,22 @@ def _check(body: NetworkCreate) -> None:
     if "/" in body.name:
         # Its own routes could not name it.
         raise InvalidParameter(f"invalid name: {body.name} holds a slash")
-    if body.config_only or (body.config_from and body.config_from.network):
-        raise NotSupported("config-only networks are not supported by zonegate")
+    _check_configuration(body)
     ipam = body.ipam.driver if body.ipam else ""
-    if ipam == "null":
-        raise NotSupported("the IPAM driver null is not supported by zonegate")
-    if ipam not in ("", "default"):
+    if ipam not in ("", "default", "null"):
         raise NotFound(f'plugin "{ipam}" not found')
+
+
+def _check_configuration(body: NetworkCreate) -> None:
+    if not body.config_only:
+        return
+    if body.config_from and body.config_from.network:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    if body.internal or body.attachable or body.ingress:
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator fields"
+            " like [ ingress | internal | attachable | scope ] are not supported."
+        )
 
 
 def _enabled(given: bool | None, options: Mapping[str, str], key: str, *, default: bool) -> bool:
@@ -152,18 +208,20 @@ def shown(network: Network) -> JSONObject:
         "Created": go_time(network.created_ns),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": network.ipv6 is not None,
+        "EnableIPv4": asked.enable_ipv4 if asked else True,
+        "EnableIPv6": (asked.ipv6 if asked and asked.config_only else network.ipv6) is not None,
         "IPAM": {
             "Driver": "default",
-            "Options": dict(asked.ipam_options) if asked else None,
-            "Config": list(_ranges(network)),
+            "Options": dict(asked.ipam_options)
+            if asked and asked.ipam_options is not None
+            else None,
+            "Config": list(_ranges(network)) or None,
         },
         "Internal": network.internal,
         "Attachable": bool(asked and asked.attachable),
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": asked.config_from if asked else ""},
+        "ConfigOnly": bool(asked and asked.config_only),
         "Containers": {},
         "Options": dict(network.options),
         "Labels": dict(network.labels),

@@ -51,7 +51,7 @@ def parse_port(text: str) -> Iterator[Port]:
     try:
         start, end = parse_range(numbers)
     except ValueError as error:
-        raise InvalidParameter(f'invalid port specification: "{text}"') from error
+        raise InvalidParameter(f'invalid port specification: "{numbers}"') from error
     for number in range(start, end + 1):
         yield Port(number, cast(Protocol, protocol))
 
@@ -63,6 +63,8 @@ def published(
     wanted: list[PublishedPort] = []
     bound: set[Port] = set()
     for key, places in bindings.items():
+        if "-" in key:  # the CLI takes ranges apart; the API has none here
+            raise InvalidParameter(f'invalid port specification: "{key.partition("/")[0]}"')
         for port in parse_port(key):
             bound.add(port)
             # No list at all means "any port", as with -P.
@@ -100,7 +102,9 @@ def port_map(exposed: Iterable[str], taken: Sequence[PublishedPort]) -> JSONObje
         key = f"{port.zone_port}/{port.protocol}"
         places = ports.get(key) or []
         places += [
-            {"HostIp": address, "HostPort": str(port.host_port)} for address in _addresses(port)
+            # Without a number: it is reached at the container's own address, no port of the host is taken.
+            {"HostIp": address, "HostPort": str(port.host_port or "")}
+            for address in _addresses(port)
         ]
         ports[key] = places
     return dict(sorted(ports.items()))
@@ -116,7 +120,7 @@ def port_rows(exposed: Iterable[str], taken: Sequence[PublishedPort]) -> list[JS
             {
                 "IP": address,
                 "PrivatePort": port.zone_port,
-                "PublicPort": port.host_port,
+                **({"PublicPort": port.host_port} if port.host_port else {}),
                 "Type": port.protocol,
             }
             for address in _addresses(port)

@@ -453,7 +453,10 @@ class AddressRange:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """A network to be made; `ipv6` None: without IPv6.  What is in the ranges is consistent: `translate.networks` has looked."""
+    """A network to be made; `ipv6` None: without IPv6.  What is in the ranges is consistent: `translate.networks` has looked.
+
+    `config_only`: nothing but a configuration for others, of which `config_from` names the one that was taken.
+    """
 
     name: str
     driver: str = "bridge"
@@ -462,8 +465,11 @@ class NetworkPlan:
     internal: bool = False
     attachable: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
-    ipam_options: Mapping[str, str] = field(default_factory=dict)
+    ipam_options: Mapping[str, str] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    enable_ipv4: bool = True
+    config_only: bool = False
+    config_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)

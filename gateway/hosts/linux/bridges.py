@@ -128,6 +128,8 @@ def _furnish(
     present = [*route.addresses(), *route.addresses6()] if is_old else []
     if any(a.version == 6 for a in addresses):
         write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
+        # Else the bridge has no link-local address for two seconds, and looks for no neighbours: nobody is forwarded to.
+        write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
         write_sysctl("net/ipv6/conf/all/forwarding", "1")
     for address in addresses:

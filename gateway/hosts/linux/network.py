@@ -34,7 +34,7 @@ from typing import ParamSpec, TypeVar
 from dockerapi.errors import Forbidden, InvalidParameter
 from gateway.hosts.ipam import LeaseBook, mac_of
 from gateway.hosts.linux import netlink, nft
-from gateway.hosts.linux.bridges import Bridge, open_bridge, remove_bridge, write_sysctl
+from gateway.hosts.linux.bridges import Bridge, open_bridge, random_mac, remove_bridge, write_sysctl
 from gateway.hosts.linux.forwarding import forwarding_warnings
 from gateway.hosts.linux.netns import NamespaceFolder
 from gateway.hosts.linux.predefined import NetworkRecords
@@ -172,7 +172,7 @@ class LinuxNetworks:
         self._layout.ways = ways
         self._layout.networks = (
             *self._records.all(),
-            *(way.network for way in self._users.ways()),
+            *self._users.networks(),
         )
 
     # NetworkHost: from memory, for any thread.
@@ -212,6 +212,8 @@ class LinuxNetworks:
         or APIError (no address left) in dockerd's words."""
         network = self.get(request.network)
         way = self._layout.ways.get(uuid_of(network.id))
+        if network.plan is not None and network.plan.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         if way is None:
             raise InvalidParameter(f"network {network.name} has no addresses to give")
         if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
@@ -321,15 +323,18 @@ class LinuxNetworks:
             self._worker.submit(self._rules.tidy)
 
     async def adopt(
-        self, live: Mapping[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]
+        self,
+        live: Mapping[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]],
+        endpoints: Mapping[ZoneUUID, Mapping[str, Endpoint]] | None = None,
     ) -> None:
         """After a restart: keep the networks of these zones, with ports as taken; remove all else of ours.
+        `endpoints` as of `connect`, by zone.
 
         Every zone, running or not, must have been learned before: leases of unknown zones are given up.
         """
         for uuid, (nics, _) in live.items():
             self.learn(uuid, nics)
-        await self._run(self._wiring.adopt, dict(live))
+        await self._run(self._wiring.adopt, dict(live), endpoints or {})
         for uuid in live:
             await self._published.serve(uuid)
 
@@ -415,13 +420,13 @@ def _nic(
     network = way.network
     four = next((a for a in addresses if isinstance(a, IPv4Interface)), None)
     several = tuple(str(address) for address in addresses)
-    mac = request.mac.lower() if request.mac else mac_of(four.ip) if four else None
+    mac = request.mac.lower() if request.mac else mac_of(four.ip) if four else random_mac()
     return Nic(
         nic_tag=network.nic_tag,
         mac=mac,
         ip=str(four.ip) if four else None,
         netmask=str(four.netmask) if four else None,
-        ips=several if len(several) > 1 else None,
+        ips=several if len(several) > 1 or not four else None,
         gateway=None if network.internal else network.gateway or None,
         primary=True,
         network_uuid=uuid_of(network.id),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from gateway.hosts.linux.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
@@ -17,6 +17,7 @@ from gateway.hosts.networks import check_driver
 from gateway.zones.host import NetworkPlan
 
 Driver = Literal["bridge", "macvlan", "ipvlan"]
+GatewayMode = Literal["nat", "nat-unprotected", "routed", "isolated"]
 _BRIDGE = "com.docker.network.bridge."
 _MTU = "com.docker.network.driver.mtu"
 _PREFIX = "com.docker.network.container_iface_prefix"
@@ -29,6 +30,10 @@ _KNOWN = {
         _BRIDGE + "enable_icc",
         _BRIDGE + "enable_ip_masquerade",
         _BRIDGE + "host_binding_ipv4",
+        _BRIDGE + "gateway_mode_ipv4",
+        _BRIDGE + "gateway_mode_ipv6",
+        _BRIDGE + "inhibit_ipv4",
+        _BRIDGE + "trusted_host_interfaces",
     },
     "macvlan": {"parent", "macvlan_mode"},
     "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag"},
@@ -55,6 +60,20 @@ class Options:
     flags: int = 0
     on_link: bool = False
     """No gateway is needed, nor asked: everything is straight behind the interface (ipvlan l3)."""
+    mode4: GatewayMode = "nat"
+    mode6: GatewayMode = "nat"
+    inhibits4: bool = False
+    """The bridge has no IPv4 address: the gateway is somebody else's."""
+    trusted: tuple[str, ...] = ()
+    """Interfaces of the machine from which published ports are reached at the zones' own addresses."""
+
+    def gateway_mode(self, version: int) -> GatewayMode:
+        """How zones are reached, and reach others, in one version of IP."""
+        return self.mode4 if version == 4 else self.mode6
+
+    def versions(self, *modes: GatewayMode) -> frozenset[int]:
+        """Versions of IP in one of these modes."""
+        return frozenset(version for version in (4, 6) if self.gateway_mode(version) in modes)
 
 
 def parse(plan: NetworkPlan) -> Options:
@@ -64,7 +83,7 @@ def parse(plan: NetworkPlan) -> Options:
     _refuse_unknown(driver, plan.options)
     found = {"mtu": _mtu(plan.options), "prefix": plan.options.get(_PREFIX) or "eth"}
     if driver == "bridge":
-        return _bridge(plan.options, found)
+        return _bridge(plan, found)
     interface = plan.options.get("parent", "")
     if driver == "macvlan":
         mode = plan.options.get("macvlan_mode") or "bridge"
@@ -99,7 +118,8 @@ def _refuse_unknown(driver: str, options: Mapping[str, str]) -> None:
             raise NotSupported(f"network option {key} is not supported by zonegate")
 
 
-def _bridge(options: Mapping[str, str], found: Mapping[str, object]) -> Options:
+def _bridge(plan: NetworkPlan, found: Mapping[str, object]) -> Options:
+    options = plan.options
     binding = options.get(_BRIDGE + "host_binding_ipv4", "")
     if binding:
         try:
@@ -116,8 +136,26 @@ def _bridge(options: Mapping[str, str], found: Mapping[str, object]) -> Options:
         masquerades=_flag(options, _BRIDGE + "enable_ip_masquerade", default=True),
         binding=binding,
         guarded=not _flag(options, _SPOOFING, default=False),
+        mode4=_gateway_mode(plan, _BRIDGE + "gateway_mode_ipv4"),
+        mode6=_gateway_mode(plan, _BRIDGE + "gateway_mode_ipv6"),
+        inhibits4=_flag(options, _BRIDGE + "inhibit_ipv4", default=False),
+        trusted=_interfaces(options.get(_BRIDGE + "trusted_host_interfaces", "")),
         **found,  # type: ignore[arg-type]
     )
+
+
+def _gateway_mode(plan: NetworkPlan, key: str) -> GatewayMode:
+    text = plan.options.get(key) or "nat"
+    if text not in get_args(GatewayMode):
+        raise InvalidParameter(f"failed to parse {key} value: {text} (unknown gateway mode {text})")
+    if text == "isolated" and not plan.internal:
+        raise APIError("gateway mode 'isolated' can only be used for an internal network")
+    return cast(GatewayMode, text)
+
+
+def _interfaces(text: str) -> tuple[str, ...]:
+    """Colons are between them, as in dockerd; names that could be none are left out."""
+    return tuple(name for name in text.split(":") if name and len(name) < 16 and '"' not in name)
 
 
 def _flag(options: Mapping[str, str], key: str, *, default: bool) -> bool:

@@ -8,7 +8,8 @@ JSON *input* of a dnat to a concatenated map, though it prints exactly that JSON
     prerouting, output -> published     the ports map says where a local port leads
     postrouting masquerade: host's loopback to a zone; hairpin; zones to the outside
     forward     zones of one network (`pairs`); nothing in or out of an internal one; answers and published ports;
-                nothing else into a bridge
+                what is open by the network's gateway mode (`unprotected`, `routed`, `reached`, `trusted`, each with a set
+                for each version of IP); nothing else into a bridge
     senders     (bridge) a zone's port lets in packets from the zone's own MAC and addresses alone
 
 Rules are the same for any number of networks and zones: what comes and goes are elements of sets, which nfnetlink.py
@@ -36,6 +37,7 @@ class BridgedNetwork:
     """A network as the rules see it.
 
     `connects`: whether packets pass between its own zones; `masquerades`: whether they leave under the host's address.
+    `unprotected`, `routed`: versions of IP in which zones are reached at their own addresses, at all ports or the published ones.
     """
 
     bridge: str
@@ -43,6 +45,8 @@ class BridgedNetwork:
     connects: bool = True
     masquerades: bool = True
     internal: bool = False
+    unprotected: frozenset[int] = frozenset()
+    routed: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,23 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A local port and the zone's port that it leads to.  `address` None = any of the machine's."""
+    """A local port and the zone's port that it leads to.  `address` None = any of the machine's, in `to`'s version of IP."""
 
     protocol: Literal["tcp", "udp"]
-    address: IPv4Address | None
+    address: IPv4Address | IPv6Address | None
     port: int
-    to: IPv4Address
+    to: IPv4Address | IPv6Address
     to_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A port of a zone that is reached at the zone's own address.  `interface` "" = from anywhere."""
+
+    protocol: Literal["tcp", "udp"]
+    to: IPv4Address | IPv6Address
+    to_port: int
+    interface: str = ""
 
 
 def table_of(name: str) -> str:
@@ -86,18 +100,32 @@ table inet {table_of(name)} {{
  set subnets6 {{ type ipv6_addr; flags interval; }}
  set leaving {{ type ipv4_addr; flags interval; }}
  set leaving6 {{ type ipv6_addr; flags interval; }}
+ set unprotected {{ type ifname; }}
+ set unprotected6 {{ type ifname; }}
+ set routed {{ type ifname; }}
+ set routed6 {{ type ifname; }}
+ set reached {{ type ipv4_addr . inet_proto . inet_service; }}
+ set reached6 {{ type ipv6_addr . inet_proto . inet_service; }}
+ set trusted {{ type ifname . ipv4_addr . inet_proto . inet_service; }}
+ set trusted6 {{ type ifname . ipv6_addr . inet_proto . inet_service; }}
  map ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
  map ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+ map ports6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+ map ports_at6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
  chain raw {{ type filter hook prerouting priority -300; iifname @bridges ip daddr 127.0.0.0/8 drop; }}
  chain prerouting {{ type nat hook prerouting priority -100; fib daddr type local jump published; }}
  chain output {{ type nat hook output priority -100; fib daddr type local jump published; }}
  chain published {{
-  dnat ip to ip daddr . meta l4proto . th dport map @ports_at
-  dnat ip to meta l4proto . th dport map @ports
+  meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @ports_at
+  meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports
+  ip6 daddr ::1 return
+  meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6
+  meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @ports6
  }}
  chain postrouting {{ type nat hook postrouting priority 100;
   ip saddr 127.0.0.0/8 oifname @bridges masquerade
   ip saddr @subnets oifname @bridges ct status dnat masquerade
+  ip6 saddr @subnets6 oifname @bridges ct status dnat masquerade
   ip saddr @leaving oifname != @bridges masquerade
   ip6 saddr @leaving6 oifname != @bridges masquerade
  }}
@@ -107,6 +135,14 @@ table inet {table_of(name)} {{
   oifname @internal drop
   ct state established,related accept
   ct status dnat accept
+  meta nfproto ipv4 iifname != @bridges oifname @unprotected accept
+  meta nfproto ipv6 iifname != @bridges oifname @unprotected6 accept
+  ip protocol icmp oifname @routed accept
+  meta nfproto ipv6 meta l4proto ipv6-icmp oifname @routed6 accept
+  ip daddr . meta l4proto . th dport @reached accept
+  ip6 daddr . meta l4proto . th dport @reached6 accept
+  iifname . ip daddr . meta l4proto . th dport @trusted accept
+  iifname . ip6 daddr . meta l4proto . th dport @trusted6 accept
   oifname @bridges drop
  }}
 }}
@@ -150,8 +186,13 @@ def network_elements(name: str, network: BridgedNetwork) -> Iterator[Element]:
     for subnet in network.subnets:
         six = "6" if subnet.version == 6 else ""
         yield Element("inet", table_of(name), f"subnets{six}", subnet)
-        if network.masquerades and not network.internal:
+        if network.internal:
+            continue
+        if network.masquerades and subnet.version not in network.routed:
             yield Element("inet", table_of(name), f"leaving{six}", subnet)
+        for place, versions in (("unprotected", network.unprotected), ("routed", network.routed)):
+            if subnet.version in versions:
+                yield _inet(name, f"{place}{six}", bridge)
 
 
 def _inet(name: str, place: str, *key: Field) -> Element:
@@ -174,8 +215,20 @@ def redirect_element(name: str, redirect: Redirect) -> Element:
     protocol, port = Protocol[redirect.protocol.upper()], Port(redirect.port)
     at: tuple[Field, ...] = () if redirect.address is None else (redirect.address,)
     value = redirect.to, Port(redirect.to_port)
-    place = "ports_at" if at else "ports"
+    place = ("ports_at" if at else "ports") + _six(redirect.to)
     return Element("inet", table_of(name), place, (*at, protocol, port), value)
+
+
+def opening_element(name: str, opening: Opening) -> Element:
+    """What lets packets through to a port."""
+    key = opening.to, Protocol[opening.protocol.upper()], Port(opening.to_port)
+    if opening.interface:
+        return _inet(name, f"trusted{_six(opening.to)}", Interface(opening.interface), *key)
+    return _inet(name, f"reached{_six(opening.to)}", *key)
+
+
+def _six(address: IPv4Address | IPv6Address) -> str:
+    return "6" if address.version == 6 else ""
 
 
 def text_of(element: Element) -> str:
@@ -229,19 +282,20 @@ def dropping_chains(listing: str) -> tuple[str, ...]:
 
 
 class Nft:
-    """A libnftables context of the network namespace it was made in.  Blocking; for one thread at a time."""
+    """A libnftables context of the network namespace that the first `run` is called in.
+
+    Blocking; for one thread at a time.  Close it once nothing more is to be run for a while: it keeps what it
+    saw of the machine's rules, and a buffer of 128 KiB for each message, 14 MB after a start.
+    """
 
     def __init__(self) -> None:
         self._library = _load()
-        self._context = self._library.nft_ctx_new(0)
-        if not self._context:
-            raise NotSupported(f"{_LIBRARY} gives no context: nftables is missing in the kernel")
-        self._library.nft_ctx_output_set_flags(self._context, _JSON)
-        self._library.nft_ctx_buffer_output(self._context)
-        self._library.nft_ctx_buffer_error(self._context)
+        self._context: int | None = None
 
     def run(self, text: str) -> str:
         """Run commands as one transaction; what they print, as JSON.  CommandFailed with nft's words."""
+        if self._context is None:
+            self._context = self._new_context()
         status = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
         errors = self._library.nft_ctx_get_error_buffer(self._context) or b""
         output = self._library.nft_ctx_get_output_buffer(self._context) or b""
@@ -250,9 +304,18 @@ class Nft:
             raise CommandFailed("nft", status, f"{text}\n{first}")
         return str(output.decode(errors="replace"))
 
+    def _new_context(self) -> int:
+        context = self._library.nft_ctx_new(0)
+        if not context:
+            raise NotSupported(f"{_LIBRARY} gives no context: nftables is missing in the kernel")
+        self._library.nft_ctx_output_set_flags(context, _JSON)
+        self._library.nft_ctx_buffer_output(context)
+        self._library.nft_ctx_buffer_error(context)
+        return int(context)
+
     def close(self) -> None:
-        """Free the context."""
-        if self._context:
+        """Free the context; the next `run` makes one anew."""
+        if self._context is not None:
             self._library.nft_ctx_free(self._context)
             self._context = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
@@ -65,7 +65,7 @@ class Plugs:
             raise
 
     def _plug(self, uuid: ZoneUUID, plug: Plug, namespace: Namespace) -> Sequence[nft.Sender]:
-        addresses = check(plug)
+        addresses = (*check(plug), *link_local(plug))
         nic, way = plug.nic, plug.way
         mac = nic.mac or next((mac_of(a.ip) for a in addresses if a.version == 4), random_mac())
         inner = _known_index(nic.interface) or _FIRST_INDEX + 1000 + secrets.randbelow(1 << 20)
@@ -164,7 +164,8 @@ class Plugs:
             if name is None or not plug.way.is_bridge:
                 continue
             self._ports.setdefault(uuid, {})[nic.network_uuid or ""] = name
-            found = tuple(a.ip for a in (ipv4(nic), ipv6(nic)) if a is not None)
+            settled = [a for a in (ipv4(nic), ipv6(nic)) if a is not None]
+            found = tuple(a.ip for a in (*settled, *link_local(plug)))
             mac = nic.mac or next((mac_of(a) for a in found if isinstance(a, IPv4Address)), "")
             if plug.way.options.guarded and mac:
                 self._rules.know_senders([nft.Sender(name, mac, found)])
@@ -196,6 +197,17 @@ def check(plug: Plug) -> tuple[netlink.Interface, ...]:
             )
         placed.append(type(address)((address.ip, subnet.prefixlen)))
     return tuple(placed)
+
+
+def link_local(plug: Plug) -> tuple[netlink.Interface, ...]:
+    """Addresses that the client gave the nic besides, which no network hands out.  InvalidParameter in dockerd's words."""
+    found = []
+    for text in plug.endpoint.link_local:
+        address = ip_address(text)
+        if not address.is_link_local:
+            raise InvalidParameter(f"invalid link local IP address: {text}")
+        found.append(ip_interface(f"{address}/{16 if address.version == 4 else 64}"))
+    return tuple(found)
 
 
 def asked_sysctls(plug: Plug) -> dict[str, str]:

@@ -17,9 +17,12 @@ log = logging.getLogger(__name__)
 
 _GONE_AT_ONCE = 16
 
+Way = nft.Redirect | nft.Opening
+"""To a port of a zone."""
+
 
 class Rules:
-    """Networks, senders and redirects of an instance.  `context` stays the caller's to close."""
+    """Networks, senders and ways to ports of an instance.  `context` stays the caller's to close."""
 
     def __init__(self, context: nft.Nft, name: str) -> None:
         """In the network namespace of the calling thread."""
@@ -28,7 +31,7 @@ class Rules:
         self._name = name
         self._networks: dict[str, nft.BridgedNetwork] = {}
         self._senders: dict[str, nft.Sender] = {}
-        self._redirects: dict[nft.Redirect, None] = {}
+        self._redirects: dict[Way, None] = {}
         self._gone: list[nft.Sender] = []
         self.guards = True
         """Whether zones are kept from sending by others' addresses: a kernel may lack rules for bridges."""
@@ -47,6 +50,8 @@ class Rules:
             self.guards = False
             self._run_all()
             log.warning("zones are not kept from sending by others' addresses: %s", error.message)
+        finally:
+            self._context.close()
 
     def _run_all(self) -> None:
         self._gone = []
@@ -67,6 +72,8 @@ class Rules:
                 self._context.run(f"list chain bridge {nft.table_of(self._name)} senders")
         except CommandFailed:
             self.make()
+        finally:
+            self._context.close()
 
     def remove(self) -> None:
         """Nothing of it is in the kernel."""
@@ -120,24 +127,28 @@ class Rules:
             for sender in senders:
                 yield from nft.sender_elements(self._name, sender)
 
-    def know_redirects(self, redirects: Iterable[nft.Redirect]) -> None:
+    def know_redirects(self, redirects: Iterable[Way]) -> None:
         """For the next `make`."""
         self._redirects |= dict.fromkeys(redirects)
 
-    def add_redirects(self, redirects: Sequence[nft.Redirect]) -> None:
+    def add_redirects(self, redirects: Sequence[Way]) -> None:
         """Ports lead there."""
         self.know_redirects(redirects)
         self._change(new=self._leading(redirects))
 
-    def remove_redirects(self, redirects: Sequence[nft.Redirect]) -> None:
+    def remove_redirects(self, redirects: Sequence[Way]) -> None:
         """They lead nowhere any more; unknown ones are fine."""
         known = [one for one in redirects if one in self._redirects]
         for one in known:
             del self._redirects[one]
         self._change(gone=self._leading(known))
 
-    def _leading(self, redirects: Iterable[nft.Redirect]) -> Iterator[Element]:
-        return (nft.redirect_element(self._name, one) for one in redirects)
+    def _leading(self, redirects: Iterable[Way]) -> Iterator[Element]:
+        for one in redirects:
+            if isinstance(one, nft.Opening):
+                yield nft.opening_element(self._name, one)
+            else:
+                yield nft.redirect_element(self._name, one)
 
     def _change(self, gone: Iterable[Element] = (), new: Iterable[Element] = ()) -> None:
         gone, new = tuple(gone), tuple(new)

@@ -10,7 +10,6 @@ is ipam.py's, how zones are plugged in is plugs.py's.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dockerapi.errors import APIError, Conflict, Forbidden, InvalidParameter, NotSupported
-from gateway.hosts.ipam import LeaseBook, Ranges, choose_subnet, replace_json
+from gateway.hosts.ipam import LeaseBook, Ranges, choose_subnet, local_pool, replace_json
 from gateway.hosts.linux import netlink, networkoptions, nft
 from gateway.hosts.linux.bridges import raise_bridge, taken, taken6
 from gateway.hosts.linux.networkoptions import Options
@@ -73,6 +72,8 @@ class Way:
             connects=self.options.connects,
             masquerades=self.options.masquerades,
             internal=self.network.internal,
+            unprotected=self.options.versions("nat-unprotected"),
+            routed=self.options.versions("routed"),
         )
 
 
@@ -123,7 +124,7 @@ class UserNetworks:
         self._route = route
         self._rules = rules
         self._book = book
-        self._pools = (*pools, _local_pool(seed))
+        self._pools = (*pools, local_pool(seed))
         self._ways: dict[str, Way] = {}
         self._records: dict[str, _Record] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +132,14 @@ class UserNetworks:
     def ways(self) -> Sequence[Way]:
         """Oldest first."""
         return tuple(self._ways.values())
+
+    def networks(self) -> Sequence[Network]:
+        """Oldest first, with those that are configurations for others alone."""
+        return tuple(
+            record.network() if record.plan.config_only else self._ways[record.id].network
+            for record in self._records.values()
+            if record.plan.config_only or record.id in self._ways
+        )
 
     def load(self) -> None:
         """What there was the last time; rules come by `Rules.make`.  A network that cannot be raised stays known:
@@ -141,6 +150,7 @@ class UserNetworks:
             self._records[record.id] = record
             if not record.ready:
                 self._fell(record)
+            if not record.ready or record.plan.config_only:
                 continue
             index = 0
             try:
@@ -171,11 +181,18 @@ class UserNetworks:
 
         Errors as `NetworkHost.create`.
         """
-        others = [*predefined, *(way.network for way in self._ways.values())]
+        others = [*predefined, *self.networks()]
         if any(network.name == plan.name for network in others):
             raise Conflict(f"network with name {plan.name} already exists")
-        options = networkoptions.parse(plan)
         network_id = secrets.token_hex(32)
+        if plan.config_only:
+            nothing = AddressRange()
+            record = _Record(
+                network_id, time.time_ns(), plan, nothing, None, "", made=False, ready=True
+            )
+            self._write(record)
+            return record.network()
+        options = networkoptions.parse(plan)
         plan, interface, made = self._interface(plan, options, network_id)
         if any(way.interface == interface for way in self._ways.values() if way.is_bridge):
             holder = next(w.network for w in self._ways.values() if w.interface == interface)
@@ -220,6 +237,8 @@ class UserNetworks:
         return plan, options.interface, True
 
     def _ipv4(self, plan: NetworkPlan, options: Options, others: Iterable[Network]) -> AddressRange:
+        if not plan.enable_ipv4:
+            return AddressRange()
         ours = [IPv4Network(one.subnet) for one in others if one.subnet]
         if plan.ipv4.subnet:
             subnet = IPv4Network(plan.ipv4.subnet)
@@ -277,7 +296,7 @@ class UserNetworks:
         self._ways.pop(record.id, None)
         self._book.remove_network(record.id)
         self._rules.remove_network(record.interface)
-        link = self._route.link(record.interface)
+        link = self._route.link(record.interface) if record.interface else None
         shared = any(way.interface == record.interface for way in self._ways.values())
         if link is not None and not shared:
             self._remove_interface(record, link)
@@ -300,7 +319,7 @@ class UserNetworks:
     def take_down(self) -> None:
         """Interfaces go, records stay: the next start makes them anew."""
         for record in self._records.values():
-            link = self._route.link(record.interface)
+            link = self._route.link(record.interface) if record.interface else None
             if link is not None:
                 self._remove_interface(record, link)
 
@@ -351,7 +370,8 @@ def _filled(
     if subnet.prefixlen > subnet.max_prefixlen - 2 and options.driver == "bridge":
         raise NotSupported(f"subnet {subnet} has no room for a gateway and a container")
     gateway = wanted.gateway
-    if not gateway and not options.on_link:
+    is_isolated = options.gateway_mode(subnet.version) == "isolated"
+    if not gateway and not options.on_link and not is_isolated:
         span = ip_network(wanted.ip_range) if wanted.ip_range else subnet
         first = span.network_address
         gateway = str(first + 1 if first == subnet.network_address else first)
@@ -367,17 +387,14 @@ def _span(ip_range: str) -> Any:
 
 def _own(record: _Record) -> Iterator[netlink.Interface]:
     """Addresses of the machine on a bridge."""
-    for one in (record.ipv4, record.ipv6):
-        if one is not None and one.gateway:
+    options = networkoptions.parse(record.plan)
+    for version, one in ((4, record.ipv4), (6, record.ipv6)):
+        is_left_out = options.gateway_mode(version) == "isolated" or (
+            version == 4 and options.inhibits4
+        )
+        if one is not None and one.gateway and not is_left_out:
             prefix = ip_network(one.subnet).prefixlen
             yield ip_interface(f"{one.gateway}/{prefix}")
-
-
-def _local_pool(seed: str) -> AddressPool:
-    """Unique local addresses of an instance (RFC 4193), as many /64 as a /48 has."""
-    digits = hashlib.sha256(seed.encode()).hexdigest()[:10]
-    base = f"fd{digits[:2]}:{digits[2:6]}:{digits[6:10]}::/48"
-    return AddressPool(base=base, size=64)
 
 
 def default_way(network: Network, interface: str, index: int, mtu: int) -> Way:

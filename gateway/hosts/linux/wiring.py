@@ -16,7 +16,7 @@ from gateway.hosts.ipam import LeaseBook
 from gateway.hosts.linux import netlink
 from gateway.hosts.linux.netns import NamespaceFolder, NamespacePool
 from gateway.hosts.linux.plugs import Plug, Plugs, routes
-from gateway.hosts.linux.publishing import PublishedPorts
+from gateway.hosts.linux.publishing import Destination, PublishedPorts
 from gateway.hosts.linux.rules import Rules
 from gateway.hosts.linux.usernetworks import Way
 from gateway.hosts.networks import of_nic, uuid_of
@@ -118,7 +118,7 @@ class Wiring:
         if carrier is None or not carrier.way.publishes:
             return ()
         bound = [_bound(port, carrier.way.options.binding) for port in ports]
-        return self.published.publish(uuid, carrier.nic, bound, endpoint)
+        return self.published.publish(uuid, _destination(carrier), bound, endpoint)
 
     def _plug(self, nic: Nic, endpoints: Mapping[str, Endpoint]) -> Plug:
         way = self._layout.way_of(nic)
@@ -178,10 +178,14 @@ class Wiring:
         if not taken:
             now = self._publish(uuid, carrier, ports, endpoint)
             return now, bool(now)
-        if self.published.leads_to(uuid, carrier.nic):
+        to = _destination(carrier)
+        if self.published.leads_to(uuid, to):
             return taken, False
-        self.published.move(uuid, carrier.nic)
-        return taken, True
+        if self.published.can_move(uuid, to):
+            self.published.move(uuid, to)
+            return taken, True
+        self.published.withdraw(uuid)
+        return self._publish(uuid, carrier, ports, endpoint), True
 
     def disconnect(self, uuid: ZoneUUID) -> None:
         """Ports are free and the namespace has no name any more; none is fine."""
@@ -192,19 +196,28 @@ class Wiring:
         finally:
             self._folder.remove(uuid)
 
-    def adopt(self, live: dict[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]]) -> None:
+    def adopt(
+        self,
+        live: dict[ZoneUUID, tuple[Sequence[Nic], Sequence[PublishedPort]]],
+        endpoints: Mapping[ZoneUUID, Mapping[str, Endpoint]],
+    ) -> None:
         """Of an earlier process: what these zones have is theirs, all else of ours goes."""
         links = self._route.links()
         names = {link.alias: link.name for link in links if link.alias.startswith(self._mark)}
         for uuid, (nics, ports) in live.items():
             if not self._folder.path(uuid).exists():
                 log.error("zone %s runs without its network namespace file", uuid)
-            plugs = [Plug(nic, way) for nic in nics if (way := self._layout.way_of(nic))]
+            asked = endpoints.get(uuid, {})
+            plugs = [
+                Plug(nic, way, asked.get(nic.network_uuid or "", Endpoint()))
+                for nic in nics
+                if (way := self._layout.way_of(nic))
+            ]
             self._live[uuid] = tuple(nics)
             self._mend(uuid, plugs, names)
             self._plugs.take_over(uuid, plugs, names)
             if ports and (carrier := _carrier(plugs)):
-                self.published.take_over(uuid, carrier.nic, ports)
+                self.published.take_over(uuid, _destination(carrier), ports)
         self._rules.make()
         for name in self._folder.names():
             if name not in live:
@@ -261,10 +274,24 @@ class Wiring:
 def _carrier(plugs: Sequence[Plug]) -> Plug | None:
     """The nic that all else is reached by: the primary one, if it leads out."""
     for plug in plugs:
-        leads_out = bool(plug.nic.gateway) or plug.way.options.on_link
+        six = plug.way.network.ipv6
+        by_ipv6 = bool(six and six.gateway and ipv6(plug.nic))
+        leads_out = bool(plug.nic.gateway) or by_ipv6 or plug.way.options.on_link
         if plug.nic.primary and leads_out and not plug.way.network.internal:
             return plug
     return None
+
+
+def _destination(carrier: Plug) -> Destination:
+    four, six = ipv4(carrier.nic), ipv6(carrier.nic)
+    options = carrier.way.options
+    return Destination(
+        carrier.nic,
+        four.ip if four else None,
+        six.ip if six else None,
+        options.versions("routed"),
+        options.trusted,
+    )
 
 
 def _bound(port: PublishedPort, binding: str) -> PublishedPort:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
 from dockerapi.models.containers import EndpointSettings
 from dockerapi.models.networks import NetworkCreate
 from gateway.translate import networking
@@ -54,11 +54,14 @@ def test_a_plan_has_what_was_asked_for() -> None:
         ({"Name": ""}, InvalidParameter, "name is empty"),
         ({"Name": "a/b"}, InvalidParameter, "slash"),
         ({"Name": "default"}, Forbidden, "predefined default network"),
-        ({"EnableIPv4": False}, NotSupported, "without IPv4"),
-        ({"ConfigOnly": True}, NotSupported, "config-only"),
-        ({"ConfigFrom": {"Network": "x"}}, NotSupported, "config-only"),
+        ({"EnableIPv4": False}, InvalidParameter, "IPv4 or IPv6 must be enabled"),
+        ({"EnableIPv4": False, "Driver": "macvlan"}, APIError, "operation not supported"),
+        ({"ConfigOnly": True, "Internal": True}, Forbidden, "can only contain network specific fields"),
+        ({"ConfigOnly": True, "ConfigFrom": {"Network": "x"}}, Forbidden, "cannot depend on another"),
+        ({"ConfigFrom": {"Network": "x"}}, NotFound, 'configuration network "x" does not exist'),
         ({"IPAM": {"Driver": "x"}}, NotFound, 'plugin "x" not found'),
-        ({"IPAM": {"Driver": "null"}}, NotSupported, "IPAM driver null"),
+        ({"IPAM": {"Driver": "null"}}, InvalidParameter, "ipv4 pool is empty"),
+        ({"IPAM": {"Driver": "null", "Config": [{"Subnet": "10.0.0.0/24"}]}}, InvalidParameter, "null ipam driver"),
         ({"IPAM": {"Config": [{"Gateway": "10.0.0.1"}]}}, InvalidParameter, "invalid subnet :"),
         ({"IPAM": {"Config": [{"Subnet": "10.0.0.0/255"}]}}, InvalidParameter, "CIDR block"),
         ({"IPAM": {"Config": [{"Subnet": "10.0.0.0/24", "Gateway": "x"}]}}, InvalidParameter, "invalid address"),
