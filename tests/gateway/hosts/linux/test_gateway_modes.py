@@ -66,7 +66,9 @@ def own(nic: Nic, version: int) -> str:
     return str(found.ip)
 
 
-def met(client: str | int | None, server: str, to: str, port: int, at: int = 80) -> str:
+def met(
+    client: str | int | None, server: str, to: str, port: int, at: int = 80, timeout_s: float = 5
+) -> str:
     """Whom the server, at a port of a namespace, sees when the client goes to an address; OSError if nobody comes."""
 
     def listen() -> socket.socket:
@@ -74,7 +76,7 @@ def met(client: str | int | None, server: str, to: str, port: int, at: int = 80)
         return socket.create_server(("::", at), family=socket.AF_INET6, dualstack_ipv6=True)
 
     def connect() -> socket.socket:
-        return socket.create_connection((to, port), timeout=0.5)
+        return socket.create_connection((to, port), timeout=timeout_s)
 
     with within(server, listen) as listening:
         listening.settimeout(2)
@@ -86,7 +88,7 @@ def met(client: str | int | None, server: str, to: str, port: int, at: int = 80)
 
 def not_met(client: str | int | None, server: str, to: str, port: int, at: int = 80) -> None:
     with pytest.raises(OSError, match=r"timed out|refused|unreachable|No route"):
-        met(client, server, to, port, at)
+        met(client, server, to, port, at, timeout_s=0.3)
 
 
 async def test_a_port_is_led_to_a_zone_with_ipv6_by_rules(
