@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +29,7 @@ from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.models.system import AuthConfig
 from gateway.engine import Gateway
 from gateway.listeners import is_tcp, open_listeners
+from gateway.reloading import reloading
 from gateway.settings import Settings
 from gateway.tls import TLSServer, listen, server_context
 from gateway.zones.host import Host
@@ -36,6 +37,7 @@ from imgsources.catalog import Catalog
 from imgsources.imgapi import ImageServers
 from imgsources.puller import Puller
 from imgsources.registry import RegistryClient
+from imgsources.retries import Retries
 from imgsources.transport import Answers, Credentials
 
 log = logging.getLogger(__name__)
@@ -50,12 +52,15 @@ CERTIFICATES = Path("/etc/docker/certs.d")
 _TRIM_EVERY_S = 5.0
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.  APIError with the reason where it cannot start; nothing is left then."""
+async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; on SIGHUP take what `reread` gives.
+
+    APIError with the reason where it cannot start; nothing is left then.
+    """
     ready = asyncio.Event()
     try:
         with _stop_signal() as stopped:
-            await _serve(settings, ready, stopped)
+            await _serve(settings, reread or (lambda: settings), ready, stopped)
     except (OSError, ExceptionGroup) as error:
         reason = "" if ready.is_set() else _reason(error)
         if not reason:
@@ -64,7 +69,12 @@ async def serve(settings: Settings) -> None:
         raise APIError(reason) from error
 
 
-async def _serve(settings: Settings, ready: asyncio.Event, stopped: asyncio.Event) -> None:
+async def _serve(
+    settings: Settings,
+    reread: Callable[[], Settings],
+    ready: asyncio.Event,
+    stopped: asyncio.Event,
+) -> None:
     context = server_context(settings)
     systemd = _taken_from_environment("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
     with _owned(settings.data_root), _pidfile(settings.pidfile):
@@ -75,7 +85,7 @@ async def _serve(settings: Settings, ready: asyncio.Event, stopped: asyncio.Even
             environment=systemd,
         )
         try:
-            async with _opened(settings) as api:
+            async with _opened(settings, reread) as api:
                 servers = [await _listen(api, listener, context) for listener in listeners]
                 for host in settings.hosts:
                     log.info("API listen on %s", host)
@@ -117,7 +127,7 @@ async def _listen(
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
+async def _opened(settings: Settings, reread: Callable[[], Settings]) -> AsyncIterator[APIServer]:
     """Everything but the sockets; the background loops run while the block does."""
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(
@@ -135,6 +145,7 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
             settings.data_root / "downloads",
             group=group,
             max_concurrent_downloads=settings.max_concurrent_downloads,
+            retries=Retries(settings.max_download_attempts),
         )
 
         answers: Answers = {}
@@ -159,6 +170,7 @@ async def _opened(settings: Settings) -> AsyncIterator[APIServer]:
             group=group,
             servers=ImageServers(session, settings.smartos.image_servers),
         )
+        stack.enter_context(reloading(reread, engine.reload))
         group.create_task(host.run())
         group.create_task(engine.run())
         # Layers of a pull that a kill cut short, which no image came to need.

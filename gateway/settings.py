@@ -214,6 +214,8 @@ class Settings(BaseModel):
     tlscert: Path | None = None
     tlskey: Path | None = None
     max_concurrent_downloads: Annotated[int, Field(ge=1)] = 3
+    max_concurrent_uploads: Annotated[int, Field(ge=1)] = 5
+    max_download_attempts: Annotated[int, Field(ge=1)] = 5
     shutdown_timeout: Annotated[int, Field(ge=0)] = 15
     zone_defaults: dict[str, int | str] = Field(default_factory=dict)
     """Limits put into every spec that the client left open, by vmadm property; on SmartOS laid over

@@ -12,16 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from dockerapi.errors import APIError, DataLoss, DigestMismatch
 from imgsources.compression import HEAD_BYTES, FilePart, GzipFile, compression, inflating
 from imgsources.oci import Descriptor, Digest
+from imgsources.retries import Retries
 from imgsources.sources import ImageSource, RemoteImage, TransferBroken
 
+log = logging.getLogger(__name__)
+
+_RETRIES = Retries()
 _BLOCK = 1 << 20
-_PROGRESS_COUNTS = 1 << 20
+_PROGRESS_COUNTS = 1 << 18
 """Bytes that a try must bring to count as no failure."""
 
 Progress = Callable[[int], None]
@@ -39,14 +45,14 @@ async def fetch(
     downloads: Path,
     *,
     progress: Progress,
-    attempts: int = 5,
+    tell: Callable[[str], None] = lambda _: None,
+    retries: Retries = _RETRIES,
     stall_s: float = 60.0,
-    pause_s: float = 0.2,
 ) -> Path:
     """A blob as a verified file in `downloads`; the caller removes it.
 
-    Tried again from where it stopped, at most `attempts` times in a row without 1 MiB of new bytes;
-    `stall_s` without a byte is a broken connection.  `progress` gets the bytes there are.
+    Gone on with from where it stopped: at once if there was progress, else as `retries` says, and `tell` is
+    told of it; `stall_s` without a byte is a broken connection.  `progress` gets the bytes there are.
     DigestMismatch, DataLoss, TransferBroken, and whatever the source says.  Cancelled or broken off,
     the file stays for the next time.
     """
@@ -54,11 +60,13 @@ async def fetch(
     blob = await _open_blob(path, descriptor)
     try:
         resumed = blob.size > 0
-        await _fill(blob, source, image, progress, attempts, stall_s, pause_s)
+        transfer = partial(_transfer, blob, source, image, progress, stall_s)
+        await _fill(blob, transfer, tell, retries)
         if not blob.is_right() and resumed:
             # What an earlier process left was no good: once more, from nothing.
             blob.restart()
-            await _fill(blob, source, image, progress, attempts, stall_s, pause_s)
+            transfer = partial(_transfer, blob, source, image, progress, stall_s)
+        await _fill(blob, transfer, tell, retries)
         if not blob.is_right():
             actual = blob.digest()
             blob.discard()
@@ -83,19 +91,15 @@ async def _open_blob(path: Path, descriptor: Descriptor) -> _Blob:
 
 async def _fill(
     blob: _Blob,
-    source: ImageSource,
-    image: RemoteImage,
-    progress: Progress,
-    attempts: int,
-    stall_s: float,
-    pause_s: float,
+    transfer: Callable[[], Awaitable[None]],
+    tell: Callable[[str], None],
+    retries: Retries,
 ) -> None:
     failures = 0
     while blob.missing:
         before = blob.size
-        progress(blob.size)
         try:
-            await _transfer(blob, source, image, progress, stall_s)
+            await _attempt(blob, transfer)
         except (TransferBroken, TimeoutError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
                 # The disk is full, or read-only: what is there of the blob would only keep it so.
@@ -104,12 +108,24 @@ async def _fill(
                 raise APIError(f"write {blob.path}: {words}") from error
             if blob.size - before >= _PROGRESS_COUNTS:
                 failures = 0
+                continue
             failures += 1
-            if failures >= attempts:
+            log.info("blob %s: try %d: %s", blob.descriptor.digest, failures, error)
+            if not await retries.pause(failures, tell):
                 if isinstance(error, TransferBroken):
                     raise
                 raise TransferBroken(f"download of {blob.descriptor.digest} stalled") from error
-            await asyncio.sleep(min(pause_s * 2 ** (failures - 1), 5.0))
+
+
+async def _attempt(blob: _Blob, transfer: Callable[[], Awaitable[None]]) -> None:
+    """A transfer; where not a byte came of it, a second one at once, as dockerd does."""
+    before = blob.size
+    try:
+        await transfer()
+    except TransferBroken:
+        if blob.size > before:
+            raise
+        await transfer()
 
 
 async def _transfer(
@@ -118,6 +134,7 @@ async def _transfer(
     """One connection's worth of bytes.  Too few of them are TransferBroken."""
     pending: list[bytes] = []
     gathered = 0
+    progress(blob.size)
     try:
         async with asyncio.timeout(stall_s) as stall:
             blocks = source.open_blob(image, blob.descriptor, offset=blob.size)

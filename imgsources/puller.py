@@ -42,6 +42,8 @@ from imgsources.layers import BlobTar, fetch, partial_path
 from imgsources.oci import Descriptor, Digest, ImageUUID, Platform
 from imgsources.pages import kept as pages_kept
 from imgsources.references import Reference
+from imgsources.retries import Retries
+from imgsources.slots import Slots
 from imgsources.sources import EmbeddedBlobs, ImageSource, LocalBlobs, RemoteImage
 from imgsources.transfers import Download, Layer, PullEvent, Watch, ended, in_loop, short
 
@@ -50,6 +52,7 @@ log = logging.getLogger(__name__)
 _NOT_KEPT = ("bzip2", "xz")
 """No registry takes layers in these."""
 _POOL_TAR_LIMIT = 256 << 30
+_RETRIES = Retries()
 _STALE_PARTIAL_S = 7 * 24 * 3600
 
 
@@ -73,19 +76,19 @@ class Puller:
         group: asyncio.TaskGroup,
         max_concurrent_downloads: int = 3,
         max_concurrent_applies: int = 2,
-        max_download_attempts: int = 5,
+        retries: Retries = _RETRIES,
         blobs: LayerBlobs | None = None,
     ) -> None:
         self.blobs = blobs or LayerBlobs(downloads.parent / "layers")
         """The blobs of the layers that are datasets here."""
         self._packing: asyncio.Task[None] | None = None
-        self._attempts = max_download_attempts
+        self._retries = retries
         self._platform = store if isinstance(store, PlatformImages) else None
         self._store = store
         self._catalog = catalog
         self._downloads = downloads
         self._group = group
-        self._download_slots = asyncio.Semaphore(max_concurrent_downloads)
+        self._download_slots = Slots(max_concurrent_downloads)
         self._apply_slots = asyncio.Semaphore(max_concurrent_applies)
         self._layers: dict[ImageUUID, Layer] = {}
         self._blobs: dict[Digest, Download] = {}
@@ -94,6 +97,11 @@ class Puller:
         self._in_use: Counter[ImageUUID] = Counter()
         self._blobs_in_use: Counter[Digest] = Counter()
         self._gate = asyncio.Lock()
+
+    def limit(self, *, concurrent_downloads: int, download_attempts: int) -> None:
+        """Other numbers from now on; what goes on goes on."""
+        self._download_slots.resize(concurrent_downloads)
+        self._retries = replace(self._retries, attempts=download_attempts)
 
     async def pull(
         self, reference: Reference, source: ImageSource, *, platform: Platform | None
@@ -178,7 +186,12 @@ class Puller:
             yield PullEvent("Downloading", id=short(descriptor.digest))
             try:
                 path = await fetch(
-                    source, remote, descriptor, self._downloads, progress=lambda _: None, attempts=1
+                    source,
+                    remote,
+                    descriptor,
+                    self._downloads,
+                    progress=lambda _: None,
+                    retries=replace(self._retries, attempts=1),
                 )
                 await asyncio.to_thread(_adopt, self.blobs, path, descriptor.digest, diff_id)
             except APIError as error:
@@ -367,7 +380,7 @@ class Puller:
 
         if self._platform is None:
             raise NotSupported(f"image {layer.uuid} is a dataset of SmartOS: this host has none")
-        if self._download_slots.locked():
+        if self._download_slots.are_taken:
             layer.publish("Waiting")
         async with self._download_slots:
             layer.publish("Downloading")
@@ -476,7 +489,7 @@ class Puller:
         try:
             if blob.after is not None:
                 await ended(blob.after.task)
-            if self._download_slots.locked():
+            if self._download_slots.are_taken:
                 blob.publish("Waiting")
             async with self._download_slots:
                 with pages_kept():
@@ -486,7 +499,8 @@ class Puller:
                         blob.descriptor,
                         self._downloads,
                         progress=lambda size: blob.publish("Downloading", size),
-                        attempts=self._attempts,
+                        tell=blob.publish,
+                        retries=self._retries,
                     )
             blob.publish("Verifying Checksum")
             blob.publish("Download complete")

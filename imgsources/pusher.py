@@ -23,7 +23,7 @@ from typing import Any
 
 from yarl import URL
 
-from dockerapi.errors import APIError, NotFound, TooManyRequests, Unauthorized
+from dockerapi.errors import APIError, NotFound, Unauthorized
 from imgsources.answers import refusal
 from imgsources.blobs import KeptBlob, LayerBlobs
 from imgsources.catalog import Image
@@ -39,16 +39,17 @@ from imgsources.oci import (
     sha256,
 )
 from imgsources.references import Reference
+from imgsources.retries import Retries
 from imgsources.saving import kept_layers
+from imgsources.slots import Slots
 from imgsources.transfers import PullEvent, short
 from imgsources.transport import PULL, PUSH, Endpoint, Transport
 
 _BLOCK = 1 << 20
 _WHOLE_BYTES = 1 << 20
 """Blobs up to this are sent in one request."""
-_CONCURRENT = 5
-_ATTEMPTS = 5
-_PAUSE_S = 0.3
+UPLOADS_AT_ONCE = 5
+_RETRIES = Retries()
 _NO_PATCH = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 
 
@@ -68,10 +69,21 @@ class _Broken(APIError):
 class Pusher:
     """Pushes of one user's request.  `group` owns the uploads while somebody follows them."""
 
-    def __init__(self, transport: Transport, blobs: LayerBlobs, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        blobs: LayerBlobs,
+        group: asyncio.TaskGroup,
+        *,
+        slots: Slots | None = None,
+        retries: Retries = _RETRIES,
+    ) -> None:
         self._transport = transport
         self._blobs = blobs
         self._group = group
+        self._slots = slots or Slots(UPLOADS_AT_ONCE)
+        """Of all pushes together."""
+        self._retries = retries
 
     async def push(
         self, image: Image, reference: Reference, sources: Sequence[str] = ()
@@ -87,7 +99,7 @@ class Pusher:
         endpoint = await transport.connect(
             transport.servers(reference.registry, transport.auth)[-1]
         )
-        upload = _Upload(transport, endpoint, reference, tuple(sources))
+        upload = _Upload(transport, endpoint, reference, tuple(sources), self._retries)
         layers = [
             _Layer(short(diff_id), blob)
             for diff_id, blob in zip(image.config.diff_ids, kept, strict=True)
@@ -95,12 +107,11 @@ class Pusher:
         for layer in reversed(layers):
             yield PullEvent("Preparing", layer.id)
         news: asyncio.Queue[PullEvent | None] = asyncio.Queue()
-        sending = _send_all(upload, layers, news)
+        sending = _send_all(upload, layers, image, news, self._slots)
         async with aclosing(self._followed(sending, news)) as events:
             async for event in events:
                 yield event
         raw, media_type = manifest(image, kept)
-        await upload.content(image.id, image.config.raw)
         await upload.manifest(raw, media_type)
         yield Pushed(reference, sha256(raw), len(raw))
 
@@ -143,17 +154,24 @@ class _Layer:
 
 
 async def _send_all(
-    upload: _Upload, layers: Sequence[_Layer], news: asyncio.Queue[PullEvent | None]
+    upload: _Upload,
+    layers: Sequence[_Layer],
+    image: Image,
+    news: asyncio.Queue[PullEvent | None],
+    slots: Slots,
 ) -> None:
-    """Every blob once, some at a time; the error of the first that fails."""
-    slots = asyncio.Semaphore(_CONCURRENT)
+    """Every blob once, some at a time, and the config; the error of the first that fails."""
     distinct = {layer.blob.digest: layer for layer in reversed(layers)}
 
     async def send(layer: _Layer) -> None:
-        if slots.locked():
+        if slots.are_taken:
             news.put_nowait(PullEvent("Waiting", layer.id))
         async with slots:
-            status = await upload.layer(layer.blob, _told(layer, news))
+            status = await upload.layer(
+                layer.blob,
+                _told(layer, news),
+                lambda text: news.put_nowait(PullEvent(text, layer.id)),
+            )
         for same in layers:
             if same.blob.digest == layer.blob.digest:
                 news.put_nowait(PullEvent(status, same.id))
@@ -164,6 +182,11 @@ async def _send_all(
                 group.create_task(send(layer))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    await upload.content(
+        image.id,
+        image.config.raw,
+        lambda text: news.put_nowait(PullEvent(text, short(image.id))),
+    )
 
 
 def _told(layer: _Layer, news: asyncio.Queue[PullEvent | None]) -> Callable[[int, int], None]:
@@ -220,7 +243,9 @@ class _Upload:
         endpoint: Endpoint,
         reference: Reference,
         sources: tuple[str, ...],
+        retries: Retries,
     ) -> None:
+        self._retries = retries
         self._transport = transport
         self._endpoint = endpoint
         self._reference = reference
@@ -228,20 +253,22 @@ class _Upload:
         self._path = f"v2/{reference.path}"
         self._scope = (f"repository:{reference.path}:{PUSH}",)
 
-    async def layer(self, blob: KeptBlob, progress: Callable[[int, int], None]) -> str:
-        """Have a blob there; how, in dockerd's words."""
+    async def layer(
+        self, blob: KeptBlob, progress: Callable[[int, int], None], tell: Callable[[str], None]
+    ) -> str:
+        """Have a blob there; how, in dockerd's words.  `tell` is told of pauses."""
         if await self._has(blob.digest):
             return "Layer already exists"
         for source in self._sources:
             if await self._mount(blob.digest, source):
                 return f"Mounted from {source}"
-        await self._retried(lambda: self._send(blob, progress))
+        await self._retried(lambda: self._send(blob, progress), tell)
         return "Pushed"
 
-    async def content(self, digest: Digest, raw: bytes) -> None:
+    async def content(self, digest: Digest, raw: bytes, tell: Callable[[str], None]) -> None:
         """A small blob that is in memory."""
         if not await self._has(digest):
-            await self._retried(lambda: self._put_whole(digest, lambda: raw, len(raw)))
+            await self._retried(lambda: self._put_whole(digest, lambda: raw, len(raw)), tell)
 
     async def manifest(self, raw: bytes, media_type: str) -> None:
         """The manifest under the reference's tag."""
@@ -251,16 +278,17 @@ class _Upload:
             if response.status not in (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED):
                 raise await self._refused(response)
 
-    async def _retried(self, send: Callable[[], Any]) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
+    async def _retried(self, send: Callable[[], Any], tell: Callable[[str], None]) -> None:
+        failures = 0
+        while True:
             try:
                 await send()
             except APIError as error:
-                # What has a kind of its own is the registry's word; the rest is the network's.
-                is_final = type(error) not in (APIError, _Broken, TooManyRequests)
-                if is_final or attempt == _ATTEMPTS:
+                failures += 1
+                # What has a kind of its own is the registry's last word; the rest is the network's.
+                is_final = type(error) not in (APIError, _Broken)
+                if is_final or not await self._retries.pause(failures, tell):
                     raise
-                await asyncio.sleep(_PAUSE_S * 2 ** (attempt - 1))
             else:
                 return
 

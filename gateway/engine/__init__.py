@@ -124,7 +124,12 @@ class Gateway:
         )
         self.image_files = self.images.files
         self.distribution = Distribution(
-            catalog, puller.blobs, registry, group=group, emit=self.images.emit
+            catalog,
+            puller.blobs,
+            registry,
+            group=group,
+            emit=self.images.emit,
+            max_concurrent_uploads=settings.max_concurrent_uploads,
         )
         self._puller, self._spool, self._group = puller, spool, group
         self.volumes = Volumes(host.volumes, self._roster, self._bus)
@@ -171,6 +176,15 @@ class Gateway:
             self._group,
         )
         return Builds(workshop, self._catalog, self._bus)
+
+    def reload(self, settings: Settings) -> None:
+        """Take from other settings what can change while we run, and tell of it."""
+        self._puller.limit(
+            concurrent_downloads=settings.max_concurrent_downloads,
+            download_attempts=settings.max_download_attempts,
+        )
+        self.distribution.uploads.resize(settings.max_concurrent_uploads)
+        self.system.tell_of_reload(settings)
 
     async def run(self) -> None:
         """Follow the host's changes until cancelled."""

@@ -14,9 +14,10 @@ from gateway.engine.progress import message
 from imgsources.blobs import LayerBlobs
 from imgsources.catalog import Catalog, Image
 from imgsources.oci import Platform, parse_platform
-from imgsources.pusher import Pushed, Pusher
+from imgsources.pusher import UPLOADS_AT_ONCE, Pushed, Pusher
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
+from imgsources.slots import Slots
 
 
 class Distribution:
@@ -30,7 +31,10 @@ class Distribution:
         *,
         group: asyncio.TaskGroup,
         emit: Emit,
+        max_concurrent_uploads: int = UPLOADS_AT_ONCE,
     ) -> None:
+        self.uploads = Slots(max_concurrent_uploads)
+        """Of all pushes together."""
         self._group = group
         self._catalog = catalog
         self._blobs = blobs
@@ -56,7 +60,7 @@ class Distribution:
         self, reference: Reference, client: RegistryClient, platform: Platform | None
     ) -> AsyncGenerator[JSONObject, None]:
         yield {"status": f"The push refers to repository [{reference.full_name}]"}
-        pusher = Pusher(client.transport, self._blobs, self._group)
+        pusher = Pusher(client.transport, self._blobs, self._group, slots=self.uploads)
         for image, tag in self._meant(reference):
             check_platform(image, str(tag), platform)
             events = pusher.push(image, tag, _elsewhere(image, tag))

@@ -83,6 +83,22 @@ class System:
             **common,
         }
 
+    def tell_of_reload(self, settings: Settings) -> None:
+        """The event, with what dockerd tells of these settings."""
+        self._bus.emit(
+            "daemon",
+            "reload",
+            self._identity,
+            {
+                "debug": "true" if settings.log_level == "debug" else "false",
+                "max-concurrent-downloads": str(settings.max_concurrent_downloads),
+                "max-concurrent-uploads": str(settings.max_concurrent_uploads),
+                "max-download-attempts": str(settings.max_download_attempts),
+                "name": self._hostname,
+                "shutdown-timeout": str(settings.shutdown_timeout),
+            },
+        )
+
     async def info(self) -> JSONObject:
         """What is known of the machine and of what is on it, now."""
         return self._counters() | self._machine() | self._limits() | self._configured()

@@ -408,7 +408,8 @@ class FakeRegistry:
         return response
 
     async def _fail(self, request: web.BaseRequest, fault: Fault) -> web.Response:
-        await request.read()
+        async for _ in request.content.iter_any():  # `read` has a limit of 1 MB
+            pass
         headers = {"Location": fault.location} if fault.location else {}
         if isinstance(fault.body, bytes):
             return web.Response(status=fault.status, body=fault.body, headers=headers)

@@ -56,8 +56,12 @@ class Uploads:
         return self._accepted(repository, name)
 
     def _accepted(self, repository: str, name: str) -> web.Response:
-        location = f"/v2/{repository}/blobs/uploads/{name}?state=a%2Fb"
-        return web.Response(status=202, headers={"Location": location})
+        headers = {
+            "Location": f"/v2/{repository}/blobs/uploads/{name}?state=a%2Fb",
+            "Range": f"0-{max(len(self._open[name]) - 1, 0)}",  # dockerd will not go on without
+            "Docker-Upload-UUID": name,
+        }
+        return web.Response(status=202, headers=headers)
 
     def _finish(self, name: str, digest: str) -> web.Response:
         raw = self._open.pop(name)

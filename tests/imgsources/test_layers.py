@@ -23,6 +23,7 @@ from dockerapi.errors import APIError, DataLoss, DigestMismatch, NotFound
 from gateway.hosts.command import run
 from imgsources.layers import BlobTar, fetch, partial_path
 from imgsources.oci import Descriptor, Digest, ImageConfig, Manifest, Platform
+from imgsources.retries import Retries
 from imgsources.sources import RemoteImage, TransferBroken
 from tests.fakes.registry import layer_tar
 
@@ -77,7 +78,7 @@ class Flaky:
 
 
 async def fetched(source: Flaky, folder: Path, **options: Any) -> bytes:
-    options.setdefault("pause_s", 0)
+    options.setdefault("retries", Retries(5, second_s=0))
     wanted = options.pop("wanted", descriptor())
     path = await fetch(source, IMAGE, wanted, folder, progress=lambda _: None, **options)
     assert path == partial_path(folder, wanted.digest)
@@ -90,8 +91,21 @@ async def test_a_blob_arrives_whole(tmp_path: Path) -> None:
 
 async def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     source = Flaky(1_200_000, 0, 300_000)
-    assert await fetched(source, tmp_path) == CONTENT
+    told: list[str] = []
+    assert await fetched(source, tmp_path, tell=told.append) == CONTENT
     assert source.offsets == [0, 1_200_000, 1_200_000, 1_500_000]
+    assert not told, "where there is progress it goes on at once"
+
+
+async def test_a_transfer_that_brings_nothing_waits_longer_each_time(tmp_path: Path) -> None:
+    source, told = Flaky(0, 0, 10, 0, 0), list[str]()
+    assert await fetched(source, tmp_path, tell=told.append) == CONTENT
+    assert source.offsets == [0, 0, 0, 10, 10, 10], "an answer without a byte is asked for twice"
+    first, second, third = (
+        [f"Retrying in {n} seconds" for n in range(k, 1, -1)] for k in (5, 10, 15)
+    )
+    last = ["Retrying in 1 second"]
+    assert told == first + last + second + last + third + last
 
 
 async def test_a_stalled_transfer_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ async def test_a_stalled_transfer_goes_on_where_it_stopped(tmp_path: Path) -> No
 async def test_progress_is_told_and_never_goes_back(tmp_path: Path) -> None:
     seen: list[int] = []
     source = Flaky(1_500_000)
-    await fetch(source, IMAGE, descriptor(), tmp_path, progress=seen.append, pause_s=0)
+    await fetch(source, IMAGE, descriptor(), tmp_path, progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == len(CONTENT)
 
@@ -111,8 +125,8 @@ async def test_progress_is_told_and_never_goes_back(tmp_path: Path) -> None:
 async def test_tries_are_bounded_and_the_file_stays(tmp_path: Path) -> None:
     source = Flaky(1000, *[0] * 10)
     with pytest.raises(TransferBroken):
-        await fetched(source, tmp_path, attempts=3)
-    assert source.offsets == [0, 1000, 1000]
+        await fetched(source, tmp_path, retries=Retries(3, second_s=0))
+    assert source.offsets == [0, 1000, 1000, 1000, 1000]
     assert partial_path(tmp_path, descriptor().digest).stat().st_size == 1000
 
 

@@ -24,6 +24,7 @@ from imgsources.oci import Descriptor, Platform, parse_digest
 from imgsources.puller import LoadEvent, Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
+from imgsources.retries import Retries
 from imgsources.sources import ImageSource, RemoteImage
 from imgsources.transfers import PullEvent
 from tests.fakes.registry import FakeImage, FakeRegistry, Fault, image_config, layer_tar
@@ -86,7 +87,7 @@ async def place(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         ):
             source = RegistryClient(session, mirrors=(), insecure=(), auth=None)
             downloads = tmp_path / "downloads"
-            puller = Puller(store, catalog, downloads, group=group, max_download_attempts=2)
+            puller = Puller(store, catalog, downloads, group=group, retries=Retries(2, second_s=0))
             yield Place(registry, source, store, catalog, puller, downloads, group)
     finally:
         store.close()
@@ -341,7 +342,7 @@ async def test_an_iterator_that_is_closed_early_leaves_nothing(place: Place) -> 
     [
         (Fault("", flip=True), DigestMismatch),
         (Fault("", status=404), NotFound),
-        (Fault("", status=500, times=2), APIError),
+        (Fault("", status=500, times=9), APIError),
         (Fault("", truncate_after=5, times=2), APIError),
     ],
     ids=["wrong bytes", "missing", "server error", "truncated"],

@@ -12,8 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dockerapi.errors import APIError, NotSupported, Unauthorized
-from imgsources import pusher as pusher_module
+from dockerapi.errors import APIError, NotSupported, TooManyRequests, Unauthorized
 from imgsources.blobs import LayerBlobs
 from imgsources.catalog import Catalog, Image
 from imgsources.oci import (
@@ -27,10 +26,20 @@ from imgsources.oci import (
 )
 from imgsources.pusher import Pushed, Pusher
 from imgsources.references import Reference
+from imgsources.retries import Retries
+from imgsources.slots import Slots
 from imgsources.sources import RemoteImage
 from imgsources.transfers import PullEvent
 from imgsources.transport import Credentials, Transport
-from tests.fakes.registry import Compression, FakeRegistry, Fault, compress, image_config, layer_tar
+from tests.fakes.registry import (
+    RATE_LIMIT,
+    Compression,
+    FakeRegistry,
+    Fault,
+    compress,
+    image_config,
+    layer_tar,
+)
 
 LARGE = hashlib.shake_128(b"large").digest(3 << 20)
 
@@ -68,13 +77,13 @@ class Place:
         transport = Transport(self.session, auth=auth)
         reference = Reference.parse(f"{self.registry.host}/{name}")
         async with asyncio.timeout(20):
-            events = Pusher(transport, self.blobs, self.group).push(image, reference, sources)
-            return [event async for event in events]
+            retries = Retries(5, second_s=0)
+            pusher = Pusher(transport, self.blobs, self.group, retries=retries)
+            return [event async for event in pusher.push(image, reference, sources)]
 
 
 @pytest.fixture
-async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
-    monkeypatch.setattr(pusher_module, "_PAUSE_S", 0.001)
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
     async with (
         FakeRegistry.serve() as registry,
         aiohttp.ClientSession(auto_decompress=False) as session,
@@ -88,7 +97,7 @@ def statuses(events: list[PullEvent | Pushed]) -> list[str]:
     return [
         event.status
         for event in events
-        if isinstance(event, PullEvent) and event.status not in ("Pushing", "Waiting")
+        if isinstance(event, PullEvent) and event.status != "Pushing"
     ]
 
 
@@ -162,11 +171,38 @@ async def test_a_registry_without_patch_gets_blobs_whole(place: Place) -> None:
     assert statuses(await place.push(image)) == ["Preparing", "Pushed"]
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-async def test_an_upload_that_fails_is_tried_again(place: Place, status: int) -> None:
+@pytest.mark.parametrize("status", [500, 503])
+async def test_an_upload_that_fails_is_tried_again_after_a_pause(place: Place, status: int) -> None:
     image = place.image(layer_tar({"a": LARGE}))
     place.registry.faults.append(Fault("/blobs/uploads/upload", status=status, times=2))
-    assert statuses(await place.push(image)) == ["Preparing", "Pushed"]
+    seen = statuses(await place.push(image))
+    assert seen[:3] == ["Preparing", "Retrying in 5 seconds", "Retrying in 4 seconds"]
+    assert seen[5:7] == ["Retrying in 1 second", "Retrying in 10 seconds"]
+    assert seen[-1] == "Pushed"
+
+
+async def test_a_registry_that_has_enough_of_us_is_not_asked_again(place: Place) -> None:
+    image = place.image(layer_tar({"a": LARGE}))
+    place.registry.faults.append(
+        Fault("/blobs/uploads/upload", status=429, body=RATE_LIMIT, times=9)
+    )
+    with pytest.raises(TooManyRequests, match="toomanyrequests: You have reached"):
+        await place.push(image)
+    assert place.registry.faults[0].times == 8
+
+
+async def test_pushes_share_the_slots_for_uploads(place: Place) -> None:
+    images = [place.image(layer_tar({name: LARGE})) for name in "ab"]
+    slots, transport = Slots(1), Transport(place.session)
+    seen: list[str] = []
+    for number, image in enumerate(images):
+        pusher = Pusher(transport, place.blobs, place.group, slots=slots)
+        reference = Reference.parse(f"{place.registry.host}/me/app:v{number}")
+        async with slots:
+            events = pusher.push(image, reference)
+            seen += [(await anext(events)).status for _ in range(2)]  # type: ignore[union-attr]
+        seen += statuses([event async for event in events])
+    assert seen == ["Preparing", "Waiting", "Pushed"] * 2
 
 
 async def test_an_upload_that_always_fails_says_why(place: Place) -> None:
