@@ -178,7 +178,7 @@ class Catalog:
         InvalidParameter in dockerd's words for a reference with a digest or a repository `sha256`.
         """
         if reference.digest is not None:
-            raise InvalidParameter("refusing to create a tag with a digest reference")
+            raise InvalidParameter("cannot import digest reference")
         tag = _tagged(reference)
         if tag.familiar_name == "sha256":
             raise InvalidParameter(

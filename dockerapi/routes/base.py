@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.connection import Connection
 from dockerapi.engine import Engine
 from dockerapi.errors import APIError, InvalidParameter, NotSupported, Unavailable
@@ -266,6 +265,14 @@ def not_built(what: str) -> Handle:
 
     refuse.__doc__ = f"{what} is not implemented yet (501)."
     return refuse
+
+
+async def experimental(_call: Call) -> NoReturn:
+    """Checkpoints: 501 in the words of a dockerd without experimental features."""
+    raise NotSupported(
+        "This experimental feature is disabled by default. Start the Docker daemon in experimental mode "
+        "in order to enable it."
+    )
 
 
 def platform_text(text: str) -> str:

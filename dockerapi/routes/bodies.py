@@ -14,6 +14,18 @@ from dockerapi.models.base import Body
 B = TypeVar("B", bound=Body)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+\s*(;.*)?", re.DOTALL)
 _BLANK = " \t\r\n"
+_GO_NAMES = {
+    "AuthConfig": "registry.AuthConfig",
+    "ContainerCreate": "container.CreateRequest",
+    "ContainerUpdate": "container.UpdateConfig",
+    "ExecCreate": "container.ExecOptions",
+    "ExecStart": "container.ExecStartOptions",
+    "NetworkConnect": "network.ConnectOptions",
+    "NetworkCreate": "network.CreateRequest",
+    "NetworkDisconnect": "network.DisconnectOptions",
+    "VolumeCreate": "volume.CreateOptions",
+}
+"""dockerd's types, which stand in what a client is told of a wrong body."""
 
 
 def check_content_type(content_type: str | None, *, has_body: bool) -> None:
@@ -40,7 +52,7 @@ def decode(data: bytes, model: type[B]) -> B:
         return model()
     if not isinstance(value, dict):
         raise InvalidParameter(
-            f"invalid JSON: json: cannot unmarshal {_kind(value)} into Go value of type {model.__name__}"
+            f"invalid JSON: json: cannot unmarshal {_kind(value)} into Go value of type {_GO_NAMES[model.__name__]}"
         )
     try:
         return model.model_validate(value)
@@ -174,5 +186,5 @@ def _mismatch(error: ValidationError, model: type[Body]) -> str:
     go_type = _GO_TYPES.get(first["type"].partition("_")[0], "value")
     return (
         f"json: cannot unmarshal {_kind(first['input'])} into Go struct field "
-        f"{model.__name__}.{path} of type {go_type}"
+        f"{_GO_NAMES[model.__name__].partition('.')[2]}.{path} of type {go_type}"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NoReturn, TypeVar
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.engine import BuildQuery, CommitQuery
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from dockerapi.models.base import JSONObject
@@ -23,8 +23,8 @@ _NUMBERS = (
     ("cpushares", "CpuShares"),
     ("cpuperiod", "CpuPeriod"),
     ("cpuquota", "CpuQuota"),
-    ("shmsize", "ShmSize"),
 )
+"""What is no number counts for none, but for shmsize: so in dockerd."""
 _TEXTS = (
     ("cpusetcpus", "CpusetCpus"),
     ("cpusetmems", "CpusetMems"),
@@ -95,9 +95,13 @@ def _query(call: Call) -> BuildQuery:
 
 def _host_config(call: Call) -> JSONObject:
     """What the client asks of the containers of the build, as HostConfig has it."""
-    found: JSONObject = {
-        key: value for name, key in _NUMBERS if (value := call.integer(name)) is not None
-    }
+    found: JSONObject = {}
+    for name, key in _NUMBERS:
+        with contextlib.suppress(APIError):
+            if (value := call.integer(name)) is not None:
+                found[key] = value
+    if size := call.text("shmsize"):
+        found["ShmSize"] = parameters.integer(size, "ParseInt")
     found |= {key: text for name, key in _TEXTS if (text := call.text(name))}
     if hosts := [host for host in call.texts("extrahosts") if host]:
         found["ExtraHosts"] = hosts

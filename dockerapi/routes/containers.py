@@ -6,14 +6,13 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.engine import AttachQuery, ListQuery, LogsQuery
-from dockerapi.errors import APIError, InvalidParameter, NotSupported
+from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.framing import MULTIPLEXED, RAW, StreamId, dumps, frame_each_line
 from dockerapi.models.containers import ContainerCreate, ContainerUpdate
 from dockerapi.routes import parameters, shims, takeover
-from dockerapi.routes.base import Call, Question, Route, empty, json_answer, not_built, raw_json
+from dockerapi.routes.base import Call, Question, Route, empty, experimental, json_answer, raw_json
 from dockerapi.streams import deliver, refuse
 from dockerapi.versions import Version, inspect_for, row_for, rows_need_change
 
@@ -94,7 +93,7 @@ async def start(call: Call) -> web.StreamResponse:
             "and removed in v1.24"
         )
     if call.text("checkpoint"):
-        raise NotSupported("starting from a checkpoint is not implemented by zonegate yet")
+        raise InvalidParameter("checkpoint is only supported in experimental mode")
     await call.finish(call.engine.containers.start(call.name))
     return empty(204)
 
@@ -161,7 +160,7 @@ async def update(call: Call) -> web.StreamResponse:
     IOMaximumIOps, Init, KernelMemoryTCP, MemorySwappiness, OomKillDisable, Ulimits: dockerd changes none of them
     either in a container that is there.
     """
-    body = await call.body(ContainerUpdate, required=True)
+    body = await call.body(ContainerUpdate)
     return json_answer(await call.finish(call.engine.containers.update(call.name, body)))
 
 
@@ -307,12 +306,12 @@ ROUTES = (
     Route("DELETE", "/containers/{id}", remove),
     Route("GET", "/containers/{id}/attach/ws", attach_ws),
     Route("POST", "/containers/prune", prune, Version(1, 25)),
-    Route("GET", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
-    Route("POST", "/containers/{id}/checkpoints", not_built("checkpoint"), Version(1, 25)),
+    Route("GET", "/containers/{id}/checkpoints", experimental, Version(1, 25)),
+    Route("POST", "/containers/{id}/checkpoints", experimental, Version(1, 25)),
     Route(
         "DELETE",
         "/containers/{id}/checkpoints/{checkpoint}",
-        not_built("checkpoint"),
+        experimental,
         Version(1, 25),
     ),
 )

@@ -7,8 +7,7 @@ import contextlib
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.framing import dumps
 from dockerapi.models.base import JSONObject
@@ -79,7 +78,7 @@ async def export(call: Call) -> web.StreamResponse:
 def _path(call: Call) -> str:
     path = call.text("path")
     if not path:
-        raise InvalidParameter("bad parameter: path cannot be empty")
+        raise InvalidParameter("bad parameter: pathcannot be empty")
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.models.system import AuthConfig
 
 SECOND_NS = 1_000_000_000
@@ -42,12 +42,12 @@ def boolean(text: str) -> bool:
     return text.strip().lower() not in {"", "0", "no", "false", "none"}
 
 
-def integer(text: str) -> int:
-    """As strconv.Atoi; InvalidParameter in its words."""
+def integer(text: str, reader: str = "Atoi") -> int:
+    """As strconv.Atoi or ParseInt; APIError in its words: to dockerd that is a fault of its own (500)."""
     if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise InvalidParameter(f"strconv.Atoi: parsing {quoted(text)}: invalid syntax")
+        raise APIError(f"strconv.{reader}: parsing {quoted(text)}: invalid syntax")
     if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
-        raise InvalidParameter(f"strconv.Atoi: parsing {quoted(text)}: value out of range")
+        raise APIError(f"strconv.{reader}: parsing {quoted(text)}: value out of range")
     return int(text)
 
 
@@ -58,9 +58,9 @@ def optional_integer(text: str) -> int | None:
 
 def terminal_size(name: str, text: str) -> int:
     """`h` or `w` of resize, an unsigned 32 bit number; `name` is height or width."""
-    if not re.fullmatch(r"[0-9]+", text):
+    if not re.fullmatch(r"-?[0-9]+", text):
         raise InvalidParameter(f"invalid resize {name} {quoted(text)}: invalid syntax")
-    if len(text) > 10 or int(text) >= 2**32:
+    if len(text) > 10 or not 0 <= int(text) < 2**32:
         raise InvalidParameter(f"invalid resize {name} {quoted(text)}: value out of range")
     return int(text)
 
@@ -75,7 +75,7 @@ def tail(text: str) -> int | None:
 def timestamp_ns(text: str, *, now_ns: int | None = None) -> int | None:
     """`since` and `until`: unix seconds with a fraction, or RFC 3339; None for "".
 
-    With `now_ns` also a Go duration, counted back from it.  InvalidParameter for all else.
+    With `now_ns` also a Go duration, counted back from it.  APIError for all else, as dockerd has it.
     """
     if not text:
         return None
@@ -87,7 +87,7 @@ def timestamp_ns(text: str, *, now_ns: int | None = None) -> int | None:
         return now_ns - back
     seconds, dot, fraction = text.partition(".")
     wrong = fraction if dot and seconds.isdecimal() else text
-    raise InvalidParameter(f"strconv.ParseInt: parsing {quoted(wrong)}: invalid syntax")
+    raise APIError(f"strconv.ParseInt: parsing {quoted(wrong)}: invalid syntax")
 
 
 def _unix_ns(seconds: str, fraction: str) -> int:
@@ -102,7 +102,7 @@ def _rfc3339_ns(text: str, found: re.Match[str]) -> int:
     try:
         moment = datetime.fromisoformat(f"{day}T{minutes or '00:00'}:{seconds or '00'}{zone}")
     except ValueError as error:
-        raise InvalidParameter(f"parsing time {quoted(text)}: {error}") from error
+        raise APIError(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax") from error
     return int(moment.timestamp()) * SECOND_NS + int((fraction or "").ljust(9, "0"))
 
 

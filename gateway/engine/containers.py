@@ -265,7 +265,7 @@ class Containers:
         zone = self._find(ref)
         if not _is_up(zone):
             raise NotModified("")
-        name = signal_name(signal) if signal else None
+        name = _asked_signal(signal, f"cannot stop container: {ref}")
         if zone.is_running:
             self._tell_kill(zone, name or _stop_signal(zone))
         stopped = await self._zones.stop(zone.uuid, signal=name, timeout_s=timeout_s)
@@ -275,7 +275,7 @@ class Containers:
     async def restart(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
         """Also of a container that does not run.  --rm survives it."""
         zone = self._find(ref)
-        name = signal_name(signal) if signal else None
+        name = _asked_signal(signal, f"Cannot restart container {ref}")
         await self._check_networks(zone)
         if zone.is_running:
             self._tell_kill(zone, name or _stop_signal(zone))
@@ -334,7 +334,7 @@ class Containers:
         if not zone.is_running:
             raise NotRunning(zone.metadata.id)
         if zone.state is ZoneState.PAUSED:
-            raise Conflict(f"container {zone.metadata.id} is already paused")
+            raise Conflict(f"Container {zone.metadata.id} is already paused")
         self._lifecycle.note(await self._zones.pause(zone.uuid))
         self._lifecycle.emit(zone, "pause")
 
@@ -342,7 +342,7 @@ class Containers:
         """Refused with 500, as dockerd does, unless it is paused."""
         zone = self._find(ref)
         if zone.state is not ZoneState.PAUSED:
-            raise APIError(f"container {zone.metadata.id} is not paused")
+            raise APIError(f"Container {zone.metadata.id} is not paused")
         self._lifecycle.note(await self._zones.unpause(zone.uuid))
         self._lifecycle.emit(zone, "unpause")
 
@@ -400,7 +400,7 @@ class Containers:
         """The link PARENT/ALIAS goes, both containers stay."""
         name, slash, alias = ref.removeprefix("/").partition("/")
         if not slash:
-            raise Conflict("Conflict, cannot remove the default link name of the container")
+            raise APIError("Conflict, cannot remove the default link name of the container")
         owner = self._find(name)
         data = owner.metadata
         kept = tuple(link for link in data.runtime.links if link.alias != alias)
@@ -593,6 +593,14 @@ def foreign_warnings(found: Platform) -> list[str]:
 def _is_up(zone: Zone) -> bool:
     """Running as dockerd counts it: waiting for its restart too."""
     return zone.is_running or zone.state is ZoneState.RESTARTING
+
+
+def _asked_signal(signal: str | None, fault: str) -> str | None:
+    """APIError for what is no signal, as dockerd has it: a client's fault only where it asks for a kill."""
+    try:
+        return signal_name(signal) if signal else None
+    except InvalidParameter as error:
+        raise APIError(f"{fault}: {error.message}") from error
 
 
 def _stop_signal(zone: Zone) -> str:

@@ -205,8 +205,8 @@ class Execs:
                 await exec_.ready.wait()
         except TimeoutError as error:
             raise APIError("timeout waiting for exec session ready") from error
-        if exec_.process is None:  # its start failed, or it has ended
-            raise NoSuchExec(exec_id)
+        if exec_.process is None:  # its start failed, or it has ended: so containerd says it
+            raise NotFound(f"NotFound: process does not exist {exec_id}: not found")
         if exec_.process.stdio is not None:
             await exec_.process.stdio.resize(height, width)
 
@@ -315,7 +315,8 @@ def _keys(text: str) -> bytes:
     try:
         return detach_keys(text)
     except InvalidParameter as error:
-        raise InvalidParameter(f"Invalid escape keys ({text}) provided") from error
+        # dockerd takes it for a fault of its own.
+        raise APIError(f"Invalid escape keys ({text}) provided") from error
 
 
 def _check_running(zone: Zone, ref: str) -> None:

@@ -112,15 +112,20 @@ def _names(values: tuple[str, ...]) -> Test:
 def _statuses(values: tuple[str, ...]) -> Test:
     for value in values:
         if value not in _STATUSES:
-            raise InvalidParameter(f"invalid filter 'status={value}'")
+            raise InvalidParameter(
+                f"invalid filter 'status={value}': invalid value for state ({value}): must be one of "
+                "created, running, paused, restarting, removing, exited, dead"
+            )
     return lambda zone: status(zone) in values
 
 
 def _exited(values: tuple[str, ...]) -> Test:
-    try:
-        codes = {int(value) for value in values}
-    except ValueError as error:
-        raise InvalidParameter(f"invalid filter 'exited={values[0]}'") from error
+    for value in values:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+            raise InvalidParameter(
+                f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
+            )
+    codes = {int(value) for value in values}
     # As dockerd: a container that never ran has not exited, with whatever code.
     return lambda zone: status(zone) == "exited" and exit_code(zone) in codes
 
@@ -128,7 +133,10 @@ def _exited(values: tuple[str, ...]) -> Test:
 def _healths(values: tuple[str, ...], lookup: Lookup) -> Test:
     for value in values:
         if value not in _HEALTH:
-            raise InvalidParameter(f"invalid filter 'health={value}'")
+            raise InvalidParameter(
+                f"invalid filter 'health={value}': invalid value for health ({value}): must be one of "
+                "none, starting, healthy, unhealthy"
+            )
 
     def test(zone: Zone) -> bool:
         health = lookup.health(zone)

@@ -108,7 +108,7 @@ def _check_cpu(host: HostConfig, around: Surroundings) -> None:
         for name, value in (("Period", host.cpu_period), ("Quota", host.cpu_quota)):
             if value > 0:
                 raise InvalidParameter(
-                    f"Conflicting options: Nano CPUs and CPU {name} cannot both be set."
+                    f"Conflicting options: Nano CPUs and CPU {name} cannot both be set"
                 )
         if host.nano_cpus < 0 or host.nano_cpus > around.ncpu * 1_000_000_000:
             raise InvalidParameter(
@@ -126,7 +126,7 @@ def _check_cpuset(text: str, kind: str, ncpu: int | None) -> None:
     if not text:
         return
     if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise InvalidParameter(f"Invalid value {text} for cpuset {kind}")
+        raise InvalidParameter(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     if ncpu is not None and max(numbers) >= ncpu:
         available = f"0-{ncpu - 1}" if ncpu > 1 else "0"

@@ -55,7 +55,9 @@ def _check_options(mount: Mount, fault: str) -> None:
     }
     for kind, (name, given) in options.items():
         if given is not None and kind != mount.type:
-            raise InvalidParameter(f"{fault}: field {name} must not be specified")
+            if name == "ImageOptions":
+                raise InvalidParameter(f"{fault}: field {name} must not be specified")
+            raise InvalidParameter(f'{name} must not be specified on mount type "{mount.type}"')
 
 
 def _bind(mount: Mount, target: str, fault: str) -> MountPoint:

@@ -14,7 +14,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.models.containers import ContainerCreate
 from gateway.translate.mountconfig import from_mount, tmpfs
 from gateway.translate.mountpoints import (
@@ -61,7 +61,20 @@ def mount_points(
 
 
 def parse_bind(raw: str, driver: str = "") -> MountPoint:
-    """`src:dst[:mode]`, or `dst` alone for an anonymous volume; `driver` is that of volumes."""
+    """`src:dst[:mode]`, or `dst` alone for an anonymous volume; `driver` is that of volumes.
+
+    APIError for what is not so written, as dockerd has it (500); InvalidParameter for a volume's name.
+    """
+    try:
+        point = _parsed_bind(raw, driver)
+    except InvalidParameter as error:
+        raise APIError(error.message) from error
+    if point.type == "volume" and not point.anonymous:
+        check_volume_name(point.name)
+    return point
+
+
+def _parsed_bind(raw: str, driver: str) -> MountPoint:
     fault = f"invalid volume specification: '{raw}'"
     parts = raw.split(":")
     if not 1 <= len(parts) <= 3 or (not parts[-1] and len(parts) < 3):
@@ -97,7 +110,6 @@ def parse_bind(raw: str, driver: str = "") -> MountPoint:
             propagation=propagation,
             words=("create", propagation),
         )
-    check_volume_name(source)
     wanted = ("nocopy",) if "nocopy" in words else ("volume",)
     return volume(target, source, mode=mode or "z", rw=writable, words=wanted, driver=driver)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dockerapi.errors import InvalidParameter
+from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.models.containers import HostConfig
 from gateway.zones.metadata import Device, DeviceRequest
 
@@ -86,7 +86,7 @@ class SecurityOptions:
 
 
 def security_options(host: HostConfig) -> SecurityOptions:
-    """InvalidParameter in dockerd's words for what is no option."""
+    """APIError in dockerd's words for what is no option (500 there, too)."""
     no_new_privileges, seccomp, apparmor, writable = False, "default", "", None
     if host.privileged:
         seccomp, apparmor = "unconfined", "unconfined"
@@ -105,7 +105,7 @@ def security_options(host: HostConfig) -> SecurityOptions:
                 # SELinux labels; this gateway runs no SELinux policy, as dockerd without it.
                 continue
             case _:
-                raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
+                raise APIError(f'invalid --security-opt 2: "{option}"')
     return SecurityOptions(no_new_privileges, seccomp, apparmor, writable)
 
 
@@ -117,14 +117,14 @@ def _split(option: str) -> tuple[str, str]:
     if not found or ":" in key:
         key, found, value = option.partition(":")
     if not found:
-        raise InvalidParameter(f'invalid --security-opt 1: "{option}"')
+        raise APIError(f'invalid --security-opt 1: "{option}"')
     return key, value
 
 
 def _boolean(option: str, value: str) -> bool:
     words = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
     if value.lower() not in words:
-        raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
+        raise APIError(f'invalid --security-opt 2: "{option}"')
     return words[value.lower()]
 
 
