@@ -48,6 +48,7 @@ def main() -> int:
     bridge = () if platform else own_bridge("zonegate", 2)
     name = f"zk{os.getpid() % 1000000}"
     server = Daemon("zonegate", folder / "d", name, "", bridge, platform)
+    server.extra += ("--max-download-attempts", "2")  # with a pause between them
     server.witnessed = False  # its memory is measured, and hours of answers would fill the disk
     wrong: list[str] = []
     try:
