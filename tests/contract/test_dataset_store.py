@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -15,12 +15,15 @@ import pytest
 
 from dockerapi.errors import Conflict, DigestMismatch, InvalidParameter, NotFound
 from gateway.hosts.linux import overlay
+from gateway.hosts.linux.btrfsdatasets import BtrfsDatasets
 from gateway.hosts.linux.datasets import OverlayDatasets
+from gateway.hosts.linux.zfsdatasets import ZFSDatasets as ZFSOnLinux
 from gateway.hosts.smartos.datasets import ZFSDatasets
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.zfs import ZFS
 from imgsources.datasets import DatasetStore, LayerInfo
 from imgsources.oci import Digest, ImageUUID, image_uuid
+from tests.fakes import loopdisk
 from tests.fakes.globalzone import process
 from tests.fakes.globalzone.programs import chroot_gtar
 from tests.fakes.registry import layer_tar
@@ -39,6 +42,17 @@ async def overlay_store(folder: Path) -> AsyncIterator[DatasetStore]:
     finally:
         store.close()
         overlay.unmount(folder)
+
+
+@asynccontextmanager
+async def btrfs_store(folder: Path) -> AsyncIterator[DatasetStore]:
+    store = await BtrfsDatasets.open(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+        made = [path for path in loopdisk.subvolumes(folder) if "/trash/" in path]
+        assert not made, "what was thrown away is still there"
 
 
 @asynccontextmanager
@@ -100,6 +114,28 @@ async def real_zfs_store(folder: Path) -> AsyncIterator[DatasetStore]:
             yield await ZFSDatasets.open(gz, zpool=zpool, root=str(folder), instance="test")
 
 
+@asynccontextmanager
+async def zfs_on_linux(folder: Path) -> AsyncIterator[DatasetStore]:
+    """That of the Linux host, on the same pool; what it made is gone with its folder."""
+    parent = f"{os.environ[REAL_ZPOOL]}/linux"
+    async with LocalGlobalZone(str(folder.parent)) as gz:
+        if not await asyncio.to_thread(folder.exists):
+            with suppress(NotFound):
+                await ZFS(gz).destroy(parent)
+            await ZFS(gz).create(parent, {"mountpoint": "none"})
+            await asyncio.to_thread(folder.mkdir)
+        store = await ZFSOnLinux.open(folder, parent)
+        try:
+            yield store
+        finally:
+            await asyncio.to_thread(store.close)
+            overlay.unmount(folder)
+            names = {name for (name,) in await ZFS(gz).list(parent, (), depth=1)}
+            assert names - {f"{parent}/volumes"} == {
+                f"{parent}/{name}" for name in await store.list()
+            }
+
+
 async def empty(gz: LocalGlobalZone, zpool: str) -> None:
     """Clones first: destroyed in rounds."""
     zfs = ZFS(gz)
@@ -111,13 +147,32 @@ async def empty(gz: LocalGlobalZone, zpool: str) -> None:
 
 Opener = Callable[[Path], AbstractAsyncContextManager[DatasetStore]]
 STORES: dict[str, Opener] = {"overlay": overlay_store, "zfs": zfs_store}
+if loopdisk.has_btrfs():
+    STORES["btrfs"] = btrfs_store
 if os.environ.get(REAL_ZPOOL):
     STORES["real zfs"] = real_zfs_store
+    STORES["real zfs on linux"] = zfs_on_linux
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One for all tests: each has a folder of its own there."""
+    with loopdisk.btrfs(tmp_path_factory.mktemp("disk")) as place:
+        yield place
+
+
+def place_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a store is to be made."""
+    if name != "btrfs":
+        return tmp_path / "store"
+    folder = Path(request.getfixturevalue("disk"), tmp_path.name)
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DatasetStore]:
-    async with STORES[request.param](tmp_path / "store") as opened:
+    async with STORES[request.param](place_of(request.param, request, tmp_path)) as opened:
         yield opened
 
 
@@ -244,11 +299,14 @@ async def test_an_empty_layer_is_a_dataset(store: DatasetStore) -> None:
 
 
 @pytest.mark.parametrize("name", STORES)
-async def test_datasets_outlive_the_store_that_made_them(name: str, tmp_path: Path) -> None:
-    async with STORES[name](tmp_path / "store") as store:
+async def test_datasets_outlive_the_store_that_made_them(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = place_of(name, request, tmp_path)
+    async with STORES[name](place) as store:
         await add(store, "a")
         await add(store, "a", "b")
-    async with STORES[name](tmp_path / "store") as store:
+    async with STORES[name](place) as store:
         assert await store.list() == {uuid("a"), uuid("a", "b")}
         assert await store.used_bytes(uuid("a")) == 5
         with pytest.raises(Conflict):

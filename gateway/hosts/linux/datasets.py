@@ -147,6 +147,8 @@ class OverlayDatasets(LayerFolders):
         lowers = [str(path) for path in self.lowers(origin)] if origin else []
         lowers.append(str(self.empty))
         plan: dict[str, Any] = {"root": str(folder / "rootfs"), "overlay": None}
+        if compare and origin is None:
+            return plan | {"root": str(folder / "upper"), "before": str(self.empty)}
         if compare:
             return plan | {"upper": str(folder / "upper"), "lowers": lowers}
         if not is_mounted:

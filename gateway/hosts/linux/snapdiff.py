@@ -113,7 +113,9 @@ def _inside(
 def _is_same(was: os.stat_result, found: os.stat_result) -> bool:
     if (was.st_mode, was.st_uid, was.st_gid) != (found.st_mode, found.st_uid, found.st_gid):
         return False
-    return stat.S_ISDIR(found.st_mode) or (was.st_ino, was.st_ctime_ns) == (
-        found.st_ino,
-        found.st_ctime_ns,
-    )
+    return stat.S_ISDIR(found.st_mode) or _state(was) == _state(found)
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    # Any change moves the time of change, if not within the tick of the clock in which it was made.
+    return found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size
