@@ -18,8 +18,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.connection import Connection, HTTPServer, PingAnswer, Prompter
 from dockerapi.engine import Engine
 from dockerapi.errors import APIError, InvalidParameter, NotModified, PageNotFound

@@ -21,9 +21,10 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from dockerapi import web
 from dockerapi.framing import error_body
 
 if TYPE_CHECKING:

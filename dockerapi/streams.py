@@ -21,8 +21,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.connection import Connection
 from dockerapi.errors import APIError
 from dockerapi.framing import StreamId, frame_header

@@ -16,8 +16,9 @@ import logging
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
+from dockerapi import web
 from dockerapi.connection import Connection
 from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.streams import deliver

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import ctypes
-import importlib.util
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dockerapi.errors import APIError, InvalidParameter
-from imgsources import pages
+from gateway import memory
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -42,22 +39,13 @@ _SPEC_FLAGS = frozenset(
     }
 )
 """Flags of `zonegate spec` itself; every other one is `docker run`'s."""
-_WHILE_IMPORTING = {
-    # aiohttp reads all certificate authorities, 2 MB for contexts that nobody here uses: the registry
-    # client has a context of its own, made when a registry first needs it.
-    "SSL_CERT_FILE": os.devnull,
-    "SSL_CERT_DIR": os.devnull,
-    # Its compiled module is the only one that needs libstdc++, 1 MB; a list of signals is short.
-    "FROZENLIST_NO_EXTENSIONS": "1",
-}
-"""What keeps libraries from taking memory that an idle gateway has no use for."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, 1 with one line on stderr, or 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and arguments[:1] == ["serve"]:
-        _become_lean()
+        memory.start_lean()
     try:
         if arguments[:1] == ["spec"] and not {"-h", "--help"} & set(arguments[1:2]):
             # Not argparse's: what follows the image belongs to the container's command.
@@ -132,7 +120,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--tlsverify", action="store_const", const=True)
     for name in ("--tlscacert", "--tlscert", "--tlskey"):
         add(name, type=Path, metavar="FILE")
-    add("--max-concurrent-downloads", type=int, metavar="N")
+    for limit in ("concurrent-downloads", "concurrent-uploads", "download-attempts"):
+        add(f"--max-{limit}", type=int, metavar="N")
     add("--shutdown-timeout", type=int, metavar="SECONDS")
 
 
@@ -160,60 +149,18 @@ def _start_logging(level: str) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _settings(vars(options))
-    _start_logging(settings.log_level)
-    with _environment(_WHILE_IMPORTING):
+    with memory.importing():
+        settings = _settings(vars(options))
+        _start_logging(settings.log_level)
         from gateway.server import serve
 
     if os.geteuid() != 0 and not settings.smartos.host:
         # What is done over SSH takes the rights of the user there.
         raise InvalidParameter("zonegate serve needs root: it mounts, and makes namespaces")
-    _tune_malloc()
+    memory.tune_malloc()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, lambda: _settings(vars(options))))
     return 0
-
-
-def _become_lean() -> None:
-    """Start over without docstrings and columns of tracebacks: 2.5 MB of an idle gateway's 59.
-
-    An interpreter takes these options only at its start.  Nothing here may rely on `assert`.  Where
-    compiled modules are not kept, compiling them all would make every start take seconds: then not.
-    """
-    compiled = Path(importlib.util.cache_from_source(__file__, optimization="2"))
-    kept = not sys.dont_write_bytecode and os.access(compiled.parent, os.W_OK)
-    if sys.flags.optimize < 2 and (compiled.exists() or kept):
-        os.execv(  # noqa: S606  # this very program again
-            sys.executable,
-            [sys.executable, "-OO", "-X", "no_debug_ranges", *sys.orig_argv[1:]],
-        )
-
-
-def _tune_malloc() -> None:
-    """Memory goes back to the machine when it is free.
-
-    One arena for all threads: glibc's one per thread cost 12 MB of an idle gateway's 60.  Large blocks are mapped
-    one by one: glibc by itself puts them on the heap after the first, and a pull left 40 MB there.
-    """
-    if sys.platform != "linux":
-        return  # another libc's mallopt knows other numbers
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
-    pages.lean()
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _loop_factory() -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.errors import InvalidParameter
 from dockerapi.framing import Stdio
 from dockerapi.models.execs import ExecCreate, ExecStart

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.engine import ImportQuery
 from dockerapi.errors import InvalidParameter, NotFound
 from dockerapi.filters import Filters

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.errors import NotFound
 from dockerapi.models.networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 from dockerapi.routes.base import Call, Route, empty, json_answer

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.errors import InvalidParameter, NotFound, NotSupported, Unavailable
 from dockerapi.routes.base import Call, Route, json_answer, not_built
 from dockerapi.routes.parameters import quoted

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.engine import EventsQuery
 from dockerapi.errors import InvalidParameter
 from dockerapi.framing import dumps

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
-from dockerapi import websocket
+from dockerapi import web, websocket
 from dockerapi.framing import MULTIPLEXED, RAW, Stdio
 from dockerapi.routes.base import Call
 from dockerapi.streams import Hijack, Taken, head

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.framing import dumps
 from dockerapi.routes.base import Call, Route, json_answer
 from dockerapi.versions import Version

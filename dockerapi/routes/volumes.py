@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from dockerapi import web
 from dockerapi.filters import Filters
 from dockerapi.models.volumes import VolumeCreate
 from dockerapi.routes.base import Call, Route, empty, json_answer

@@ -2,6 +2,10 @@
 
 A stream keeps its place in the ring rather than a queue of its own: whoever reads too slowly loses
 the oldest, and nobody holds up an emitter.
+
+The ring holds events as the JSON they are sent as, one block of memory each.  As objects the last 1000
+of them kept 24 MB after a thousand containers had come and gone: names and ids that were made with a
+container each held a megabyte of the allocator's.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 from dockerapi.engine import EventsQuery
 from dockerapi.errors import InvalidParameter
 from dockerapi.filters import Filters
+from dockerapi.framing import dumps
 from dockerapi.models.base import JSONObject
 
 KEPT = 1000
@@ -36,9 +41,8 @@ _OPEN_ENDED = {"health_status", "exec_create", "exec_start"}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; `sequence` counts them all."""
+    """One event."""
 
-    sequence: int
     type: str
     action: str
     actor_id: str
@@ -60,14 +64,27 @@ class Event:
             "time": self.time_ns // 1_000_000_000,
             "timeNano": self.time_ns,
         }
-        return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        return dumps(message)
+
+    @classmethod
+    def parse(cls, line: bytes) -> Event:
+        """The event of a `line()`."""
+        message = json.loads(line)
+        actor = message["Actor"]
+        return cls(
+            message["Type"],
+            message["Action"],
+            actor["ID"],
+            actor["Attributes"],
+            message["timeNano"],
+        )
 
 
 class Bus:
     """Emits and replays."""
 
     def __init__(self) -> None:
-        self._ring: deque[Event] = deque(maxlen=KEPT)
+        self._ring: deque[bytes] = deque(maxlen=KEPT)
         self._next = 0
         self._followers: set[asyncio.Future[None]] = set()
 
@@ -87,7 +104,7 @@ class Bus:
     ) -> None:
         """Record one; it does not matter whether anybody listens."""
         when = time.time_ns() if time_ns is None else time_ns
-        self._ring.append(Event(self._next, type_, action, actor_id, attributes, when))
+        self._ring.append(Event(type_, action, actor_id, attributes, when).line())
         self._next += 1
         for follower in self._followers:
             if not follower.done():
@@ -108,18 +125,20 @@ class Bus:
         self, position: int, since: int, until: int | None, filters: Filters
     ) -> AsyncIterator[bytes]:
         while True:
-            for event in self._from(position):
-                position = event.sequence + 1
+            lines = self._from(position)
+            position = self._next
+            for line in lines:
+                event = Event.parse(line)
                 if until is not None and event.time_ns > until:
                     return
                 if event.time_ns >= since and matches(event, filters):
-                    yield event.line()
+                    yield line
             if position < self._next:
                 continue
             if not await self._more(until):
                 return
 
-    def _from(self, position: int) -> Sequence[Event]:
+    def _from(self, position: int) -> Sequence[bytes]:
         if position >= self._next:
             return ()
         oldest = self._next - len(self._ring)

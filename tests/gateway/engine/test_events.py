@@ -16,7 +16,7 @@ from gateway.engine.events import KEPT, Bus, Event, matches
 def container(action: str, **attributes: str) -> Event:
     """An event of a container."""
     return Event(
-        0, "container", action, "abcd", {"name": "web", "image": "busybox:1", **attributes}, 1
+        "container", action, "abcd", {"name": "web", "image": "busybox:1", **attributes}, 1
     )
 
 
@@ -53,7 +53,7 @@ def test_a_line_has_the_fields_of_old() -> None:
     line = json.loads(container("die").line())
     assert (line["status"], line["id"], line["from"]) == ("die", "abcd", "busybox:1")
     assert line["Actor"]["ID"] == "abcd"
-    assert "status" not in json.loads(Event(0, "network", "connect", "n", {}, 1).line())
+    assert "status" not in json.loads(Event("network", "connect", "n", {}, 1).line())
 
 
 async def test_past_events_come_first_and_the_stream_ends_at_until() -> None:
