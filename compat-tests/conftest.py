@@ -23,6 +23,8 @@ from compat.debian import NoMirror, debian
 from compat.images import Image, Registry, archive, catalogue
 from compat.smartos import SmartOS
 
+from tests.fakes import loopdisk
+
 CLONE_NEWNET = 0x40000000
 NEEDED = {
     "zonegate": ["docker", "docker-registry", "conmon", "busybox"],
@@ -33,6 +35,7 @@ NEEDED = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--daemon", choices=["zonegate", "dockerd"], default="zonegate")
     parser.addoption("--backend", choices=["linux", "smartos", "smartos-ssh"], default="linux")
+    parser.addoption("--store", choices=["overlay2", "btrfs"], default="overlay2")
     parser.addoption("--record", action="store_true", help="keep the answers of --daemon dockerd")
 
 
@@ -152,16 +155,32 @@ def baseline(workdir: Path, images: dict[str, Image]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def store(request: pytest.FixtureRequest, workdir: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """The server's folder, and its flags for that: on a disk of its own if it is to be btrfs."""
+    if request.config.getoption("--store") == "overlay2":
+        yield workdir / "d", ()
+        return
+    with loopdisk.btrfs(workdir / "b", 8 << 30) as place:
+        yield place / "d", ("--storage-driver", "btrfs")
+
+
+@pytest.fixture(scope="session")
 def daemon(
-    kind: str, workdir: Path, registry: str, baseline: Path, platform: SmartOS | None
+    kind: str,
+    workdir: Path,
+    registry: str,
+    baseline: Path,
+    platform: SmartOS | None,
+    store: tuple[Path, tuple[str, ...]],
 ) -> Iterator[Daemon]:
     """The server, with the baseline images loaded."""
+    root, flags = store
     server = Daemon(
         kind,
-        workdir / "d",
+        root,
         f"zc{os.getpid() % 1000000}",
         registry,
-        () if platform else own_bridge(kind, 0),
+        () if platform else (*own_bridge(kind, 0), *flags),
         platform,
     )
     try:

@@ -104,7 +104,7 @@ def inspect(
         "AppArmorProfile": data.runtime.apparmor,
         "ExecIDs": list(exec_ids) or None,
         "HostConfig": {**host_config(zone), "Links": links},
-        "GraphDriver": {"Data": _graph(zone), "Name": places.storage_driver},
+        "GraphDriver": {"Data": _graph(zone, places), "Name": places.storage_driver},
         "Mounts": [point.shown() for point in mount_points(zone)],
         "Config": config(zone),
         "NetworkSettings": network_settings(zone, networks, places),
@@ -118,8 +118,12 @@ def _log_type(zone: Zone) -> str:
     return str(shown.get("Type") or zone.metadata.log_driver)
 
 
-def _graph(zone: Zone) -> JSONObject:
-    return {"MergedDir": zone.root} if zone.root else {}
+def _graph(zone: Zone, places: Places) -> JSONObject:
+    """Where the root is, while it runs; of a driver that mounts nothing dockerd says no more than whose it is."""
+    if places.storage_driver == "btrfs":
+        return {"ID": zone.metadata.id}
+    on_zfs = places.storage_driver == "zfs" and places.pool is None
+    return {"Mountpoint" if on_zfs else "MergedDir": zone.root} if zone.root else {}
 
 
 def network_settings(zone: Zone, networks: Mapping[str, Network], places: Places) -> JSONObject:
