@@ -14,6 +14,7 @@ from compat.answers import Recording
 from compat.clients import API, CLI
 from compat.daemons import Daemon, own_bridge
 from compat.exchanges import Exchange, ask, check, exchange, run
+from compat.images import Image, archive
 from compat.leftovers import settled
 
 from tests.fakes import loopdisk
@@ -89,13 +90,14 @@ def disk(workdir: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def daemon(kind: str, disk: Path, baseline: Path, workdir: Path) -> Iterator[Daemon]:
-    """A server on it."""
+def daemon(kind: str, disk: Path, images: dict[str, Image], workdir: Path) -> Iterator[Daemon]:
+    """A server on it, with one image."""
+    (workdir / "bb.tar").write_bytes(archive({"bb:latest": images["bb"]}))
     flags = ("--storage-driver", "btrfs", *own_bridge(kind, 2))
     server = Daemon(kind, disk / "d", f"zb{os.getpid() % 1000000}", "127.0.0.1:1", flags)
     try:
         server.start()
-        CLI(server.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
+        CLI(server.url, workdir / "seed").ok(f"docker load -q -i {workdir}/bb.tar")
         yield server
     finally:
         try:

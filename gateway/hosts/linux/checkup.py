@@ -1,4 +1,4 @@
-"""What `zonegate doctor` says of a Linux machine: runtime, cgroups, overlayfs, network.
+"""What `zonegate doctor` says of a Linux machine: runtime, cgroups, store, network.
 
 It runs one tiny container of the machine's own programs with each runtime, in a folder of its own, and
 takes everything away again; a gateway that serves meanwhile is not disturbed.
@@ -16,7 +16,7 @@ from pathlib import Path
 from dockerapi.errors import APIError
 from gateway.hosts.checkup import Finding, python, surroundings
 from gateway.hosts.command import Spawner
-from gateway.hosts.linux import forwarding, probes
+from gateway.hosts.linux import forwarding, probes, storechoice
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.machine import Machine, detect
 from gateway.settings import Settings
@@ -39,7 +39,7 @@ async def examine(settings: Settings) -> list[Finding]:
     return [
         python(),
         *runtime,
-        _overlay(),
+        *await asyncio.to_thread(lambda: list(_stores(settings))),
         *(_limits(machine) if machine else ()),
         *await asyncio.to_thread(_network),
         *surroundings(settings, client="apt-get install docker.io"),
@@ -100,13 +100,25 @@ async def _runtime() -> tuple[list[Finding], Machine | None]:
     return rows, machine
 
 
-def _overlay() -> Finding:
-    known = "\toverlay\n" in Path("/proc/filesystems").read_text()
-    return Finding(
-        known,
-        "overlayfs is there" if known else "no overlayfs in this kernel: modprobe overlay",
-        fatal=True,
+def _stores(settings: Settings) -> Iterator[Finding]:
+    """What the data root has, or would have, and what else it can have."""
+    drivers = storechoice.possible(settings.data_root)
+    try:
+        chosen = storechoice.chosen(settings)
+    except APIError as error:
+        yield Finding(False, error.message, fatal=True)
+        return
+    others = [driver for driver in drivers if driver != chosen]
+    yield Finding(
+        True,
+        f"storage driver {chosen}"
+        + (f" ({', '.join(others)} can be had here, too)" if others else "")
+        + ("" if chosen == "overlay2" else "; roots and volumes can be limited"),
     )
+    if chosen == "overlay2":
+        yield Finding(
+            False, "no limits of roots and volumes (--storage-opt): btrfs and zfs have them"
+        )
 
 
 def _limits(machine: Machine) -> Iterator[Finding]:

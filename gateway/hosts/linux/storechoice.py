@@ -30,7 +30,7 @@ _FAILED = "error initializing graphdriver"
 async def open_store(settings: Settings) -> RootStore:
     """The store of a data root.  APIError with the reason where there can be none."""
     root = settings.data_root
-    driver = await asyncio.to_thread(_chosen, settings)
+    driver = await asyncio.to_thread(chosen, settings)
     folder, options = root / DRIVERS[driver], options_of(driver, settings.storage_opts)
     log.info("storage driver %s", driver)
     # Only the chosen one is imported.
@@ -49,16 +49,31 @@ async def open_store(settings: Settings) -> RootStore:
     return await OverlayDatasets.open(folder)
 
 
-def _chosen(settings: Settings) -> str:
-    root, wanted = settings.data_root, settings.storage_driver
+def chosen(settings: Settings) -> str:
+    """The driver; APIError.  Blocking."""
+    root, wanted = _existing(settings.data_root), settings.storage_driver
     kind = overlay.kind_of(root)
-    driver = choose(wanted, prior(root), kind, lambda: can_overlay(root))
+    driver = choose(wanted, prior(settings.data_root), kind, lambda: can_overlay(root))
     named = any(text.startswith("zfs.fsname=") for text in settings.storage_opts)
     if driver != "overlay2" and kind != driver and not (driver == "zfs" and named):
         raise APIError(
             f"{_FAILED}: prerequisites for driver not satisfied (wrong filesystem?): {driver}"
         )
     return driver
+
+
+def possible(root: Path) -> list[str]:
+    """Drivers that a data root, there or not, can have.  Blocking."""
+    root = _existing(root)
+    kind = overlay.kind_of(root)
+    found = ["overlay2"] if can_overlay(root) else []
+    return [*found, kind] if kind in ("btrfs", "zfs") else found
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def choose(wanted: str, there: Sequence[str], kind: str, has_overlay: Callable[[], bool]) -> str:
