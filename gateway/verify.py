@@ -36,7 +36,7 @@ def _on_linux(settings: Settings, layers: Sequence[tuple[KnownLayer, bool]]) -> 
             yield f"dataset {layer.uuid}, layer {layer.digest} of image {layer.image}: missing"
         elif there[layer.uuid] != layer.origin:
             yield f"dataset {layer.uuid}: it stands on {there[layer.uuid]}, not on {layer.origin}"
-        elif layer.blob is not None and is_comparable:
+        elif layer.blob is not None and is_comparable and linux.is_readable(folder / layer.uuid):
             tar = BlobTar(layer.blob.open(), layer.diff_id, lambda _: None)
             try:
                 wrong = linux.differences(folder / layer.uuid / "layer", tar.read)

@@ -37,6 +37,11 @@ def present(folder: Path) -> dict[ImageUUID, ImageUUID | None]:
     return found
 
 
+def is_readable(folder: Path) -> bool:
+    """Whether a dataset's files are there to be read; those of zfs are while they are mounted only."""
+    return not (folder / "layer").is_symlink()
+
+
 def differences(folder: Path, read: Callable[[int], bytes]) -> list[str]:
     """Files of a dataset that are not what the layer's tar says; a tar entry that a later one replaced does not count."""
     expected: dict[bytes, bytes] = {}
