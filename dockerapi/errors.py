@@ -141,10 +141,16 @@ class PullAccessDenied(Unauthorized):
 
     status = 404
 
-    def __init__(self, repository: str, *, detail: str = "") -> None:
+    def __init__(
+        self,
+        repository: str,
+        *,
+        words: str = "denied: requested access to the resource is denied",
+        detail: str = "",
+    ) -> None:
         super().__init__(
             f"pull access denied for {repository}, repository does not exist or may require "
-            "'docker login': denied: requested access to the resource is denied",
+            f"'docker login': {words}",
             detail=detail,
         )
 
@@ -171,7 +177,7 @@ class DigestMismatch(DataLoss):
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(
-            f"filesystem layer verification failed for digest {expected}: got {actual}"
+            f"filesystem layer verification failed for digest {expected}", detail=f"got {actual}"
         )
 
 

@@ -21,15 +21,53 @@ from yarl import URL
 from dockerapi.errors import (
     APIError,
     Forbidden,
+    InvalidParameter,
     NotFound,
     PullAccessDenied,
     TooManyRequests,
     Unauthorized,
+    Unavailable,
 )
 from imgsources.references import Reference
 
 MAX_ERROR_BYTES = 64 << 10
 
+_JSON = re.compile(r"application/(json|[\w.]+\+json)\b")
+_MANY, _UNKNOWN = "TOOMANYREQUESTS", "UNKNOWN"
+_CODES: Mapping[str, type[APIError]] = {
+    _UNKNOWN: APIError,
+    "UNSUPPORTED": InvalidParameter,
+    "UNAUTHORIZED": Unauthorized,
+    "DENIED": Forbidden,
+    "UNAVAILABLE": Unavailable,
+    _MANY: TooManyRequests,
+    "DIGEST_INVALID": InvalidParameter,
+    "SIZE_INVALID": InvalidParameter,
+    "NAME_INVALID": InvalidParameter,
+    "TAG_INVALID": InvalidParameter,
+    "NAME_UNKNOWN": NotFound,
+    "MANIFEST_UNKNOWN": NotFound,
+    "MANIFEST_INVALID": InvalidParameter,
+    "MANIFEST_UNVERIFIED": InvalidParameter,
+    "MANIFEST_BLOB_UNKNOWN": InvalidParameter,
+    "BLOB_UNKNOWN": NotFound,
+    "BLOB_UPLOAD_UNKNOWN": NotFound,
+    "BLOB_UPLOAD_INVALID": NotFound,
+    "RANGE_INVALID": InvalidParameter,
+    "PAGINATION_NUMBER_INVALID": InvalidParameter,
+}
+"""The kinds of errors that the distribution specification has codes for; any other code counts as unknown."""
+_MESSAGES = {
+    "UNAUTHORIZED": "authentication required",
+    "DENIED": "requested access to the resource is denied",
+    "NAME_UNKNOWN": "repository name not known to registry",
+    "MANIFEST_UNKNOWN": "manifest unknown",
+    "BLOB_UNKNOWN": "blob unknown to registry",
+    _MANY: "too many requests",
+}
+_BY_STATUS = {401: "UNAUTHORIZED", 403: "DENIED", 429: _MANY}
+_CHALLENGED = {"invalid_token": "UNAUTHORIZED", "insufficient_scope": "DENIED"}
+"""RFC 6750: what is wrong with the token that we showed."""
 _PARAMETER = re.compile(
     r'(?:(?P<scheme>[A-Za-z]+)\s+)?(?P<key>[A-Za-z_]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,"]+))'
 )
@@ -94,41 +132,67 @@ def _system_words(error: OSError) -> str:
 
 
 async def refusal(response: aiohttp.ClientResponse, reference: Reference | None) -> APIError:
-    """The error that an answer other than success stands for."""
+    """The error that an answer other than success stands for; `reference` is what was to be pulled."""
     try:
         raw = await response.content.read(MAX_ERROR_BYTES)
     except (aiohttp.ClientError, OSError):
         raw = b""
-    code, message = _first_error(json_object(raw))
-    words = f"{code.lower().replace('_', ' ')}: {message}" if code else message
     detail = f"{response.method} {response.url}: {response.status} {raw[:500]!r}"
-    return refused(response.status, code, words, reference, detail)
+    challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
+    stated = stated_error(
+        response.status, response.headers.get("Content-Type", ""), raw, challenges
+    )
+    if isinstance(stated, str):
+        return APIError(stated, detail=detail)
+    return refused(*stated, reference, detail)
 
 
-def refused(
-    status: int, code: str, words: str, reference: Reference | None, detail: str
-) -> APIError:
-    """The error for a status and a code; `words` are the registry's, `reference` what was asked for."""
-    suffix = f": {words}" if words else ""
-    match status:
-        case 429:
-            return TooManyRequests(words or "toomanyrequests: Too Many Requests", detail=detail)
-        case 403 if code not in ("DENIED", "UNAUTHORIZED", ""):
-            return Forbidden(words, detail=detail)
-        case 401 | 403 if reference is not None:
-            return PullAccessDenied(reference.familiar_name, detail=detail)
-        case 401 | 403:
-            return Unauthorized(words or "unauthorized: authentication required", detail=detail)
-        case 404 if reference is not None and code == "NAME_UNKNOWN":
-            return NotFound(
-                f"repository {reference.familiar_name} not found{suffix}", detail=detail
-            )
-        case 404 if reference is not None and code in ("MANIFEST_UNKNOWN", "NOT_FOUND", ""):
-            return NotFound(f"manifest for {reference} not found{suffix}", detail=detail)
-        case 404:
-            return NotFound(words or "not found", detail=detail)
-    phrase = f"{status} {_phrase(status)}".strip()
-    return APIError(words or f"received unexpected HTTP status: {phrase}", detail=detail)
+def stated_error(
+    status: int, content_type: str, raw: bytes, challenges: Sequence[Challenge]
+) -> tuple[str, str] | str:
+    """(code, message) of an answer in the registries' protocol, or the whole message where it states none.
+
+    What is not JSON is the message as it is, under the code that the status stands for.
+    """
+    if not 400 <= status < 500:
+        return f"received unexpected HTTP status: {status} {_phrase(status)}".strip()
+    for challenge in challenges:
+        if code := _CHALLENGED.get(challenge.parameters.get("error", "")):
+            return code, challenge.parameters.get("error_description", "") or _MESSAGES[code]
+    if not _JSON.match(content_type):
+        return _BY_STATUS.get(status, _UNKNOWN), raw.decode(errors="replace")
+    document = json_object(raw)
+    if isinstance(details := document.get("details"), str) and details:
+        return _BY_STATUS.get(status, _UNKNOWN), details
+    errors = document.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    if isinstance(first, dict):
+        code = str(first.get("code") or "").upper()
+        message = first.get("message")
+        known = code if code in _CODES else _UNKNOWN
+        return known, message if isinstance(message, str) and message else _MESSAGES.get(known, "")
+    if status == HTTPStatus.UNAUTHORIZED:
+        return "UNAUTHORIZED", _MESSAGES["UNAUTHORIZED"]
+    text = json.dumps(raw.decode(errors="replace"))
+    return (
+        f"error parsing HTTP {status} response body: no error details found in HTTP response body: "
+        f"{text}"
+    )
+
+
+def refused(code: str, message: str, reference: Reference | None, detail: str) -> APIError:
+    """The error for what a registry stated, of the kind that its code stands for."""
+    words = f"{code.lower().replace('_', ' ') if code != _MANY else 'toomanyrequests'}: {message}"
+    if reference is not None:
+        match code:
+            case "DENIED":
+                return PullAccessDenied(reference.familiar_name, words=words, detail=detail)
+            case "MANIFEST_UNKNOWN":
+                return NotFound(f"manifest for {reference} not found: {words}", detail=detail)
+            case "NAME_UNKNOWN":
+                name = reference.familiar_name
+                return NotFound(f"repository {name} not found: {words}", detail=detail)
+    return _CODES.get(code, APIError)(words, detail=detail)
 
 
 def _phrase(status: int) -> str:
@@ -145,13 +209,3 @@ def json_object(raw: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _first_error(document: Mapping[str, Any]) -> tuple[str, str]:
-    """(code, message) of a registry's error body; empty where it has another form."""
-    errors = document.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else document
-    if not isinstance(first, dict):
-        return "", str(first)
-    message = first.get("message") or first.get("details") or first.get("detail") or ""
-    return str(first.get("code") or "").upper(), message if isinstance(message, str) else ""

@@ -24,7 +24,7 @@ import aiohttp
 from yarl import URL
 
 from dockerapi.errors import APIError, DataLoss, InvalidParameter, NotFound, NotSupported
-from imgsources.answers import go_words, refusal
+from imgsources.answers import MAX_ERROR_BYTES, go_words, json_object
 from imgsources.oci import (
     Descriptor,
     Digest,
@@ -179,10 +179,22 @@ class ImageServers:
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             ) as response:
                 if response.status != HTTPStatus.OK:
-                    raise await refusal(response, None)
+                    raise await _refusal(response)
                 return await _json(response)
         except (aiohttp.ClientError, OSError) as error:
             raise APIError(f'Get "{target}": {go_words(error, target)}') from error
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> APIError:
+    """What an answer of IMGAPI's says, {code, message}, when it is none of success."""
+    raw = await response.content.read(MAX_ERROR_BYTES)
+    stated = json_object(raw)
+    code, message = str(stated.get("code") or "").lower(), str(stated.get("message") or "")
+    words = ": ".join(filter(None, (code, message)))
+    detail = f"GET {response.url}: {response.status} {raw[:500]!r}"
+    if response.status == HTTPStatus.NOT_FOUND:
+        return NotFound(words or "not found", detail=detail)
+    return APIError(words or f"received unexpected HTTP status: {response.status}", detail=detail)
 
 
 def remote_image(manifest: Document, url: URL) -> RemoteImage:

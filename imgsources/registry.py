@@ -48,6 +48,8 @@ from imgsources.transport import Credentials, Endpoint, Transport, addresses, bo
 INDEX = "https://index.docker.io"
 _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 
+_CONFIG_ATTEMPTS = 6
+_CONFIG_PAUSE_S = 0.05
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CONFIG_BYTES = 16 << 20
 
@@ -199,9 +201,9 @@ class RegistryClient:
             entry = choose_platform(parse_index(raw, media_type), platform)
             raw, media_type = await self._get_manifest(endpoint, reference, entry.digest)
         manifest = parse_manifest(raw, media_type, name=reference.full)
-        config = self._known(manifest.config.digest) or parse_config(
-            await self._get_config(endpoint, reference, manifest)
-        )
+        config = self._known(manifest.config.digest)
+        if config is None:
+            config = parse_config(await self._tried_config(endpoint, reference, manifest))
         check_layers(manifest, config)
         if platform is not None and normalize(config.platform) not in runnable(platform):
             raise NotFound(
@@ -233,7 +235,7 @@ class RegistryClient:
         Without `own_words` a refusal is in the registry's words alone.
         """
         path = f"v2/{reference.path}/manifests/{target}"
-        async with self.transport.ask(endpoint, path, reference, {"Accept": _ACCEPT}) as response:
+        async with self._asked_twice(endpoint, path, reference) as response:
             if response.status != HTTPStatus.OK:
                 raise await refusal(response, reference if own_words else None)
             raw = await read(response, MAX_MANIFEST_BYTES, "manifest")
@@ -244,6 +246,37 @@ class RegistryClient:
             raise DataLoss(f"manifest verification failed for digest {expected}")
         known = media_type in (*MANIFEST_TYPES, *INDEX_TYPES, *SCHEMA1_TYPES)
         return raw, media_type if known else ""
+
+    @asynccontextmanager
+    async def _asked_twice(
+        self, endpoint: Endpoint, path: str, reference: Reference
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Also of dockerd's two requests, HEAD and GET, only the second must go well."""
+        for is_last in (False, True):
+            asked = self.transport.ask(endpoint, path, reference, {"Accept": _ACCEPT})
+            async with asked as response:
+                if is_last or response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    yield response
+                    return
+
+    async def _tried_config(
+        self, endpoint: Endpoint, reference: Reference, manifest: Manifest
+    ) -> bytes:
+        """The config, asked for again where it breaks off; errors say that a pull failed of it."""
+        for attempt in range(1, _CONFIG_ATTEMPTS + 1):
+            try:
+                return await self._get_config(endpoint, reference, manifest)
+            except TransferBroken as error:
+                if attempt == _CONFIG_ATTEMPTS:
+                    raise _config_lost(
+                        f"download failed after attempts={attempt}", error
+                    ) from error
+                await asyncio.sleep(_CONFIG_PAUSE_S * 2**attempt)
+            except NotFound as error:
+                raise _config_lost(f"download failed after attempts={attempt}", error) from error
+            except DataLoss as error:
+                raise DataLoss(_config_lost("", error).message) from error
+        raise AssertionError
 
     async def _get_config(
         self, endpoint: Endpoint, reference: Reference, manifest: Manifest
@@ -265,9 +298,14 @@ class RegistryClient:
         async with self.transport.ask(endpoint, path, reference, headers) as response:
             if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
                 error = await refusal(response, reference)
-                if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise TransferBroken(error.message, detail=error.detail)
-                raise error
+                if response.status == HTTPStatus.NOT_FOUND:
+                    raise NotFound("unknown blob", detail=error.detail)
+                # What has no kind of its own may go better the next time: dockerd's rule.
+                raise (
+                    TransferBroken(error.message, detail=error.detail)
+                    if type(error) is APIError
+                    else error
+                )
             if response.status == HTTPStatus.PARTIAL_CONTENT:
                 _check_range(response, offset)
             yield response
@@ -290,6 +328,11 @@ class RegistryClient:
 
 
 # Pure decisions -------------------------------------------------------------------------------------
+
+
+def _config_lost(how: str, error: APIError) -> APIError:
+    words = ": ".join(filter(None, ("error pulling image configuration", how, error.message)))
+    return APIError(words, detail=error.detail)
 
 
 def _host_of(server: str) -> str:

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from dockerapi.errors import (
     APIError,
     DataLoss,
-    Forbidden,
     InvalidParameter,
     NotFound,
     PullAccessDenied,
@@ -260,7 +259,7 @@ async def test_a_registry_in_trouble_is_a_broken_transfer(client, registry, imag
 async def test_a_lost_blob_is_not_found(client, registry, image):
     remote = await client.resolve(ref(registry), None)
     registry.remove_blob(image.layer_digests[0])
-    with pytest.raises(NotFound, match="blob unknown"):
+    with pytest.raises(NotFound, match="unknown blob"):
         await read(client, remote)
 
 
@@ -312,41 +311,71 @@ async def test_a_missing_tag_is_not_found_in_dockerds_words(client, registry, im
     )
 
 
+def stated(code: str, message: str) -> dict[str, object]:
+    """A registry's own error."""
+    return {"errors": [{"code": code, "message": message, "detail": {"of": "the matter"}}]}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [
-        (429, RATE_LIMIT, TooManyRequests, "toomanyrequests: You have reached your unauth"),
-        (500, b"<html>", APIError, "received unexpected HTTP status: 500 Internal Server Error"),
-        (
-            403,
-            {"errors": [{"code": "DENIED", "message": "no"}]},
-            PullAccessDenied,
-            "pull access denied",
-        ),
-        (
-            403,
-            {"errors": [{"code": "BLOCKED", "message": "not in your country"}]},
-            Forbidden,
-            "blocked: not in your country",
-        ),
-        (404, b"", NotFound, "manifest for .* not found"),
+        (429, RATE_LIMIT, TooManyRequests, "^toomanyrequests: You have reached your unauth"),
+        (429, b"slow", TooManyRequests, "^toomanyrequests: slow$"),
+        (500, b"<html>", APIError, "^received unexpected HTTP status: 500 Internal Server Error$"),
+        (503, stated("UNKNOWN", "x"), APIError, "^received unexpected HTTP status: 503 Service"),
+        (401, b"who?", Unauthorized, "^unauthorized: who.$"),
+        (401, {}, Unauthorized, "^unauthorized: authentication required$"),
+        (401, stated("UNAUTHORIZED", "no"), Unauthorized, "^unauthorized: no$"),
+        (403, stated("DENIED", "no"), PullAccessDenied, "^pull access denied .*: denied: no$"),
+        (403, b"", PullAccessDenied, "^pull access denied .*: denied: $"),
+        (403, stated("BLOCKED", "not in your country"), APIError, "^unknown: not in your country$"),
+        (400, stated("TAG_INVALID", "zz"), InvalidParameter, "^tag invalid: zz$"),
+        (404, b"", APIError, "^unknown: $"),
+        (404, {"details": "moved"}, APIError, "^unknown: moved$"),
         (
             404,
-            {"errors": [{"code": "NAME_UNKNOWN", "message": "gone"}]},
+            stated("NAME_UNKNOWN", "gone"),
             NotFound,
-            "repository .*/me/app not found: name unknown: gone",
+            "^repository .*/app not found: name unknown: gone$",
         ),
-        (404, {"errors": [{"code": None}]}, NotFound, "not found"),
-        (404, {"errors": {"x": 1}}, NotFound, "not found"),
+        (
+            404,
+            stated("MANIFEST_UNKNOWN", ""),
+            NotFound,
+            "^manifest for .*:v1 not found: manifest unknown: manifest",
+        ),
+        (404, {"errors": [{"code": None}]}, APIError, "^unknown: $"),
+        (
+            404,
+            {"errors": {"x": 1}},
+            APIError,
+            r'^error parsing HTTP 404 response body: no error details found in HTTP response body: "{\\"errors',
+        ),
     ],
 )
-async def test_what_a_registry_refuses_keeps_its_kind_and_words(
+async def test_what_a_registry_refuses_has_dockerds_kind_and_words(
     client, registry, image, status, body, kind, words
 ):
-    registry.faults.append(Fault("/manifests/", status=status, body=body))
-    with pytest.raises(kind, match=words) as caught:
+    registry.faults.append(Fault("/manifests/", status=status, body=body, times=2))
+    with pytest.raises(APIError, match=words) as caught:
         await client.resolve(ref(registry), None)
-    assert caught.value.status == (404 if kind is PullAccessDenied else status)
+    assert type(caught.value) is kind
+
+
+async def test_a_manifest_is_asked_for_twice(client, registry, image):
+    registry.faults.append(Fault("/manifests/", status=502, times=1))
+    await client.resolve(ref(registry), None)
+
+
+async def test_a_config_is_asked_for_again(client, registry, image):
+    registry.faults.append(Fault(image.id, status=500, times=2))
+    await client.resolve(ref(registry), None)
+    registry.faults.append(Fault(image.id, status=404, times=9))
+    with pytest.raises(
+        APIError,
+        match="error pulling image configuration: download failed after attempts=1: unknown blob",
+    ):
+        await client.resolve(ref(registry), None)
 
 
 async def test_a_registry_that_is_not_there_is_described_as_go_does(session):
