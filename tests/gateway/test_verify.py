@@ -10,44 +10,68 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.hosts.linux import overlay
+from gateway.hosts.linux import btrfs, overlay
+from gateway.hosts.linux.btrfsdatasets import BtrfsDatasets
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.settings import Settings
 from gateway.verify import verify
 from imgsources.catalog import Catalog
+from imgsources.datasets import DatasetStore
 from imgsources.puller import Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
+from tests.fakes import loopdisk
 from tests.fakes.registry import FakeRegistry, layer_tar
 
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-async def root(tmp_path: Path) -> AsyncIterator[Path]:
-    """A data root with one image of two layers; nothing runs on it."""
-    store = await OverlayDatasets.open(tmp_path / "overlay")
+async def pull(store: DatasetStore, root: Path) -> None:
+    """One image of two layers."""
     layers = [
         layer_tar({"etc/": b"", "etc/a": b"1", "etc/b": b"2", "x/": b"", "x/y": b"3"}),
         layer_tar({"etc/": b"", "etc/a": b"new", "etc/.wh.b": b"", "x": b"file"}),
     ]
+    async with (
+        FakeRegistry.serve() as registry,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        registry.add_image("me/a", "v", layers)
+        puller = Puller(store, Catalog(root / "images"), root / "downloads", group=group)
+        reference = Reference.parse(f"{registry.host}/me/a:v")
+        async for _ in await puller.pull(reference, RegistryClient(session), platform=None):
+            pass
+
+
+@pytest.fixture
+async def root(tmp_path: Path) -> AsyncIterator[Path]:
+    """A data root with one image; nothing runs on it."""
+    store = await OverlayDatasets.open(tmp_path / "overlay")
     try:
-        async with (
-            FakeRegistry.serve() as registry,
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            asyncio.TaskGroup() as group,
-        ):
-            registry.add_image("me/a", "v", layers)
-            puller = Puller(
-                store, Catalog(tmp_path / "images"), tmp_path / "downloads", group=group
-            )
-            reference = Reference.parse(f"{registry.host}/me/a:v")
-            async for _ in await puller.pull(reference, RegistryClient(session), platform=None):
-                pass
+        await pull(store, tmp_path)
         yield tmp_path
     finally:
         store.close()
         overlay.unmount(tmp_path / "overlay")
+
+
+@pytest.mark.skipif(not loopdisk.has_btrfs(), reason="no btrfs in this kernel")
+async def test_snapshots_are_compared_too(tmp_path: Path) -> None:
+    with loopdisk.btrfs(tmp_path) as root:
+        (root / "btrfs").mkdir()
+        store = await BtrfsDatasets.open(root / "btrfs")
+        await pull(store, root)
+        assert await faults(root) == []
+        # The lower layer is read-only: its place is taken by another one.
+        lower = min(root.glob("btrfs/datasets/*/layer/x/y")).parents[1]
+        btrfs.snapshot(lower, root / "changed")
+        btrfs.destroy(lower)
+        (root / "changed/x/y").unlink()
+        (root / "changed").rename(lower)
+        (found,) = await faults(root)
+        assert found.endswith("x/y: missing")
+        store.close()
 
 
 async def faults(root: Path) -> list[str]:
