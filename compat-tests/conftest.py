@@ -265,12 +265,13 @@ def recording(request: pytest.FixtureRequest, recorder: str) -> Recording:
 
 
 @pytest.fixture
-def names(daemon: Daemon, registry: str, tmp_path: Path) -> dict[str, str]:
+def names(daemon: Daemon, registry: str, tmp_path: Path, workdir: Path) -> dict[str, str]:
     """What to write instead of this run's own names."""
     return {
         registry: "REGISTRY",
         str(tmp_path): "TMP",
         str(daemon.root): "ROOT",
+        str(workdir): "WORK",
         daemon.name: "NAME",
     }
 

@@ -65,8 +65,6 @@ SCENARIOS = [
             "docker cp c1:/nope {tmp}/x",
             Step(
                 "docker cp c1:/file/ {tmp}/x",
-                stderr=f"re:{DAEMON}lstat .*/file/: not a directory\n",
-                why=PATHS,
             ),
             "docker cp c1:/a.b/f {tmp}/nodir/x",
             Step(
@@ -145,11 +143,11 @@ SCENARIOS = [
         "sh -c 'docker top c1 | head -1 | tr -s \" \"'",
         Step(
             "docker top c1 -o comm",
-            stderr="re:.*Couldn't find PID field in ps output.*",
-            why="the same words with another prefix",
         ),
         quiet("docker stop -t 0 c1"),
-        Step("docker top c1", stderr="re:.*[Cc]ontainer .* is not running\n", why="28.5 words"),
+        Step(
+            "docker top c1",
+        ),
     ),
     scenario(
         "figures",

@@ -72,16 +72,18 @@ SCENARIOS = [
         STATE,
         Step(
             "docker kill c1",
-            stderr=DAEMON + "cannot kill container: c1: container ID64 is not running\n",
-            why=MULTI,
         ),
     ),
     scenario(
         "bad signals",
         UP,
-        Step("docker kill -s SIG42 c1", stderr="re:.*[Ii]nvalid signal: SIG42\n", why=MULTI),
+        Step(
+            "docker kill -s SIG42 c1",
+        ),
         Step("docker kill -s 0 c1", compare="exit"),
-        Step("docker kill -s RUBBISH c1", stderr="re:.*[Ii]nvalid signal: RUBBISH\n", why=MULTI),
+        Step(
+            "docker kill -s RUBBISH c1",
+        ),
         STATE,
     ),
     scenario(
@@ -110,8 +112,6 @@ SCENARIOS = [
         "docker inspect -f '{{.Name}}' is",
         Step(
             "docker inspect was",
-            stderr="re:(?i)error: no such object: was\n",
-            why="the CLI's own words",
         ),
         "docker run -d --name other bb sleep 100",
         "docker rename is other",
@@ -125,11 +125,11 @@ SCENARIOS = [
         UP,
         Step(
             "docker rm c1",
-            stderr=f're:{DAEMON}cannot remove container "/?c1": container is running: stop the container before removing or force remove\n',
-            why=MULTI,
         ),
         "docker rm -f c1",
-        Step("docker rm c1", stderr=DAEMON + "No such container: c1\n", why="the same in 28.5"),
+        Step(
+            "docker rm c1",
+        ),
         "docker create --name c2 bb",
         "docker create --name c3 bb",
         "docker rm c2 c3",
@@ -149,16 +149,14 @@ SCENARIOS = [
         Step("docker pause c1", smartos=NO_PAUSE),
         Step(STATE, smartos=OnSmartOS(stdout="running 0 true false 0\n")),
         Step("docker ps --format '{{.Status}}'", smartos=OnSmartOS(stdout="Up TIME\n")),
-        Step("docker pause c1", stderr="re:.* is already paused\n", why=MULTI, smartos=NO_PAUSE),
+        Step("docker pause c1", smartos=NO_PAUSE),
         Step(
             "docker exec c1 true",
-            stderr="re:.*[Cc]ontainer (c1|ID64) is paused, unpause the container before exec\n",
-            why=MULTI,
             smartos=OnSmartOS(exit=0, stderr=""),
         ),
         Step("docker start c1", compare="exit", smartos=OnSmartOS(exit=0)),
         Step("docker unpause c1", smartos=NOT_PAUSED),
-        Step("docker unpause c1", stderr="re:.* is not paused\n", why=MULTI, smartos=NOT_PAUSED),
+        Step("docker unpause c1", smartos=NOT_PAUSED),
         STATE,
         Step("docker pause c1", smartos=NO_PAUSE),
         "docker rm -f c1",
@@ -206,15 +204,9 @@ SCENARIOS = [
         "docker ps --filter publish=80 --format '{{.Names}}'",
         "docker ps --filter network=bridge --format '{{.Names}}'",
         "docker ps -a --filter health=none --format '{{.Names}}'",
-        Step(
-            "docker ps --filter status=rubbish",
-            stderr="re:Error response from daemon: [Ii]nvalid filter 'status=rubbish'\n",
-            why="28.5 in lower case",
-        ),
+        "docker ps --filter status=rubbish",
         Step(
             "docker ps --filter rubbish=1",
-            stderr="re:Error response from daemon: [Ii]nvalid filter 'rubbish'\n",
-            why="28.5 in lower case",
         ),
         Step("docker ps -a --filter since=nothere", compare="exit"),
         "docker ps -a --no-trunc --format '{{.ID}} {{.Command}}'",
@@ -248,8 +240,6 @@ SCENARIOS = [
         "docker logs -f c1",
         Step(
             "docker logs nothere",
-            stderr=DAEMON + "No such container: nothere\n",
-            why="28.5 with its prefix",
         ),
     ),
     scenario(
@@ -262,8 +252,6 @@ SCENARIOS = [
         "docker run --name c1 --log-driver none bb echo shown",
         Step(
             "docker logs c1",
-            stderr="re:Error response from daemon: configured logging driver does not support reading\n",
-            why="28.5 with its prefix",
         ),
     ),
     scenario(
@@ -292,29 +280,20 @@ SCENARIOS = [
         Step(
             "docker exec c1 nope",
             compare="exit",
-            exit=127,
-            why="28.5; 20.10 says 126",
         ),
         Step("docker exec c1 /etc/passwd", compare="exit"),
         Step(
             "docker exec -u ghost c1 true",
-            stderr="re:(Error response from daemon: )?unable to find user ghost: no matching entries in passwd file\n",
-            why="28.5",
-            exit=1,
+            stderr="unable to find user ghost: no matching entries in passwd file\n",
+            why="a name is looked up at the start of an exec, not at its creation",
             compare="stderr",
         ),
         Step(
             "docker exec nothere true",
-            stderr=DAEMON + "No such container: nothere\n",
-            why="28.5 with its prefix",
         ),
         "docker inspect -f '{{.ExecIDs}}' c1",
         Step(
             "docker exec --privileged c1 sh -c 'grep CapEff /proc/self/status | wc -l'",
-            exit=0,
-            stdout="1\n",
-            stderr="",
-            why="recorded where CAP_SYS_RESOURCE was missing",
             smartos=OnSmartOS(
                 exit=126,
                 stdout="",
@@ -327,9 +306,11 @@ SCENARIOS = [
     scenario(
         "exec in a stopped container",
         "docker create --name c1 bb true",
-        Step("docker exec c1 true", stderr=DAEMON + "container ID64 is not running\n", why=MULTI),
         Step(
-            "docker exec -d c1 true", stderr=DAEMON + "container ID64 is not running\n", why=MULTI
+            "docker exec c1 true",
+        ),
+        Step(
+            "docker exec -d c1 true",
         ),
     ),
     scenario(
@@ -386,9 +367,6 @@ SCENARIOS = [
         "docker run -d --name c1 -p 127.0.0.1:28080:80 bb sleep 1000",
         Step(
             "docker run -d --name c2 -p 127.0.0.1:28080:80 bb sleep 1000",
-            stderr="re:.*Bind for 127.0.0.1:28080 failed: port is already allocated.*",
-            why="28.5 has another prefix",
-            stdout="re:.*",
         ),
         "docker inspect -f '{{.State.Status}}' c2",
         quiet("docker rm -f c1"),

@@ -7,15 +7,14 @@ from compat.answers import Recording
 from compat.clients import CLI
 from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, refused, scenario
 
-HELP = r"\n\nRun 'docker run --help' for more information\n"
-NOT_FOUND = (
-    r're:docker: Error response from daemon: .*("nope"|`nope`|/nope).*(executable file not found in \$PATH|no such file or directory).*'
-    + HELP
+HELP = "\n\nRun 'docker run --help' for more information\n"
+TASK = (
+    "docker: Error response from daemon: failed to create task for container: failed to create shim task: "
+    "OCI runtime create failed: runc create failed: unable to start container process: error during container init: "
 )
-NOT_EXECUTABLE = (
-    r"re:docker: Error response from daemon: .*/etc/passwd.*[Pp]ermission denied.*" + HELP
-)
-RUNTIME = "the runtime's own words vary by runtime and version"
+NOT_FOUND = f'{TASK}exec: "nope": executable file not found in $PATH: unknown{HELP}'
+NOT_EXECUTABLE = f'{TASK}exec: "/etc/passwd": permission denied: unknown{HELP}'
+CONTAINERD = "containerd 2 leaves out `unknown`; Docker's own packages of 28.5 are with 1.7"
 
 
 def lx(option: str, reason: str) -> OnSmartOS:
@@ -55,17 +54,17 @@ SCENARIOS = [
     ),
     scenario(
         "a missing command is 127",
-        Step("docker run --rm bb nope", stderr=NOT_FOUND, why=RUNTIME),
+        Step("docker run --rm bb nope", stderr=NOT_FOUND, why=CONTAINERD),
         "docker ps -aq",
     ),
     scenario(
         "a command that cannot be executed is 126",
-        Step("docker run --rm bb /etc/passwd", stderr=NOT_EXECUTABLE, why=RUNTIME),
+        Step("docker run --rm bb /etc/passwd", stderr=NOT_EXECUTABLE, why=CONTAINERD),
         "docker ps -aq",
     ),
     scenario(
         "a missing command leaves a created container with its error",
-        Step("docker run --name c1 bb nope", stderr=NOT_FOUND, why=RUNTIME),
+        Step("docker run --name c1 bb nope", stderr=NOT_FOUND, why=CONTAINERD),
         "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.StartedAt}} {{.State.FinishedAt}}' c1",
         quiet("docker start c1"),
         "docker rm c1",
@@ -107,21 +106,15 @@ SCENARIOS = [
         ),
         Step(
             "docker run --rm --group-add extra --group-add 77 -u alice bb id -G",
+            stdout="1002 50 77 2000\n",
+            why="a group that is asked for and the user's own is had once",
             smartos=lx("GroupAdd", "dockerinit takes the groups of /etc/group alone"),
         ),
         Step(
             "docker run --rm -u ghost bb id",
-            stderr="re:docker: Error response from daemon: unable to find user ghost: no matching entries in passwd file"
-            + HELP,
-            exit=125,
-            why="28.5 without `linux spec user:`",
         ),
         Step(
             "docker run --rm -u 0:ghosts bb id",
-            stderr="re:docker: Error response from daemon: unable to find group ghosts: no matching entries in group file"
-            + HELP,
-            exit=125,
-            why="28.5",
         ),
     ),
     scenario(
@@ -142,7 +135,7 @@ SCENARIOS = [
         Step(
             "docker run --rm --dns 9.9.9.9 --dns-search example.org --dns-option ndots:2 bb sh -c 'grep -v ^# /etc/resolv.conf'",
             stdout="re:\n*nameserver 9.9.9.9\nsearch example.org\noptions ndots:2\n",
-            why="28.5 has another order, and comments",
+            why="there are no blank lines between what dockerd writes and its comments",
             smartos=OnSmartOS(
                 stdout="search example.org local\nnameserver 9.9.9.9\n",
                 stderr=discarded("DnsOptions", "vmadm writes no options into /etc/resolv.conf"),
@@ -247,9 +240,6 @@ SCENARIOS = [
         "docker run --rm -v {tmp}/made:/m:ro bb sh -c 'cat /m/f; echo x > /m/g; echo $?'",
         Step(
             "docker run --rm --mount type=bind,src={tmp}/nothere,dst=/m bb true",
-            stderr='re:docker: Error response from daemon: invalid mount config for type "bind": bind source path does not exist: TMP/nothere'
-            + HELP,
-            why="same in 28.5",
         ),
         "docker run --rm -v {tmp}/made/f:/onefile bb cat /onefile",
     ),
@@ -269,7 +259,9 @@ SCENARIOS = [
     scenario(
         "names",
         "docker run -d --name same bb sleep 100",
-        Step("docker run --name same bb true", exit=125),
+        Step(
+            "docker run --name same bb true",
+        ),
         Step("docker run --name x bb true", compare="exit"),
         Step("docker create --name 'bad name' bb", compare="exit"),
         "docker create --name /slash bb",
@@ -302,8 +294,6 @@ SCENARIOS = [
         Step(
             "docker run --rm nocmd",
             compare="exit stdout stderr",
-            stderr="re:docker: Error response from daemon: no command specified" + HELP,
-            why="28.5 in lower case",
         ),
     ),
     scenario(
@@ -332,8 +322,6 @@ SCENARIOS = [
         "--init reaps",
         Step(
             "docker run --rm --init bb sh -c 'cat /proc/1/comm'",
-            stdout="re:.*init\n",
-            why="any init will do",
             smartos=OnSmartOS(
                 stdout="re:(sh|cat)\n",
                 stderr=discarded("Init", "the command itself is the zone's first process"),
@@ -372,8 +360,6 @@ SCENARIOS = [
         "docker create --name c1 --network nothere bb true",
         Step(
             "docker start c1",
-            stderr="re:Error response from daemon: (failed to set up container networking: )?network nothere not found\n(Error: )?failed to start containers: c1\n",
-            why="28.5 adds a prefix",
         ),
         "docker inspect -f '{{.State.Status}}' c1",
     ),
@@ -430,10 +416,6 @@ SCENARIOS = [
         "privileged sees devices",
         Step(
             "docker run --rm --privileged bb sh -c 'test -c /dev/loop-control -o -c /dev/fuse -o -c /dev/kmsg && echo devices'",
-            exit=0,
-            stdout="devices\n",
-            stderr="",
-            why="recorded where CAP_SYS_RESOURCE was missing, and runc gives up there",
             smartos=lx("Privileged", NO_CAPABILITIES),
         ),
     ),

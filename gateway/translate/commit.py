@@ -67,7 +67,7 @@ def _merged(own: JSONObject, container: Mapping[str, Any]) -> JSONObject:
         merged[key] = own.get(key) or container.get(key)
     for key in ("ExposedPorts", "Volumes"):
         merged[key] = {**(own.get(key) or {}), **(container.get(key) or {})} or own.get(key)
-    merged["Labels"] = {**(container.get("Labels") or {}), **(own.get("Labels") or {})}
+    merged["Labels"] = {**(container.get("Labels") or {}), **(own.get("Labels") or {})} or None
     merged["Env"] = _env(own.get("Env") or [], container.get("Env") or [])
     if not own.get("Entrypoint"):
         if not own.get("Cmd"):
