@@ -44,19 +44,33 @@ class Held:
 
 
 class PortAllocated(APIError):
-    """One of our own zones has the port."""
+    """One of our own zones has the port, at this address."""
 
     def __init__(self, address: str, port: int) -> None:
-        super().__init__(f"Bind for {_display(address)}:{port} failed: port is already allocated")
+        super().__init__(f"Bind for {address}:{port} failed: port is already allocated")
+
+
+class AllAllocated(PortAllocated):
+    """Our own zones have all ports of a range."""
+
+    def __init__(self) -> None:
+        APIError.__init__(self, "all ports are allocated")
 
 
 class PortTaken(APIError):
     """Another program has the port, or the address is none of the machine's."""
 
-    def __init__(self, port: PublishedPort, to: Address, error: OSError) -> None:
+    def __init__(
+        self, port: PublishedPort, to: Address, error: OSError, asked: PublishedPort | None = None
+    ) -> None:
+        """`port` that was tried; `asked` may be a range."""
         reason = os.strerror(error.errno or 0).lower()
+        which, number = "", str(port.host_port)
+        if asked is not None and asked.host_port_end > asked.host_port:
+            which, number = f" {number}", f"{asked.host_port}-{asked.host_port_end}"
         super().__init__(
-            f"failed to bind host port for {_display(port.host_ip)}:{port.host_port}:{_display(str(to))}:{port.zone_port}/{port.protocol}: {reason}"
+            f"failed to bind host port{which} for {_display(port.host_ip)}:{number}"
+            f":{_display(str(to))}:{port.zone_port}/{port.protocol}: {reason}"
         )
 
 
@@ -103,17 +117,21 @@ class HeldPorts:
         self._ephemeral = 0
 
     def take(
-        self, request: PublishedPort, to: Address, versions: Sequence[int] = (4, 6)
+        self,
+        request: PublishedPort,
+        to: Address,
+        versions: Sequence[int] = (4, 6),
+        to6: Address | None = None,
     ) -> tuple[Held, ...]:
         """Take one port: the one asked for, the first free of a range, or any.
 
         Without an address it is the same number in these versions of IP, in IPv6 if the machine has it: two are held.
-        `to` is the zone's address, for words.  PortAllocated if one of ours has it, PortTaken if another program has.
+        `to` is the zone's address, for words, `to6` the one that IPv6 leads to, if another.  PortAllocated if one of ours has it, PortTaken if another program has.
         """
         last: APIError | None = None
         for number in self._candidates(request):
             try:
-                return self._take_number(request, number, to, versions)
+                return self._take_number(request, number, to, versions, to6 or to)
             except (PortAllocated, PortTaken) as error:
                 last = error
                 if (
@@ -121,18 +139,24 @@ class HeldPorts:
                     and error.__cause__.errno != errno.EADDRINUSE
                 ):
                     raise
+        if isinstance(last, PortAllocated) and request.host_port_end > request.host_port:
+            raise AllAllocated
         raise last or PortAllocated(request.host_ip or _ANY, request.host_port)
 
     def _take_number(
-        self, request: PublishedPort, number: int, to: Address, versions: Sequence[int]
+        self,
+        request: PublishedPort,
+        number: int,
+        to: Address,
+        versions: Sequence[int],
+        to6: Address,
     ) -> tuple[Held, ...]:
-        if request.host_ip:
-            return (self._hold(_at(request, request.host_ip, number), to),)
-        if len(versions) == 1:
-            return (self._hold(_at(request, _ANY if 4 in versions else _ANY6, number), to),)
-        first = self._hold(_at(request, _ANY, number), to)
+        if request.host_ip or len(versions) == 1:
+            address = request.host_ip or (_ANY if 4 in versions else _ANY6)
+            return (self._hold(request, address, number, to6 if ":" in address else to),)
+        first = self._hold(request, _ANY, number, to)
         try:
-            return (first, self._hold(_at(request, _ANY6, number), to))
+            return (first, self._hold(request, _ANY6, number, to6))
         except PortTaken as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_FAMILY:
                 return (first,)
@@ -151,29 +175,32 @@ class HeldPorts:
             self._ephemeral += 1
             yield choices[(self._ephemeral - 1) % len(choices)]
 
-    def _hold(self, port: PublishedPort, to: Address) -> Held:
-        if self._is_ours(port):
-            raise PortAllocated(port.host_ip, port.host_port)
+    def _hold(self, request: PublishedPort, address: str, number: int, to: Address) -> Held:
+        port = _at(request, address, number)
+        if (holder := self._holder(port)) is not None:
+            raise PortAllocated(holder, number)
         try:
             held = _bind(port)
         except OSError as error:
-            raise PortTaken(port, to, error) from error
+            raise PortTaken(port, to, error, request) from error
         self._addresses.setdefault((port.protocol, port.host_port), set()).add(port.host_ip)
         return Held(port, held)
 
-    def _is_ours(self, port: PublishedPort) -> bool:
-        taken = self._addresses.get((port.protocol, port.host_port), set())
+    def _holder(self, port: PublishedPort) -> str | None:
+        """At which address one of ours has it already."""
         every = _ANY6 if ":" in port.host_ip else _ANY
-        family = {address for address in taken if (":" in address) == (":" in port.host_ip)}
-        return bool(family) and (
-            port.host_ip == every or not family.isdisjoint({port.host_ip, every})
-        )
+        for address in self._addresses.get((port.protocol, port.host_port), ()):
+            if (":" in address) != (":" in port.host_ip):
+                continue
+            if port.host_ip == every or address in (port.host_ip, every):
+                return address
+        return None
 
     def retake(self, port: PublishedPort, to: Address) -> Held:
         """After a restart: the zone has it, whatever another program did meanwhile (then without a socket)."""
         port = _at(port, port.host_ip or _ANY, port.host_port)
         try:
-            return self._hold(port, to)
+            return self._hold(port, port.host_ip, port.host_port, to)
         except PortTaken:
             self._addresses.setdefault((port.protocol, port.host_port), set()).add(port.host_ip)
             return Held(port, None)

@@ -98,7 +98,7 @@ class PublishedPorts:
         asked = (ip_address(port.host_ip).version,) if port.host_ip else (4, 6)
         bound = [version for version in asked if version in to.versions]
         if bound:
-            yield from self._ports.take(port, to.any, bound)
+            yield from self._ports.take(port, to.any, bound, to.six)
         for version in asked:
             if version in to.routed and to.to(version) is not None:
                 yield unbound(port, version)
