@@ -70,7 +70,7 @@ SCENARIOS = [
         "docker run --rm --network nw1 --ip6 fd00:78::9 bb true",
         "docker run -d --name c2 --network nw1 -p 127.0.0.1:28392:80 bb sleep 1000",
         PORTS + "c2",
-        "docker network inspect -f '{{range .Containers}}{{.Name}} {{.IPv4Address}} {{end}}' nw1",
+        "docker network inspect -f '{{len .Containers}}' nw1",
         "docker network connect --ip6 fd00:77::a bridge c2",
         quiet("docker rm -f c1 c2"),
         "docker network rm nw1",

@@ -32,7 +32,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     """POST /networks/create.
 
-    Differs: networks without IPv4, config-only ones and IPAM drivers other than `default` are refused.
+    Differs: options of Docker's own that are not known here are refused.
 
     SmartOS: IPv6 and most driver options are refused; without `smartos.egress_nic` a network is internal.
     """
