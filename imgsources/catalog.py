@@ -130,8 +130,11 @@ class Catalog:
         references: Iterable[Reference],
         size: int,
         now_ns: int,
+        is_tagged: bool = True,
     ) -> Image:
         """Record an image whose datasets are all there, and give it these tags.
+
+        Without `is_tagged` this is no time at which somebody tagged it: names that came along.
 
         Another image that had one of the tags loses it, and may be left without a name.  What the
         remote was resolved by (`remote.digest`) becomes one of its repo digests.  An image that is
@@ -157,7 +160,8 @@ class Catalog:
             _write(self._record(image.id), _encode_record(image))
             self._images[image.id] = image
             try:
-                self._rename({**self._names, **dict.fromkeys(names, image.id)}, {image.id: now_ns})
+                times = {image.id: now_ns} if is_tagged else {}
+                self._rename({**self._names, **dict.fromkeys(names, image.id)}, times)
             except OSError:
                 self._forget_unnamed(image.id, known)
                 raise

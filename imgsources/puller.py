@@ -140,7 +140,7 @@ class Puller:
         async with self._interest(remote, source, references) as (kept, events):
             async for _ in events:
                 pass
-            return await self._record(kept, references)
+            return await self._record(kept, references, is_tagged=True)
 
     async def collect(self) -> None:
         """Destroy the datasets that no image and no running pull needs, and old leftovers of downloads.
@@ -244,13 +244,20 @@ class Puller:
             if not is_recorded:
                 await self._settle_in_group(uuids, ending)
 
-    async def _record(self, remote: RemoteImage, references: Sequence[Reference]) -> Image:
+    async def _record(
+        self, remote: RemoteImage, references: Sequence[Reference], *, is_tagged: bool = False
+    ) -> Image:
         """Put an image into the catalog; its datasets are there."""
         size = 0
         for uuid in remote.uuids:
             size += await self._store.used_bytes(uuid)
         return await asyncio.to_thread(
-            self._catalog.put, remote, references=references, size=size, now_ns=time.time_ns()
+            self._catalog.put,
+            remote,
+            references=references,
+            size=size,
+            now_ns=time.time_ns(),
+            is_tagged=is_tagged,
         )
 
     async def _known(self, remote: RemoteImage) -> Image | None:

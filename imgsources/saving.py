@@ -107,12 +107,12 @@ def _members(images: Sequence[Saved], blobs: LayerBlobs) -> dict[str, _Member]:
         rows.append(_row(one, layers, {other.image.id for other in images}))
         for reference in one.references:
             tags = repositories.setdefault(reference.familiar_name, {})
-            tags[reference.tag or ""] = one.image.id[7:]
+            tags[reference.tag or ""] = layers[-1].diff_id[7:]
     members["index.json"] = _Member(
         _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
     )
     members["manifest.json"] = _Member(_json(rows or None) + b"\n")
-    members["oci-layout"] = _Member(_json({"imageLayoutVersion": "1.0.0"}))
+    members["oci-layout"] = _Member(b'{"imageLayoutVersion": "1.0.0"}')
     if repositories:
         members["repositories"] = _Member(_json(repositories) + b"\n")
     return dict(sorted(members.items()))
@@ -164,7 +164,11 @@ def _row(one: Saved, layers: Sequence[_Layer], others: Container[Digest]) -> dic
     if one.image.parent is not None and one.image.parent in others:
         row["Parent"] = one.image.parent
     row["LayerSources"] = {
-        layer.diff_id: _descriptor(Descriptor(OCI_LAYER, layer.diff_id, layer.blob.tar_size))
+        layer.diff_id: {  # in the order of another type of Go's than elsewhere
+            "mediaType": OCI_LAYER,
+            "size": layer.blob.tar_size,
+            "digest": layer.diff_id,
+        }
         for layer in layers
     }
     return row
@@ -202,7 +206,7 @@ async def _archive(members: Mapping[str, _Member]) -> AsyncGenerator[bytes, None
 
 def _header(name: str, member: _Member) -> bytes:
     info = tarfile.TarInfo(name.rstrip("/"))
-    info.mtime, info.uname, info.gname = member.mtime_s, "root", "root"
+    info.mtime = member.mtime_s
     match member.content:
         case None:
             info.type, info.mode = tarfile.DIRTYPE, 0o755

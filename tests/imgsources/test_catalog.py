@@ -29,9 +29,15 @@ def remote(seed, *, layers=1, name=None, digest=None):
     return RemoteImage(reference, manifest, config, digest)
 
 
-def put(catalog, seed, *names, now_ns=1, **options):
+def put(catalog, seed, *names, now_ns=1, is_tagged=True, **options):
     references = [Reference.parse(name) for name in names]
-    return catalog.put(remote(seed, **options), references=references, size=5, now_ns=now_ns)
+    return catalog.put(
+        remote(seed, **options),
+        references=references,
+        size=5,
+        now_ns=now_ns,
+        is_tagged=is_tagged,
+    )
 
 
 @pytest.fixture
@@ -120,6 +126,14 @@ def test_what_is_put_again_keeps_its_names_and_age(catalog):
     assert [str(tag) for tag in again.references] == ["x:1", "y:latest"]
     assert (again.added_ns, again.last_tagged_ns) == (1, 9)
     assert len(catalog.images()) == 1
+
+
+def test_names_that_come_with_an_image_are_no_tagging(catalog, tmp_path):
+    put(catalog, "a", "x:1", now_ns=7, is_tagged=False)
+    for state in (catalog, reopened(tmp_path)):
+        assert (state.get("x:1").added_ns, state.get("x:1").last_tagged_ns) == (7, 0)
+    catalog.tag(catalog.get("x:1").id, Reference.parse("y:2"), now_ns=8)
+    assert catalog.get("x:1").last_tagged_ns == 8
 
 
 def test_everything_is_there_after_a_restart(catalog, tmp_path):
