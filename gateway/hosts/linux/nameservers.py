@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from dockerapi.errors import APIError
+from dockerapi.errors import APIError, CommandFailed
 from gateway.hosts.linux import nft
 from gateway.hosts.names import NameBook, entry_of, is_named
 from gateway.hosts.networks import of_nic
@@ -117,19 +117,28 @@ def _open(netns: str, worker: ThreadPoolExecutor) -> tuple[socket.socket, socket
             udp, tcp = _sockets()
             rules = nft.Nft()
             try:
-                rules.run(table(udp.getsockname()[1], tcp.getsockname()[1]))
+                _lead(rules, udp.getsockname()[1], tcp.getsockname()[1])
             except BaseException:
                 udp.close()
                 tcp.close()
                 raise
             finally:
-                # The kernel takes its time over this (10 ms): nobody is to wait for it.
+                # The kernel takes its time over this (10 ms) where something was deleted: nobody is to wait for it.
                 worker.submit(rules.close)
         finally:
             _enter(home)
     finally:
         os.close(home)
     return udp, tcp
+
+
+def _lead(rules: nft.Nft, udp: int, tcp: int) -> None:
+    try:
+        rules.run(f"create table ip {_TABLE}\n{table(udp, tcp)}")
+    except CommandFailed:
+        # It is there, from an earlier process.  Not always deleted first: closing `rules` then takes as long as all else of a
+        # start, and holds up the next zone's.
+        rules.run(f"add table ip {_TABLE}\ndelete table ip {_TABLE}\n{table(udp, tcp)}")
 
 
 def _enter(namespace: int) -> None:
@@ -154,9 +163,7 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
 
 def table(udp: int, tcp: int) -> str:
     """Rules of a zone's namespace: port 53 of 127.0.0.11 is these ports."""
-    return f"""add table ip {_TABLE}
-delete table ip {_TABLE}
-table ip {_TABLE} {{
+    return f"""table ip {_TABLE} {{
  chain output {{ type nat hook output priority -100;
   ip daddr {ADDRESS} udp dport 53 dnat to {ADDRESS}:{udp}
   ip daddr {ADDRESS} tcp dport 53 dnat to {ADDRESS}:{tcp}
