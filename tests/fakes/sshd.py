@@ -38,7 +38,7 @@ class Sshd:
         keys.write_bytes((folder / "id_ed25519.pub").read_bytes())
         self.trust(folder / "host_key.pub")
         # A home without the .bashrc of whoever runs the tests: bash would read it at every program.
-        given = {"HOME": str(folder), **environment}
+        given = {**environment, "HOME": str(folder)}
         values = " ".join(f'"{name}={value}"' for name, value in given.items())
         self._config.write_text(
             f"Port {self.port}\n"

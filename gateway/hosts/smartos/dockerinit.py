@@ -8,12 +8,16 @@ beginning at every boot; dockerexec on standard error, up to `EXEC`.  The last l
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
 import re
 import stat
+from collections.abc import Awaitable, Callable
 
-from dockerapi.errors import NotFound, StartFailure
+from dockerapi.errors import APIError, NotFound, StartFailure
 from gateway.hosts.smartos.globalzone import GlobalZone
+
+log = logging.getLogger(__name__)
 
 CREATE_PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
@@ -41,6 +45,7 @@ _AFTER_COLON = re.compile(r"[^:]*: (.*)", re.DOTALL)
 _SIGABRT = -6
 _LAST_BYTES = 8192
 _WAIT_KEY = "docker:wait_for_attach"
+_HELD_AGAIN_S = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def message(line: str) -> str | None:
@@ -165,6 +170,25 @@ async def let_start(gz: GlobalZone, zonepath: str, held: str = "") -> str:
     With `held` only that wait is ended, and no later start's.
     """
     return await _change_metadata(gz, zonepath, None, held)
+
+
+async def let_start_for_good(
+    gz: GlobalZone, zonepath: str, held: str, over: Callable[[float], Awaitable[bool]]
+) -> None:
+    """After `let_start`, which gave `held`: until nothing can bring the wait back, or nobody waits any more, for which
+    `over` waits so many seconds.
+
+    dockerinit notes that it waits by the metadata agent, which reads and writes the whole file: a write that was
+    begun before ours brings the wait back.  Its lock is fcntl's, which no file transfer can take.
+    """
+    for delay_s in _HELD_AGAIN_S:
+        if await over(delay_s):
+            return
+        try:
+            if await let_start(gz, zonepath, held):
+                log.info("zone at %s: its wait for an attach had come back", zonepath)
+        except (APIError, OSError, ValueError) as error:
+            log.warning("zone at %s may wait for an attach: %s", zonepath, error)
 
 
 async def _change_metadata(gz: GlobalZone, zonepath: str, value: str | None, only: str = "") -> str:

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_interface
 
 from dockerapi.errors import APIError, CommandFailed
 from gateway.hosts.smartos.globalzone import GlobalZone
 
 log = logging.getLogger(__name__)
+Interface = IPv4Interface | IPv6Interface
 
 _TIMEOUT_S = 60.0
-_OBJECT = "v4"
-"""Name of the address on its interface, as ipadm wants one: INTERFACE/v4."""
+_OBJECT, _OBJECT6, _LINK_LOCAL = "v4", "v6", "ll"
+"""Names of addresses on their interface, as ipadm wants them: INTERFACE/v4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class StubNic:
     name: str
     stub: str
     address: IPv4Interface
+    address6: IPv6Interface | None = None
 
 
 def vnic_name(instance: str, network_id: str) -> str:
@@ -50,13 +54,17 @@ def mapped(listing: str) -> set[tuple[str, IPv4Network]]:
     return {(nic, IPv4Network(source, strict=False)) for nic, source in found}
 
 
-def addresses(listing: str) -> dict[str, IPv4Interface]:
-    """Output of `ipadm show-addr -p -o addrobj,addr` -> IPv4 addresses with their prefix; others are passed over."""
-    found: dict[str, IPv4Interface] = {}
+def addresses(listing: str) -> dict[str, Interface]:
+    """Output of `ipadm show-addr -p -o addrobj,addr` -> addresses with their prefix; what is none is passed over,
+    and so are link-local ones, which say nothing outside of their link."""
+    found: dict[str, Interface] = {}
     for line in listing.splitlines():
         name, _, text = line.partition(":")
-        if re.fullmatch(r"[\d.]+/\d+", text):
-            found[name] = IPv4Interface(text)
+        text = text.replace("\\:", ":")
+        if "%" in text or "/" not in text:
+            continue
+        with suppress(ValueError):
+            found[name] = ip_interface(text)
     return found
 
 
@@ -67,8 +75,8 @@ class Egress:
         self._gz = gz
         self.nic = nic
 
-    async def addresses(self) -> dict[str, IPv4Interface]:
-        """IPv4 addresses of the global zone, by address object."""
+    async def addresses(self) -> dict[str, Interface]:
+        """Addresses of the global zone, by address object."""
         listing = await self._run("ipadm", "show-addr", "-p", "-o", "addrobj,addr")
         return addresses(listing.decode())
 
@@ -89,20 +97,38 @@ class Egress:
         if own.name not in await self.vnics():
             await self._run("dladm", "create-vnic", "-t", "-l", own.stub, own.name)
         known = await self.addresses()
-        if known.get(f"{own.name}/{_OBJECT}") != own.address:
-            if any(name.startswith(f"{own.name}/") for name in known):
-                await self._run("ipadm", "delete-if", own.name)
-            try:
-                await self._run("ipadm", "create-if", "-t", own.name)
-            except CommandFailed as error:
-                if "already exists" not in error.stderr:
-                    raise
-            await self._run(
-                "ipadm", "create-addr", "-t", "-T", "static", "-a", str(own.address),
-                f"{own.name}/{_OBJECT}",
-            )  # fmt: skip
+        wanted: dict[str, Interface] = {f"{own.name}/{_OBJECT}": own.address}
+        if own.address6 is not None:
+            wanted[f"{own.name}/{_OBJECT6}"] = own.address6
+        there = {name: one for name, one in known.items() if name.startswith(f"{own.name}/")}
+        if there != wanted:
+            await self._address(own, wanted, plumbed=bool(there))
         # A machine that forwards as a rule would connect even internal networks.
         await self._forward(own.name, on=False)
+        if own.address6 is not None:
+            await self._forward(own.name, on=False, version=6)
+
+    async def _address(
+        self, own: StubNic, wanted: Mapping[str, Interface], *, plumbed: bool
+    ) -> None:
+        """The interface, anew, with these addresses."""
+        if plumbed:
+            await self._run("ipadm", "delete-if", own.name)
+        try:
+            await self._run("ipadm", "create-if", "-t", own.name)
+        except CommandFailed as error:
+            if "already exists" not in error.stderr:
+                raise
+        for name, address in wanted.items():
+            if address.version == 6:
+                # illumos wants the link-local address first, which only addrconf makes.
+                link_local = f"{own.name}/{_LINK_LOCAL}"
+                try:
+                    await self._run("ipadm", "create-addr", "-t", "-T", "addrconf", link_local)
+                except CommandFailed as error:
+                    if "already" not in error.stderr.lower():
+                        raise
+            await self._run("ipadm", "create-addr", "-t", "-T", "static", "-a", str(address), name)
 
     async def unplumb(self, name: str) -> None:
         """The vnic is gone; none is fine."""
@@ -160,9 +186,11 @@ class Egress:
         )
         return listing.decode().strip() == "on"
 
-    async def _forward(self, nic: str, *, on: bool) -> None:
-        value = "on" if on else "off"
-        await self._run("ipadm", "set-ifprop", "-t", "-p", f"forwarding={value}", "-m", "ipv4", nic)
+    async def _forward(self, nic: str, *, on: bool, version: int = 4) -> None:
+        await self._run(
+            "ipadm", "set-ifprop", "-t", "-p", f"forwarding={'on' if on else 'off'}",
+            "-m", f"ipv{version}", nic,
+        )  # fmt: skip
 
     async def _run(self, *argv: str, stdin: bytes = b"") -> bytes:
         return await self._gz.run(list(argv), timeout_s=_TIMEOUT_S, stdin=stdin)

@@ -1,15 +1,16 @@
 """Firewall rules of our zones, by fwadm: which rules there are to be (pure), and keeping them so.
 
-A zone with `firewall_enabled` lets nobody in until a rule says so.  Two kinds of rules are ours:
+A zone with `firewall_enabled` lets nobody in until a rule says so.  These rules are ours:
 
     FROM tag "zonegate:network:ID" TO tag "zonegate:network:ID" ALLOW tcp PORT all     members of a network
+    FROM any TO tag "zonegate:network:ID" ALLOW icmp6 (TYPE 135 AND TYPE 136)          their neighbour discovery
     FROM any TO vm UUID ALLOW tcp (PORT 80 AND PORT 443)                               ports published everywhere
     FROM (ip A OR ip B) TO vm UUID ALLOW tcp PORT 80                                   ports published at one address
 
 Who published at 127.0.0.1, or at another address of the gateway, asked for that address alone: nobody but the
 gateway's proxy gets to the zone, from the addresses that its connections come from.
 
-One rule has one protocol, so a network has three.  fwadm turns tags into the addresses of the zones that carry
+One rule has one protocol, so a network has several.  fwadm turns tags into the addresses of the zones that carry
 them and follows the tags as they change; a list of zones would end at 24 targets.  A rule's uuid comes from its
 text: adding it twice is adding it once, and what an earlier life of the gateway added is found again.
 """
@@ -66,15 +67,16 @@ def network_tags(nics: Iterable[Nic]) -> dict[str, bool]:
 
 
 def network_rules(instance: str, network_uuid: str) -> tuple[Rule, ...]:
-    """Members of a network reach each other by all of tcp and udp, and ping.
+    """Members of a network reach each other by all of tcp and udp, and ping; and are asked for their IPv6 addresses.
 
-    Platforms of before 2017 know no `TYPE all`; answers to a ping come back by state.
+    Platforms of before 2017 know no `TYPE all`; answers to a ping come back by state.  Neighbours are asked for and
+    answer by link-local addresses, which are no tag's.
     """
     tag = f'tag "{network_tag(network_uuid)}"'
-    return tuple(
-        rule(instance, f"FROM {tag} TO {tag} ALLOW {what}", f"zonegate: network {network_uuid}")
-        for what in ("tcp PORT all", "udp PORT all", "icmp TYPE 8 CODE 0")
-    )
+    members = ("tcp PORT all", "udp PORT all", "icmp TYPE 8 CODE 0", "icmp6 TYPE 128 CODE 0")
+    texts = [f"FROM {tag} TO {tag} ALLOW {what}" for what in members]
+    texts.append(f"FROM any TO {tag} ALLOW icmp6 (TYPE 135 AND TYPE 136)")
+    return tuple(rule(instance, text, f"zonegate: network {network_uuid}") for text in texts)
 
 
 def is_everywhere(port: PublishedPort) -> bool:

@@ -86,8 +86,10 @@ class SmartOSHost:
             opened.push_async_callback(networks.close)
             notes = await asyncio.to_thread(Notes, settings.data_root / "zones")
             register = Register(gz, name=settings.name, notes=notes, group=group, root=root)
-            register.foreign = lambda vm: networks.learn_foreign(vm["uuid"], vm.get("nics") or ())
-            register.foreign_gone = networks.forget_foreign
+            register.foreign = lambda vm: networks.addresses.learn_foreign(
+                vm["uuid"], vm.get("nics") or ()
+            )
+            register.foreign_gone = networks.addresses.forget_foreign
             naming = Naming(
                 gz,
                 group,
@@ -97,6 +99,7 @@ class SmartOSHost:
             )
             opened.callback(naming.close)
             networks.changed = naming.serve
+            networks.addresses.runs = register.runs
             naming.serve()
             zones = SmartOSZones(
                 gz,

@@ -27,6 +27,7 @@ from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.vmadm import ENV_KEY, HOSTS_KEY, RESOLVERS_KEY
 from gateway.zones import links, members
 from gateway.zones.host import Network, Zone
+from gateway.zones.members import ipv6
 from gateway.zones.spec import Nic, ZoneSpec, ZoneUUID
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class Naming:
         wanted = _wanted(links.hosts(zone, found), links.environment(zone, found))
         if self._has_lines(zone):
             wanted[HOSTS_KEY] = wanted.get(HOSTS_KEY, "") + self._lines(zone)
+        wanted[HOSTS_KEY] = wanted.get(HOSTS_KEY, "") + _own_lines(zone)
         wanted = {key: text for key, text in wanted.items() if text}
         known = self._written.get(zone.uuid)
         if known is None and not wanted and not found and not self._has_lines(zone):
@@ -236,6 +238,13 @@ def _wanted(lines: Iterable[str], variables: Iterable[str]) -> dict[str, str]:
     env = list(variables)
     hosts = "".join(f"{line}\n" for line in lines)
     return {HOSTS_KEY: hosts, **({ENV_KEY: json.dumps(env)} if env else {})}
+
+
+def _own_lines(zone: Zone) -> str:
+    """Of its IPv6 addresses: vmadm writes those of IPv4 alone."""
+    name = zone.spec.hostname or zone.uuid
+    found = (ipv6(nic) for nic in zone.spec.nics)
+    return "".join(f"{address.ip}\t{name}\n" for address in found if address)
 
 
 def _called(asked: Iterable[str], names: Iterable[str]) -> Iterator[str]:

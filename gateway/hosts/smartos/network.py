@@ -4,18 +4,16 @@
     NAME          `docker network create`: an etherstub of its own (stubnetworks.py)
     host, none    listed for Docker's sake; a zone always has an IP stack of its own, so host is refused
 
-The platform has no DHCP or IPAM that docker zones could use: every address is static and comes from here.  Those of
-other zones on the machine and of the global zone itself are never given out.  How zones are reached while they run
-is reach.py's.
+The platform has no DHCP or IPAM that docker zones could use: every address is static and comes from here (who has
+which: addresses.py).  How zones are reached while they run is reach.py's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from dockerapi.errors import (
@@ -26,9 +24,10 @@ from dockerapi.errors import (
     InvalidParameter,
     NotSupported,
 )
-from gateway.hosts.ipam import LeaseBook, Span
-from gateway.hosts.networks import DRIVERS, address_of, check_driver, find, of_nic, uuid_of
+from gateway.hosts.ipam import Span, local_pool
+from gateway.hosts.networks import DRIVERS, check_driver, find, uuid_of
 from gateway.hosts.smartos import firewall
+from gateway.hosts.smartos.addresses import Addresses, AnyNetwork
 from gateway.hosts.smartos.egress import Egress
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.networkrecords import NetworkRecords, Record, new_record, plan_of
@@ -37,7 +36,7 @@ from gateway.hosts.smartos.published import PublishedPorts
 from gateway.hosts.smartos.reach import Reach
 from gateway.hosts.smartos.stubnetworks import StubNetworks, place
 from gateway.settings import Settings, SmartOSSettings
-from gateway.zones.host import Network, NetworkPlan, NetworkRequest, Zone
+from gateway.zones.host import AddressRange, Network, NetworkPlan, NetworkRequest, Zone
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Nic, ZoneUUID
 
@@ -71,20 +70,6 @@ def check(settings: SmartOSSettings) -> None:
         raise InvalidParameter(f"smartos.range {settings.range} is not in smartos.subnet {subnet}")
 
 
-def addresses_of(nics: Iterable[Mapping[str, object]]) -> tuple[IPv4Address, ...]:
-    """IPv4 addresses of nics as `vmadm get` shows them: `ip`, `ips` with prefixes, dhcp and IPv6 passed over."""
-    found: dict[IPv4Address, None] = {}
-    for nic in nics:
-        several = nic.get("ips")
-        texts = [nic.get("ip"), *(several if isinstance(several, list) else [])]
-        for text in texts:
-            try:
-                found[IPv4Address(str(text).partition("/")[0])] = None
-            except ValueError:
-                continue
-    return tuple(found)
-
-
 class SmartOSNetworks:
     """Networks of one instance; satisfies gateway.zones.host.NetworkHost.  Make it by `open`."""
 
@@ -95,9 +80,9 @@ class SmartOSNetworks:
         self._gz = gz
         self._name = settings.name
         self._settings = settings.smartos
-        self._pools = settings.default_address_pools
         self._records = NetworkRecords(folder / "networks.json")
-        self._book = LeaseBook(folder / "leases.json")
+        self._pools = (*settings.default_address_pools, local_pool(self._default_id))
+        self.addresses = Addresses(folder / "leases.json", self.list)
         self._firewall = firewall.Firewall(gz, settings.name)
         self._tags = NicTags(gz)
         self._egress = Egress(gz, settings.smartos.egress_nic)
@@ -116,8 +101,6 @@ class SmartOSNetworks:
             self._closed_off,
             self._own_addresses,
         )
-        self._foreign: dict[str, tuple[IPv4Address, ...]] = {}
-        self._own: tuple[IPv4Interface, ...] = ()
         self._problems: list[str] = []
         self._lock = asyncio.Lock()
         self._networks: tuple[Network, ...] = ()
@@ -146,23 +129,19 @@ class SmartOSNetworks:
 
     def _lay_out(self) -> None:
         if self._settings.subnet:
-            router = IPv4Address(self._settings.gateway) if self._settings.gateway else None
-            subnet = IPv4Network(self._settings.subnet)
-            self._book.add_network(self._default_id, subnet, router, _span(self._settings))
+            wanted = AddressRange(self._settings.subnet, self._settings.gateway)
+            self.addresses.open(self._default_id, wanted, _span(self._settings))
         for record in self._records.ready():
-            self._add_leases(record)
+            if not record.is_configuration:
+                self._open(record)
         self._show()
 
-    def _add_leases(self, record: Record) -> None:
-        aux = [IPv4Address(text) for text in plan_of(record.plan).ipv4.aux.values()]
-        router = IPv4Address(record.gateway)
-        self._book.add_network(record.id, record.network, router, record.span, aux)
-        self._reserve_others()
-
-    def _reserve_others(self) -> None:
-        """Of zones that are not ours, and of the global zone."""
-        for address in (*(one.ip for one in self._own), *itertools.chain(*self._foreign.values())):
-            self._book.reserve(address)
+    def _open(self, record: Record) -> None:
+        aux = plan_of(record.plan).ipv4.aux
+        wanted = AddressRange(record.subnet, record.gateway, record.range, aux)
+        self.addresses.open(record.id, wanted)
+        if record.ipv6 is not None:
+            self.addresses.open(record.id, AddressRange(**record.ipv6))
 
     async def _look_around(self) -> None:
         """What the machine has: rules of ours, its own addresses, the nic tag of the default network."""
@@ -179,13 +158,13 @@ class SmartOSNetworks:
 
     async def _reserve_own(self) -> None:
         found = (await self._egress.addresses()).values()
-        self._own = tuple(one for one in found if not one.ip.is_loopback)
-        self._reserve_others()
+        self.addresses.own = tuple(one for one in found if not one.ip.is_loopback)
+        self.addresses.reserve_others()
 
     async def _own_addresses(self) -> Sequence[IPv4Interface]:
         """As they are now: they may come by DHCP, and with new networks."""
         await self._reserve_own()
-        return self._own
+        return [one for one in self.addresses.own if isinstance(one, IPv4Interface)]
 
     async def _find_tag(self) -> None:
         tag = self._settings.nic_tag.partition("/")[0]
@@ -242,14 +221,8 @@ class SmartOSNetworks:
         """
         network = self.get(request.network)
         self._check_lease(network, request)
-        if request.address:
-            address = IPv4Address(request.address)
-            # vmadm lets no two zones have one, running or not.
-            if set(self._book.owners(network.id, address)) - {uuid}:
-                raise Forbidden("Address already in use")
-            self._book.lease_this(uuid, network.id, address)
-        else:
-            address = self._book.lease(uuid, network.id, network.name)
+        found = self.addresses.lease(uuid, network, request)
+        four = next(one for one in found if isinstance(one, IPv4Interface))
         vlan, mtu = self._settings.vlan_id or None, self._settings.mtu
         if network.id != self._default_id:
             record = self._record(network)
@@ -257,8 +230,9 @@ class SmartOSNetworks:
         return Nic(
             nic_tag=network.nic_tag,
             mac=request.mac.lower() if request.mac else None,
-            ip=str(address),
-            netmask=str(IPv4Network(network.subnet).netmask),
+            ip=str(four.ip),
+            netmask=str(four.netmask),
+            ips=tuple(map(str, found)) if len(found) > 1 else None,
             gateway=None if network.internal else network.gateway or None,
             primary=True,
             vlan_id=vlan,
@@ -276,14 +250,14 @@ class SmartOSNetworks:
                 "network bridge has no addresses to give: set smartos.subnet (and gateway, range) for"
                 " the nic tag that containers are to use, or run with --network none"
             )
+        if network.plan is not None and network.plan.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         if not network.subnet:
             raise InvalidParameter(f"network {network.name} has no addresses to give")
-        if request.address and network.id == self._default_id:
+        if (request.address or request.address6) and network.id == self._default_id:
             raise InvalidParameter(
                 "user specified IP address is supported on user defined networks only"
             )
-        if request.address6:
-            raise InvalidParameter(f"no configured subnet contains IP address {request.address6}")
         if request.mac and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", request.mac):
             raise InvalidParameter(f"invalid MAC address: {request.mac}")
 
@@ -303,36 +277,27 @@ class SmartOSNetworks:
 
     def leased(self, network_id: str) -> Sequence[ZoneUUID]:
         """Zones, running or not, with a lease there."""
-        return self._book.zones_on(network_id)
+        return self.addresses.leased(network_id)
 
     def release(self, uuid: ZoneUUID, network: str | None = None) -> None:
         """Give back a zone's leases, all or of one network; none is fine."""
-        self._book.release(uuid, network)
+        self.addresses.release(uuid, network)
 
     # What the zone host tells.
 
     def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None:
         """A zone of ours that exists has these nics: their addresses are its own."""
-        for nic in nics:
-            network, address = of_nic(self._networks, nic), address_of(nic)
-            if network and network.subnet and address and address in IPv4Network(network.subnet):
-                self._book.learn(uuid, network.id, address)
+        self.addresses.learn(uuid, nics)
 
-    def learn_foreign(self, uuid: str, nics: Iterable[Mapping[str, object]]) -> None:
-        """A zone that is not ours has these nics (as in `vmadm get`) now: nobody gets their addresses."""
-        addresses = addresses_of(nics)
-        if self._foreign.get(uuid) == addresses:
-            return
-        self.forget_foreign(uuid)
-        self._foreign[uuid] = addresses
-        for address in addresses:
-            self._book.reserve(address)
+    def rivals(self, uuid: ZoneUUID, nics: Iterable[Nic]) -> Mapping[ZoneUUID, set[str]]:
+        """Other zones that have an address of these nics, and on which networks: see `Addresses.rivals`."""
+        return self.addresses.rivals(uuid, nics)
 
-    def forget_foreign(self, uuid: str) -> None:
-        """A zone that is not ours is gone; unknown is fine."""
-        for address in self._foreign.pop(uuid, ()):
-            if not any(address in others for others in self._foreign.values()):
-                self._book.unreserve(address)
+    def give_up(self, uuid: ZoneUUID, networks: Container[str]) -> None:
+        """A zone's leases on these networks (network_uuids) are nobody's any more."""
+        for network in self._networks:
+            if uuid_of(network.id) in networks:
+                self.addresses.release(uuid, network.id)
 
     def tags(self, nics: Iterable[Nic]) -> dict[str, bool]:
         """Tags of a zone with these nics, for its payload: its networks' rules apply by them.
@@ -361,9 +326,7 @@ class SmartOSNetworks:
         """
         for zone in zones:
             self.learn(zone.uuid, zone.spec.nics)
-        self._book.forget_unlearned()
-        # A lease given up may have been of an address that is somebody else's by now.
-        self._reserve_others()
+        self.addresses.settle()
         stubs = [uuid_of(record.id) for record in self._records.ready()]
         try:
             return await self._reach.adopt(zones, self._networks, stubs)
@@ -375,7 +338,7 @@ class SmartOSNetworks:
     async def close(self) -> None:
         """Let go of sockets and files; zones, rules and networks stay."""
         self._reach.close()
-        self._book.close()
+        self.addresses.close()
 
     # Networks of the user's.
 
@@ -386,18 +349,21 @@ class SmartOSNetworks:
         """
         async with self._lock:
             self._check_new(plan)
+            if plan.config_only:
+                nothing = AddressRange()
+                record = new_record(self._name, plan, nothing, None)
+                self._records.put(record, ready=True)
+                self._show()
+                return self.get(record.id)
             mtu = _mtu(plan.options)
             await self._reserve_own()
             tag, vlan = await self._parent(plan) if plan.driver == _MACVLAN else ("", None)
-            ipv4 = plan.ipv4
-            network, router, span = place(
-                ipv4.subnet, ipv4.gateway, ipv4.ip_range, pools=self._pools, taken=self._taken()
-            )
-            record = new_record(
-                self._name, plan, network, router, range=span, mtu=mtu, tag=tag, vlan=vlan
-            )
+            taken = self._taken()
+            four = place(plan.ipv4, pools=self._pools, taken=taken)
+            six = plan.ipv6 and place(plan.ipv6, pools=self._pools, taken=taken, version=6)
+            record = new_record(self._name, plan, four, six, mtu=mtu, tag=tag, vlan=vlan)
             record = await self._stubs.make(record)
-            self._add_leases(record)
+            self._open(record)
             self._show()
             return self.get(record.id)
 
@@ -419,7 +385,12 @@ class SmartOSNetworks:
 
     def note(self, network: Network) -> str:
         """What the one who made a network should know of it, "" if nothing: for the answer's Warning."""
-        if network.plan and network.internal and not self._record(network).asked_internal:
+        if (
+            network.plan
+            and not network.plan.config_only
+            and network.internal
+            and not self._record(network).asked_internal
+        ):
             return (
                 f"network {network.name} does not reach outside: smartos.egress_nic names no interface"
                 " of the global zone for it"
@@ -432,22 +403,23 @@ class SmartOSNetworks:
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if any(network.name == name for network in self._networks):
             raise Conflict(f"network with name {name} already exists")
-        check_driver(plan.driver, _OPTIONS)
-        if plan.ipv6 is not None:
+        if plan.config_only:
+            return
+        if not plan.enable_ipv4:
             raise NotSupported(
-                "IPv6 networks are not supported on SmartOS: dockerinit gives a zone IPv4 addresses alone"
+                "networks without IPv4 are not supported on SmartOS: dockerinit plumbs no nic without an IPv4 address"
             )
+        check_driver(plan.driver, _OPTIONS)
         known = _OPTIONS[plan.driver]
         for key, value in sorted(plan.options.items()):
             accepted = known.get(key, ())
             if accepted is not None and value not in accepted:
                 raise NotSupported(f"network option {key}={value} is not supported on SmartOS")
 
-    def _taken(self) -> Sequence[IPv4Network]:
+    def _taken(self) -> Sequence[AnyNetwork]:
         default = [IPv4Network(self._settings.subnet)] if self._settings.subnet else []
-        ours = [record.network for record in self._records.all()]
-        foreign = [IPv4Network(a) for addresses in self._foreign.values() for a in addresses]
-        return [*default, *ours, *(one.network for one in self._own), *foreign]
+        ours = [network for record in self._records.all() for network in record.networks]
+        return [*default, *ours, *self.addresses.taken()]
 
     async def remove(self, ref: str) -> None:
         """Nothing of it is there on return.  Forbidden if it is predefined, or a zone, running or not, is on it."""
@@ -455,7 +427,7 @@ class SmartOSNetworks:
             network = self.get(ref)
             if network.name in DRIVERS:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
-            if self._book.zones_on(network.id):
+            if self.addresses.leased(network.id):
                 raise Forbidden(
                     f"error while removing network: network {network.name} id {network.id}"
                     " has active endpoints"
@@ -464,7 +436,7 @@ class SmartOSNetworks:
             self._networks = tuple(one for one in self._networks if one.id != network.id)
             try:
                 await self._stubs.unmake(self._record(network))
-                self._book.remove_network(network.id)
+                self.addresses.remove(network.id)
             finally:
                 self._show()
 

@@ -11,12 +11,12 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Any
 
 from dockerapi.errors import DataLoss
-from gateway.hosts.ipam import Span, replace_json
+from gateway.hosts.ipam import replace_json
 from gateway.hosts.networks import DRIVERS
 from gateway.hosts.smartos.egress import StubNic, vnic_name
 from gateway.hosts.smartos.nictags import stub_name
@@ -48,6 +48,13 @@ class Record:
     tag: str = ""
     vlan: int | None = None
     plan: dict[str, Any] = field(default_factory=dict)
+    ipv6: dict[str, Any] | None = None
+    """Subnet, gateway, range and the rest of an `AddressRange`; None: it has no IPv6."""
+
+    @property
+    def is_configuration(self) -> bool:
+        """Nothing but a plan for other networks: nothing is made for it, no zone is on it."""
+        return bool(self.plan.get("config_only"))
 
     @property
     def network(self) -> IPv4Network:
@@ -55,18 +62,21 @@ class Record:
         return IPv4Network(self.subnet)
 
     @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Its subnets; none of a mere configuration."""
+        if self.is_configuration:
+            return ()
+        return self.network, *([IPv6Network(self.ipv6["subnet"])] if self.ipv6 else [])
+
+    @property
     def own(self) -> StubNic:
         """The global zone's nic on it."""
         prefix = self.network.prefixlen
-        return StubNic(self.vnic, self.stub, IPv4Interface(f"{self.gateway}/{prefix}"))
-
-    @property
-    def span(self) -> Span | None:
-        """Addresses to give out; None = all."""
-        if not self.range:
-            return None
-        inner = IPv4Network(self.range)
-        return inner.network_address, inner.broadcast_address
+        six = None
+        if self.ipv6:
+            prefix6 = IPv6Network(self.ipv6["subnet"]).prefixlen
+            six = IPv6Interface(f"{self.ipv6['gateway']}/{prefix6}")
+        return StubNic(self.vnic, self.stub, IPv4Interface(f"{self.gateway}/{prefix}"), six)
 
     @property
     def nic_tag(self) -> str:
@@ -86,27 +96,30 @@ class Record:
             nic_tag=self.nic_tag,
             options=dict(self.options),
             labels=dict(self.labels),
-            internal=self.asked_internal or not (egress or self.tag),
-            ip_range=plan.ipv4.ip_range,
-            aux=dict(plan.ipv4.aux),
+            internal=self.asked_internal or not (egress or self.tag or self.is_configuration),
+            ip_range="" if self.is_configuration else plan.ipv4.ip_range,
+            aux={} if self.is_configuration else dict(plan.ipv4.aux),
+            ipv6=AddressRange(**self.ipv6) if self.ipv6 else None,
             plan=plan,
         )
 
 
 def new_record(
-    instance: str, plan: NetworkPlan, subnet: IPv4Network, gateway: IPv4Address, **more: Any
+    instance: str, plan: NetworkPlan, ipv4: AddressRange, ipv6: AddressRange | None, **more: Any
 ) -> Record:
-    """With an id, and, unless it has a nic tag, names for its etherstub and vnic that follow from it."""
+    """On these ranges, which are filled, with an id, and, unless it has a nic tag, names for its etherstub and vnic that follow from it."""
     network_id = secrets.token_hex(32)
-    on_stub = not more.get("tag")
+    on_stub = not more.get("tag") and not plan.config_only
     return Record(
         id=network_id,
         name=plan.name,
         created_ns=time.time_ns(),
         stub=stub_name(instance, network_id) if on_stub else "",
         vnic=vnic_name(instance, network_id) if on_stub else "",
-        subnet=str(subnet),
-        gateway=str(gateway),
+        subnet=ipv4.subnet,
+        gateway=ipv4.gateway,
+        range=ipv4.ip_range,
+        ipv6=asdict(ipv6) if ipv6 else None,
         asked_internal=plan.internal,
         labels=dict(plan.labels),
         options=dict(plan.options),

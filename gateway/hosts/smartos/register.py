@@ -98,6 +98,11 @@ class Register:
         except KeyError:
             raise NoSuchContainer(uuid) from None
 
+    def runs(self, uuid: ZoneUUID) -> bool | None:
+        """Whether a zone of ours is up, or about to be; None: there is none."""
+        resident = self.zones.get(uuid)
+        return None if resident is None else resident.is_up or resident.starting
+
     def is_taken(self, uuid: str) -> bool:
         """Whether any zone of the machine has this UUID."""
         return uuid in self.zones or uuid in self._others or uuid in self.creating

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
 from dockerapi.errors import APIError, NoSuchContainer, NotModified, NotRunning, StartFailure
 from gateway.hosts.networks import for_start
-from gateway.hosts.smartos import dockerinit, starting, vmadm
+from gateway.hosts.smartos import dockerinit, plumbing, starting, vmadm
 from gateway.hosts.smartos.accounts import make_known
+from gateway.hosts.smartos.dockerinit import hold_start, let_start, let_start_for_good
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
-from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
+from gateway.hosts.smartos.stdio import ZoneStreams
 from gateway.zones import brands
 from gateway.zones.host import Zone, ZoneChange
 from gateway.zones.metadata import PublishedPort
@@ -48,8 +49,10 @@ class Networks(Protocol):
     """What zones ask of the networks; see network.py."""
 
     def learn(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> None: ...
+    def rivals(self, uuid: ZoneUUID, nics: Sequence[Nic]) -> Mapping[ZoneUUID, set[str]]: ...
     def tags(self, nics: Sequence[Nic]) -> dict[str, bool]: ...
     def release(self, uuid: ZoneUUID) -> None: ...
+    def give_up(self, uuid: ZoneUUID, networks: Container[str]) -> None: ...
     async def connect(self, zone: Zone) -> tuple[PublishedPort, ...]: ...
     async def disconnect(self, uuid: ZoneUUID) -> None: ...
     async def adopt(self, zones: Sequence[Zone]) -> dict[ZoneUUID, tuple[PublishedPort, ...]]: ...
@@ -59,9 +62,15 @@ class Runs:
     """Starts and ends zones of the register, and looks after what hangs on a run."""
 
     def __init__(
-        self, gz: GlobalZone, register: Register, networks: Networks, naming: Naming
+        self,
+        gz: GlobalZone,
+        register: Register,
+        networks: Networks,
+        naming: Naming,
+        root: str = "/",
     ) -> None:
         self._gz = gz
+        self._root = root
         self._register = register
         self._networks = networks
         self._naming = naming
@@ -104,9 +113,12 @@ class Runs:
             await starting.forget_log(self._gz, resident.zonepath)
             zone = resident.zone
             await make_known(self._gz, resident.zonepath, zone.metadata.user, zone.spec.filesystems)
-        if resident.streams is not None and resident.streams.has_clients:
+        has_clients = resident.streams is not None and resident.streams.has_clients
+        lacks_addresses = is_container and bool(plumbing.addresses(resident.zone.spec.nics))
+        if has_clients or lacks_addresses:
             until_ms = time.time_ns() // 1_000_000 + _ATTACH_TIMEOUT_MS
             await hold_start(self._gz, resident.zonepath, until_ms)
+        if has_clients and not lacks_addresses:
             self.connect(resident)
         with suppress(NotModified):  # vmadmd was quicker
             await vmadm.start(self._gz, uuid)
@@ -118,6 +130,32 @@ class Runs:
             raise APIError(f"vmadm started zone {uuid}, which does not run")
         if is_container:
             await self._until_executed(resident, exits)
+        if lacks_addresses and resident.exits == exits:
+            await self._address(resident, exits)
+
+    async def _address(self, resident: Resident, exits: int) -> None:
+        """It waits, and has the addresses that dockerinit does not plumb; then whoever is attached, or its command."""
+        await plumbing.plumb(self._gz, resident.zone.spec, resident.zonepath, self._root)
+        if resident.streams is not None and resident.streams.has_clients:
+            self.connect(resident)
+            return
+        held = await let_start(self._gz, resident.zonepath)
+
+        async def over(seconds: float) -> bool:
+            return await resident.until(lambda: resident.exits > exits, timeout_s=seconds)
+
+        if held:
+            self._register.later(let_start_for_good(self._gz, resident.zonepath, held, over))
+
+    async def _readdress(self, resident: Resident) -> None:
+        """Of a run that nobody here has begun: nothing waits for it."""
+        exits = resident.exits
+        try:
+            await self._until_executed(resident, exits)
+            if resident.is_up and resident.exits == exits:
+                await plumbing.plumb(self._gz, resident.zone.spec, resident.zonepath, self._root)
+        except (APIError, OSError) as error:
+            log.warning("zone %s: %s", resident.zone.uuid, error)
 
     async def _until_executed(self, resident: Resident, exits: int) -> None:
         deadline = time.monotonic() + _INIT_TIMEOUT_S
@@ -138,6 +176,7 @@ class Runs:
         try:
             if resident.connecting is not None:
                 resident.connecting.cancel()
+            if resident.connecting is not None or plumbing.addresses(resident.zone.spec.nics):
                 await let_start(self._gz, resident.zonepath)
             if resident.is_up or resident.latest.state is ZoneState.RESTARTING:
                 await vmadm.halt(self._gz, resident.zone.uuid)
@@ -220,6 +259,12 @@ class Runs:
         resident.was_restarting = False
         self.connect(resident)
         self._register.later(self._wire(resident))
+        self._readdress_later(resident)
+
+    def _readdress_later(self, resident: Resident) -> None:
+        is_container = resident.kind is brands.Kind.CONTAINER
+        if is_container and plumbing.addresses(resident.zone.spec.nics):
+            self._register.later(self._readdress(resident))
 
     def _seen_stopped(self, resident: Resident) -> None:
         resident.was_restarting = resident.zone.state is ZoneState.RESTARTING
@@ -236,6 +281,8 @@ class Runs:
         ports = await self._networks.adopt([resident.zone for resident in residents])
         for resident in residents:
             resident.is_wired = resident.is_up
+            if resident.is_up:
+                self._readdress_later(resident)
             if taken := ports.get(resident.zone.uuid):
                 self._register.change(resident, None, replace(resident.latest, ports=taken))
 

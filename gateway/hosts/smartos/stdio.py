@@ -21,13 +21,13 @@ from dockerapi.errors import APIError, Conflict, Unavailable
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos import attached
 from gateway.hosts.smartos.attached import AttachStdio
-from gateway.hosts.smartos.dockerinit import hold_start, let_start
+from gateway.hosts.smartos.dockerinit import let_start, let_start_for_good
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
 from gateway.hosts.smartos.logtail import Chunk, LogTail, Passed, joined, past
 from gateway.hosts.smartos.zlogin import attach_argv, busy_process, server_socket
 from gateway.zones.host import AttachStreams
 
-__all__ = ["AttachStdio", "ZoneStreams", "hold_start", "let_start"]
+__all__ = ["AttachStdio", "ZoneStreams"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ _BOOT_S = 120.0
 # zlogin tells nobody that it is connected, only (by its end) that it is not.
 _CONFIRM_S = 0.15
 _LOG_POLL_S = 0.15
-_HELD_AGAIN_S = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _BUSY_TRIES = 3
 # At the end of input zoneadmd takes one more read of it, whatever there is: give it time to take what may be on its
@@ -157,22 +156,9 @@ class ZoneStreams:
             await self._connected.wait()
         failure, self._failure = self._failure, None
         if held := await let_start(self._gz, self._zonepath):
-            self._group.create_task(self._let_start_for_good(held))
+            self._group.create_task(let_start_for_good(self._gz, self._zonepath, held, self._pause))
         if failure is not None:
             raise failure
-
-    async def _let_start_for_good(self, held: str) -> None:
-        """dockerinit notes that it waits by the metadata agent, which reads and writes the whole file: a write that
-        was begun before ours brings the wait back.  Its lock is fcntl's, which no file transfer can take."""
-        for delay_s in _HELD_AGAIN_S:
-            await self._pause(delay_s)
-            if self._ended.is_set():
-                return
-            try:
-                if await let_start(self._gz, self._zonepath, held):
-                    log.info("zone %s: its wait for an attach had come back", self._uuid)
-            except (APIError, OSError, ValueError) as error:
-                log.warning("zone %s may wait for an attach: %s", self._uuid, error)
 
     async def _open(self) -> None:
         if self._keeper is None or self._keeper.done():
@@ -305,11 +291,12 @@ class ZoneStreams:
         if isinstance(error, Conflict):
             self._input_over = True  # the log still tells what it writes
 
-    async def _pause(self, seconds: float) -> None:
-        """Until the zone has ended, at most so long."""
+    async def _pause(self, seconds: float) -> bool:
+        """Until the zone has ended, at most so long; whether it has."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ended.wait()
+        return self._ended.is_set()
 
     async def _follow_log(self) -> None:
         """Output without a connection: zoneadmd has none for who has no more input."""

@@ -11,69 +11,84 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Literal
 
 from dockerapi.errors import APIError, Forbidden, InvalidParameter
-from gateway.hosts.ipam import choose_subnet
+from gateway.hosts.ipam import Ranges, choose_subnet
 from gateway.hosts.networks import uuid_of
+from gateway.hosts.smartos.addresses import AnyNetwork
 from gateway.hosts.smartos.egress import Egress
 from gateway.hosts.smartos.firewall import Firewall, network_rules
 from gateway.hosts.smartos.networkrecords import NetworkRecords, Record
 from gateway.hosts.smartos.nictags import NicTags, is_ours
 from gateway.settings import AddressPool
+from gateway.zones.host import AddressRange
 
 log = logging.getLogger(__name__)
 
 
 def place(
-    subnet: str,
-    gateway: str,
-    span: str,
+    wanted: AddressRange,
     *,
     pools: Sequence[AddressPool],
-    taken: Iterable[IPv4Network],
-) -> tuple[IPv4Network, IPv4Address, str]:
-    """Subnet, gateway and range of a new network, from what the client said ("" = choose).
+    taken: Iterable[AnyNetwork],
+    version: Literal[4, 6] = 4,
+) -> AddressRange:
+    """Subnet and gateway of a new network, from what the client said ("" = choose).
 
     InvalidParameter, or Forbidden if it overlaps one of `taken`, in dockerd's words.
     """
     used = list(taken)
-    network = _subnet(subnet, used) if subnet else choose_subnet(pools, used)
+    if wanted.subnet:
+        network = _subnet(wanted.subnet, [one for one in used if one.version == version])
+    elif version == 4:
+        network = choose_subnet(pools, [one for one in used if isinstance(one, IPv4Network)])
+    else:
+        network = choose_subnet(pools, [one for one in used if isinstance(one, IPv6Network)], 6)
     try:
-        router = IPv4Address(gateway) if gateway else network.network_address + 1
+        router = ip_address(wanted.gateway) if wanted.gateway else network.network_address + 1
     except ValueError as error:
-        raise InvalidParameter(f"invalid network config:\ninvalid gateway {gateway}") from error
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid gateway {wanted.gateway}"
+        ) from error
     if router not in network:
         raise InvalidParameter(f"no matching subnet for gateway {router}")
-    return network, router, _range(span, network)
+    inner = _range(wanted.ip_range, network)
+    return AddressRange(str(network), str(router), inner, wanted.aux)
 
 
-def _subnet(text: str, used: Sequence[IPv4Network]) -> IPv4Network:
+def _subnet(text: str, used: Sequence[AnyNetwork]) -> AnyNetwork:
     try:
-        network = IPv4Network(text, strict=False)
+        network = ip_network(text, strict=False)
     except ValueError as error:
         raise InvalidParameter(f"invalid network config:\ninvalid subnet {text}") from error
-    if str(network) != text:
+    # The translation has let IPv6 pass in any of its spellings.
+    if network.version == 4 and str(network) != text:
         raise InvalidParameter(
             f"invalid network config:\ninvalid subnet {text}: it should be {network}"
         )
-    if network.prefixlen > 30:
+    if network.prefixlen > network.max_prefixlen - 2:
         raise InvalidParameter(
             f"invalid network config:\ninvalid subnet {text}: no room for a gateway and a zone"
         )
-    if any(network.overlaps(other) for other in used):
+    first, last = int(network.network_address), int(network.broadcast_address)
+    if Ranges(used).end_of_overlap(first, last) is not None:
         raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
     return network
 
 
-def _range(text: str, network: IPv4Network) -> str:
+def _range(text: str, network: AnyNetwork) -> str:
     if not text:
         return ""
     try:
-        inner = IPv4Network(text, strict=False)
+        inner = ip_network(text, strict=False)
     except ValueError as error:
         raise InvalidParameter(f"invalid network config:\ninvalid ip-range {text}") from error
-    if not inner.subnet_of(network):
+    within = inner.version == network.version and (
+        inner.network_address in network and inner.broadcast_address in network
+    )
+    if not within:
         raise InvalidParameter(
             f"invalid network config:\ninvalid ip-range {text}: parent subnet is {network}"
         )
@@ -134,6 +149,8 @@ class StubNetworks:
         problems: list[str] = []
         known = {record.stub for record in self._records.all()}
         for record in self._records.all():
+            if record.is_configuration:
+                continue
             try:
                 if record.ready:
                     await self._raise(record)
@@ -174,6 +191,9 @@ class StubNetworks:
             self._records.write()
 
     async def _fell(self, record: Record) -> None:
+        if record.is_configuration:
+            self._records.drop(record)
+            return
         await self._firewall.remove(network_rules(self._instance, uuid_of(record.id)))
         if record.stub:
             await self._egress.shut(record.network)

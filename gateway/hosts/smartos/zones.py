@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
@@ -21,6 +21,7 @@ from dockerapi.errors import (
     APIError,
     CommandFailed,
     Conflict,
+    Forbidden,
     InvalidParameter,
     NoSuchContainer,
     NotFound,
@@ -29,7 +30,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import Stdio, StreamId
-from gateway.hosts.smartos import execs, observed, vmadm, whiteouts
+from gateway.hosts.smartos import execs, observed, plumbing, vmadm, whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
 from gateway.hosts.smartos.naming import Naming
@@ -101,7 +102,7 @@ class SmartOSZones:
         self._root = root
         self._group = group
         self._naming = naming
-        self._runs = Runs(gz, register, networks, naming)
+        self._runs = Runs(gz, register, networks, naming, root)
         register.published = naming.tell
         register.dropped = naming.forget
         register.half_made = lambda uuid: register.later(self._unmake(uuid))
@@ -171,7 +172,7 @@ class SmartOSZones:
             self._networks.learn(uuid, spec.nics)
             # Rules of its networks apply by these: they save a vmadm at the first start.
             tags = {**spec.tags, **self._networks.tags(spec.nics)}
-            spec = self._naming.dressed(spec.model_copy(update={"tags": tags}))
+            spec = self._dressed(spec.model_copy(update={"tags": tags}))
             await asyncio.to_thread(register.notes.creating, uuid)
             await self._make(spec)
             vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
@@ -300,22 +301,43 @@ class SmartOSZones:
 
     async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
         """By vmadm, which changes limits of a zone that runs at once; vmadmd reads the policy at the next exit."""
-        register, data = self._register, decode(spec.internal_metadata)
-        resident = register.resident(uuid)
+        resident = self._register.resident(uuid)
+        # Before the lock: two that take from each other would wait for each other.
+        for rival, networks in self._networks.rivals(uuid, spec.nics).items():
+            await self._unplug(rival, networks)
         async with resident.lock:
-            spec = self._with_nics(resident.latest.spec, spec)
-            dressed = self._naming.dressed
-            changes = vmadm.changes(dressed(resident.latest.spec), dressed(spec))
+            await self._change(resident, spec)
             if resident.is_up:
-                # vmadmd restarts nothing without it; vmadm start sets it where there is a policy by then.
-                changes["autoboot"] = bool(data.restart_policy)
-            if changes:
-                await vmadm.update(self._gz, uuid, changes)
-            zone = replace(resident.latest, spec=spec, metadata=data)
-            register.change(resident, ZoneChange.UPDATED, zone)
-            if resident.is_up:
-                await self._naming.prepare(zone)
+                await self._naming.prepare(resident.latest)
             return resident.zone
+
+    async def _change(self, resident: Resident, spec: ZoneSpec) -> None:
+        """Under its lock."""
+        data, before = decode(spec.internal_metadata), resident.latest.spec
+        spec = self._with_nics(before, spec)
+        changes = vmadm.changes(self._dressed(before), self._dressed(spec))
+        if resident.is_up:
+            # vmadmd restarts nothing without it; vmadm start sets it where there is a policy by then.
+            changes["autoboot"] = bool(data.restart_policy)
+        if changes:
+            await vmadm.update(self._gz, resident.zone.uuid, changes)
+        zone = replace(resident.latest, spec=spec, metadata=data)
+        self._register.change(resident, ZoneChange.UPDATED, zone)
+
+    async def _unplug(self, uuid: ZoneUUID, networks: Container[str]) -> None:
+        """A zone that does not run gives up its addresses on these networks (network_uuids), until its next start."""
+        resident = self._register.resident(uuid)
+        async with resident.lock:
+            if resident.is_up or resident.starting:
+                raise Forbidden("Address already in use")
+            spec = resident.latest.spec
+            nics = tuple(nic for nic in spec.nics if nic.network_uuid not in networks)
+            await self._change(resident, spec.model_copy(update={"nics": nics}))
+            self._networks.give_up(uuid, networks)
+
+    def _dressed(self, spec: ZoneSpec) -> ZoneSpec:
+        """As vmadm is to have it."""
+        return plumbing.dressed(self._naming.dressed(spec))
 
     def _with_nics(self, before: ZoneSpec, after: ZoneSpec) -> ZoneSpec:
         """`after` with a MAC for each new nic, by which vmadm knows them, and the tags of its networks."""

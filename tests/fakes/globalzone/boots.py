@@ -13,13 +13,15 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dockerapi.errors import APIError, NotFound, StartFailure
 from dockerapi.framing import Stdio
-from gateway.hosts.command import default_spawner
+from gateway.hosts.command import default_spawner, run
 from gateway.zones.host import AttachStreams
 from gateway.zones.spec import ZoneSpec, ZoneUUID
 from tests.fakes.globalzone import dockerinit, inner
@@ -78,6 +80,7 @@ class Boots:
         machine.stopped.clear()
         machine.booted_at = time.monotonic()
         machine.plugged = list(machine.vm.get("nics", []))
+        machine.addresses6 = {}
         task = self._gz.group.create_task(self._run(machine))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
@@ -183,7 +186,8 @@ class Boots:
             if status is not None:
                 return status
             told = metadata.model_copy(update={"user": found.user})
-            spec = inner.docker_spec(machine.vm, told, self._around(), zfd.size)
+            around = self._around(machine.addresses6)
+            spec = inner.docker_spec(machine.vm, told, around, zfd.size)
             zfd.connect(await self._prepare(machine, spec, stdin=metadata.open_stdin))
         finally:
             await zfd.close()
@@ -233,11 +237,25 @@ class Boots:
 
     # --- on the Linux host
 
-    def _around(self) -> inner.Surroundings:
+    def _around(
+        self, addresses6: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> inner.Surroundings:
         bridge = self._gz.host.networks.get("bridge")
         return inner.Surroundings(
-            IPv4Network(bridge.subnet), bridge.nic_tag, self._gz.path, self._gz.stubs.all()
+            IPv4Network(bridge.subnet),
+            bridge.nic_tag,
+            self._gz.path,
+            self._gz.stubs.all(),
+            addresses6,
         )
+
+    async def add_address(self, machine: Machine, interface: str, address: str) -> None:
+        """ipadm, called in the zone: at once where its program runs, else it begins with it."""
+        machine.addresses6.setdefault(interface, []).append(address)
+        if machine.inner:
+            netns = self._gz.host.networks.netns_path(ZoneUUID(machine.uuid))
+            words = ["ip", "-6", "addr", "add", address, "dev", interface, "nodad"]
+            await run(["/usr/bin/nsenter", f"--net={netns}", *words], timeout_s=10)
 
     async def _prepare(self, machine: Machine, spec: ZoneSpec, *, stdin: bool) -> Stdio:
         """A zone of the Linux host with this spec that is not started yet, and its streams."""

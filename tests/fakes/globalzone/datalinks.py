@@ -29,6 +29,7 @@ class Interface:
 
     addresses: dict[str, str] = field(default_factory=dict)
     forwarding: str = "off"
+    forwarding6: str = "off"
 
 
 @dataclass(slots=True)

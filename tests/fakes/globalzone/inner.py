@@ -39,6 +39,8 @@ class Surroundings:
     """A path of the global zone -> the same on this computer."""
     stubs: Mapping[str, Network] = field(default_factory=dict)
     """Etherstub -> the Linux host's network that it is."""
+    addresses6: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What ipadm has added in the zone, by interface."""
 
 
 def docker_metadata(vm: Mapping[str, Any]) -> DockerMetadata:
@@ -141,6 +143,9 @@ def _nic(nic: Mapping[str, Any], around: Surroundings) -> Nic | None:
         return None
     gateway = nic.get("gateway")
     reachable = gateway is not None and IPv4Address(gateway) in subnet
+    # Whatever else a zone gives itself its nic does not let pass.
+    six = [one for one in around.addresses6.get(nic["interface"], ()) if one in nic["ips"]]
+    four = next(one for one in nic["ips"] if one.partition("/")[0] == text)
     return Nic(
         nic_tag=stub.nic_tag if stub else around.nic_tag,
         network_uuid=uuid_of(stub.id) if stub else None,
@@ -148,6 +153,7 @@ def _nic(nic: Mapping[str, Any], around: Surroundings) -> Nic | None:
         mac=nic.get("mac"),
         ip=text,
         netmask=nic.get("netmask"),
+        ips=(four, *six) if six else None,
         gateway=gateway if reachable else None,
         primary=True if nic.get("primary") else None,
     )

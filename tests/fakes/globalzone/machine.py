@@ -69,6 +69,8 @@ class Machine:
         self.booted_at = 0.0
         self.plugged: list[dict[str, Any]] = []
         """Its nics as they were when it booted."""
+        self.addresses6: dict[str, list[str]] = {}
+        """What ipadm has added in the zone since it booted, by interface."""
         self.restart: asyncio.TimerHandle | None = None
         """vmadmd's."""
         self.deleting = False

@@ -7,7 +7,8 @@ A stub without one has its bridge from the first boot of a zone on it.  Nothing 
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Interface
+from collections.abc import Sequence
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import TYPE_CHECKING, Any
 
 from dockerapi.errors import APIError, NotFound
@@ -17,6 +18,9 @@ from tests.fakes.globalzone.call import Failed
 
 if TYPE_CHECKING:
     from tests.fakes.globalzone.gz import GZ
+
+
+Interface = IPv4Interface | IPv6Interface
 
 
 class Stubs:
@@ -38,8 +42,9 @@ class Stubs:
                 await self._remove(name)
             for vnic, stub in links.vnics.items():
                 found = links.interfaces.get(vnic)
-                for address in found.addresses.values() if found else ():
-                    await self._ensure(stub, IPv4Interface(address))
+                own = [ip_interface(one) for one in found.addresses.values()] if found else []
+                if any(one.version == 4 for one in own):
+                    await self._ensure(stub, *ranges(own))
 
     async def join(self, vm: dict[str, Any]) -> None:
         """Every stub that a machine has a nic on has its bridge."""
@@ -47,22 +52,22 @@ class Stubs:
             known, stubs = self.all(), datalinks.of(self._gz).etherstubs
             for nic in vm.get("nics", []):
                 if nic["nic_tag"] in stubs and nic["nic_tag"] not in known:
-                    subnet = IPv4Interface(f"{nic['ip']}/{nic['netmask']}").network
-                    gateway = next(one for one in reversed(list(subnet)[:-1]))
-                    await self._make(nic["nic_tag"], str(subnet), str(gateway))
+                    last = [_last(ip_interface(text)) for text in nic["ips"]]
+                    await self._make(nic["nic_tag"], *ranges(last))
 
-    async def _ensure(self, stub: str, own: IPv4Interface) -> None:
+    async def _ensure(self, stub: str, four: AddressRange, six: AddressRange | None) -> None:
         known = self.all().get(stub)
-        if known is not None and known.gateway == str(own.ip):
-            return
         if known is not None:
+            if known.plan is not None and (known.plan.ipv4, known.plan.ipv6) == (four, six):
+                return
             await self._remove(stub)
-        await self._make(stub, str(own.network), str(own.ip))
+        await self._make(stub, four, six)
 
-    async def _make(self, stub: str, subnet: str, gateway: str) -> None:
-        plan = NetworkPlan(stub, ipv4=AddressRange(subnet, gateway), internal=True)
+    async def _make(self, stub: str, four: AddressRange, six: AddressRange | None) -> None:
         try:
-            await self._gz.host.networks.create(plan)
+            await self._gz.host.networks.create(
+                NetworkPlan(stub, ipv4=four, ipv6=six, internal=True)
+            )
         except APIError as error:
             raise Failed(f"fake global zone: {stub}: {error.message}", 99) from error
 
@@ -71,3 +76,20 @@ class Stubs:
             await self._gz.host.networks.remove(stub)
         except NotFound:
             return
+
+
+def ranges(own: Sequence[Interface]) -> tuple[AddressRange, AddressRange | None]:
+    """The networks of these addresses, which are the gateways; link-local ones are no network."""
+    found = {
+        one.version: AddressRange(str(one.network), str(one.ip))
+        for one in own
+        if not one.ip.is_link_local
+    }
+    return found[4], found.get(6)
+
+
+def _last(address: Interface) -> Interface:
+    """Of the same network, the last that a zone could have."""
+    network = address.network
+    number = int(network.broadcast_address) - (network.version == 4)
+    return ip_interface(f"{type(address.ip)(number)}/{network.prefixlen}")

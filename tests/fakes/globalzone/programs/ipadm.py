@@ -1,9 +1,9 @@
-"""ipadm: create-if, delete-if, create-addr, delete-addr, show-addr, set-ifprop, show-ifprop, for IPv4."""
+"""ipadm: create-if, delete-if, create-addr, delete-addr, show-addr, set-ifprop, show-ifprop."""
 
 from __future__ import annotations
 
 import getopt
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 
 from tests.fakes.globalzone import datalinks
 from tests.fakes.globalzone.call import Call, Failed
@@ -65,15 +65,25 @@ async def _delete_if(links: Links, _: Call, __: dict[str, str], rest: list[str])
 
 async def _create_addr(links: Links, _: Call, options: dict[str, str], rest: list[str]) -> int:
     interface = _interface(links, rest[0].partition("/")[0])
-    if options.get("-T") != "static" or "/" not in rest[0]:
+    if "/" not in rest[0] or options.get("-T") not in ("static", "addrconf"):
         raise Failed("ipadm: Invalid address type")
     if rest[0] in interface.addresses:
         raise Failed("ipadm: Could not create address: Address object already exists")
+    if options["-T"] == "addrconf":
+        if any(address.startswith("fe80:") for address in interface.addresses.values()):
+            raise Failed("ipadm: Could not create address: Addrconf already in progress")
+        interface.addresses[rest[0]] = f"fe80::{len(links.vnics)}:{len(links.interfaces)}/10"
+        links.save()
+        return 0
     try:
-        address = IPv4Interface(options.get("-a", ""))
+        address = ip_interface(options.get("-a", ""))
     except ValueError:
         raise Failed(f"ipadm: Invalid address '{options.get('-a', '')}'") from None
-    known = (IPv4Interface(a) for one in links.interfaces.values() for a in one.addresses.values())
+    if address.version == 6 and not any(
+        a.startswith("fe80:") for a in interface.addresses.values()
+    ):
+        raise Failed("ipadm: Could not create address: Can't assign requested address")
+    known = (ip_interface(a) for one in links.interfaces.values() for a in one.addresses.values())
     if any(address.ip == other.ip for other in known):
         raise Failed("ipadm: Could not create address: Address already exists")
     interface.addresses[rest[0]] = str(address)
@@ -95,7 +105,11 @@ async def _show_addr(links: Links, call: Call, options: dict[str, str], _: list[
     fields = options.get("-o", "addrobj,type,state,addr").split(",")
     for interface in links.interfaces.values():
         for name, address in interface.addresses.items():
-            row = {"addrobj": name, "type": "static", "state": "ok", "addr": address}
+            is_local = address.startswith("fe80:")
+            told = address.replace("/", f"%{name.partition('/')[0]}/") if is_local else address
+            shown = told.replace(":", "\\:") if "-p" in options else told
+            kind = "addrconf" if is_local else "static"
+            row = {"addrobj": name, "type": kind, "state": "ok", "addr": shown}
             await call.out((":" if "-p" in options else " ").join(row[f] for f in fields) + "\n")
     if "lo0" in links.interfaces and "-p" in options:
         row = {"addrobj": "lo0/v6", "type": "static", "state": "ok", "addr": "\\:\\:1/128"}
@@ -106,11 +120,14 @@ async def _show_addr(links: Links, call: Call, options: dict[str, str], _: list[
 async def _set(links: Links, _: Call, options: dict[str, str], rest: list[str]) -> int:
     interface = _interface(links, rest[0])
     key, _equals, value = options.get("-p", "").partition("=")
-    if key != "forwarding" or options.get("-m") != "ipv4":
+    if key != "forwarding" or options.get("-m") not in ("ipv4", "ipv6"):
         raise Failed("ipadm: set-ifprop: " + (key or "-p") + ": could not set property: unknown")
     if value not in ("on", "off"):
         raise Failed(f"ipadm: set-ifprop: {key}: could not set property: invalid value '{value}'")
-    interface.forwarding = value
+    if options["-m"] == "ipv4":
+        interface.forwarding = value
+    else:
+        interface.forwarding6 = value
     links.save()
     return 0
 

@@ -28,7 +28,7 @@ from gateway.hosts.command import default_spawner
 from gateway.hosts.linux.rooted import read_in_root
 from gateway.zones.host import Process, ZoneProcess
 from gateway.zones.spec import ZoneUUID
-from tests.fakes.globalzone import native, scratch
+from tests.fakes.globalzone import native, scratch, zoneipadm
 from tests.fakes.globalzone.call import Call, Failed
 from tests.fakes.globalzone.gz import GZ
 from tests.fakes.globalzone.machine import Machine
@@ -36,6 +36,7 @@ from tests.fakes.globalzone.zoneadmd import Busy, Client
 
 _RETRIES = 30
 _RETRY_S = 0.1  # the real one waits a second
+_BEGUN_POLL_S = 0.02
 _BLOCK = 1 << 16
 _LX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATH = "/usr/sbin:/usr/bin"
@@ -180,6 +181,8 @@ async def _command(
     if "-i" in options and not on_terminal:
         # The real one executes an array that it never filled in.
         raise Failed("zlogin: exec failure: Bad address")
+    if arguments := zoneipadm.called(words):
+        return await zoneipadm.main(gz, machine, arguments)
     argv = list(words)
     home = _home(machine)
     if not on_terminal:
@@ -205,6 +208,7 @@ async def _command(
 async def _run(gz: GZ, call: Call, machine: Machine, process: Process) -> int:
     if not process.argv[0].startswith("/"):  # execve(2) knows no PATH
         return await _exec_failure(call, process, "No such file or directory")
+    await _until_begun(gz, machine)
     try:
         running = await gz.host.zones.exec(ZoneUUID(machine.uuid), process)
     except APIError as error:
@@ -212,6 +216,16 @@ async def _run(gz: GZ, call: Call, machine: Machine, process: Process) -> int:
         return await _exec_failure(call, process, reason or "No such file or directory")
     with _raw(call.fds[0], wanted=process.tty):
         return await _carry(call, running, process)
+
+
+async def _until_begun(gz: GZ, machine: Machine) -> None:
+    """A zone whose dockerinit still waits runs, and the real one lets anybody in; here it is its program that makes it
+    one."""
+    uuid = ZoneUUID(machine.uuid)
+    while machine.is_docker and machine.is_up and not machine.ended.done():
+        if any(zone.uuid == uuid and zone.is_running for zone in gz.host.zones.list()):
+            return
+        await asyncio.wait([machine.ended], timeout=_BEGUN_POLL_S)
 
 
 async def _exec_failure(call: Call, process: Process, reason: str) -> int:

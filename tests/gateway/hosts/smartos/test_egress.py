@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
 
 from gateway.hosts.smartos.egress import addresses, map_lines, mapped
 
@@ -33,7 +33,10 @@ def test_ports_are_mapped_before_what_has_none() -> None:
 
 def test_addresses_are_read_from_ipadms_listing() -> None:
     listing = "lo0/v4:127.0.0.1/8\ne1000g0/_a:10.0.0.5/24\nlo0/v6:\\:\\:1/128\nnet1/v4:?\n"
+    listing += "net1/ll:fe80\\:\\:1%net1/10\nnet1/v6:fd00\\:1\\:\\:1/64\n"
     assert addresses(listing) == {
         "lo0/v4": IPv4Interface("127.0.0.1/8"),
         "e1000g0/_a": IPv4Interface("10.0.0.5/24"),
+        "lo0/v6": IPv6Interface("::1/128"),
+        "net1/v6": IPv6Interface("fd00:1::1/64"),
     }

@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 
 from dockerapi.errors import APIError, Conflict, Forbidden, InvalidParameter, NotFound, NotSupported
 from gateway.hosts.networks import uuid_of
+from gateway.hosts.smartos.addresses import addresses_of
 from gateway.hosts.smartos.local import LocalGlobalZone
-from gateway.hosts.smartos.network import SmartOSNetworks, addresses_of
+from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.settings import AddressPool, Settings
 from gateway.zones.host import AddressRange, Network, NetworkPlan, NetworkRequest
 from gateway.zones.spec import Nic, ZoneUUID
@@ -185,15 +186,19 @@ async def test_addresses_of_other_zones_and_of_the_machine_are_nobodys(
     networks = await SmartOSNetworks.open(
         gz, told(fake, tmp_path, range=f"{base + 1}-{base + 4}", gateway=str(base + 200))
     )
-    networks.learn_foreign("other", [{"ip": str(base + 2), "ips": [f"{base + 2}/24", "dhcp"]}])
-    networks.learn_foreign("third", [{"ips": [f"{base + 4}/24", "fd00::1/64", "addrconf"]}])
+    networks.addresses.learn_foreign(
+        "other", [{"ip": str(base + 2), "ips": [f"{base + 2}/24", "dhcp"]}]
+    )
+    networks.addresses.learn_foreign(
+        "third", [{"ips": [f"{base + 4}/24", "fd00::1/64", "addrconf"]}]
+    )
     uuid_ = new_uuid()
     assert networks.lease(uuid_, ask()).ip == str(base + 3)
     with pytest.raises(APIError):
         networks.lease(new_uuid(), ask())
-    networks.learn_foreign("other", [])
-    networks.forget_foreign("third")
-    networks.forget_foreign("third")
+    networks.addresses.learn_foreign("other", [])
+    networks.addresses.forget_foreign("third")
+    networks.addresses.forget_foreign("third")
     found = {networks.lease(new_uuid(), ask()).ip for _ in range(2)}
     assert found == {str(base + 2), str(base + 4)}
     await networks.close()
@@ -208,7 +213,7 @@ async def test_an_address_given_up_that_is_another_zones_by_now_is_nobodys(
     assert before.lease(new_uuid(), ask()).ip == str(first)
     await before.close()
     after = await SmartOSNetworks.open(gz, settings)
-    after.learn_foreign("other", [{"ip": str(first)}])
+    after.addresses.learn_foreign("other", [{"ip": str(first)}])
     await after.adopt([])
     with pytest.raises(APIError, match="no available IPv4 addresses"):
         after.lease(new_uuid(), ask())
@@ -218,10 +223,10 @@ async def test_an_address_given_up_that_is_another_zones_by_now_is_nobodys(
 def test_addresses_are_read_from_nics_as_vmadm_shows_them() -> None:
     nics: list[dict[str, object]] = [
         {"ip": "10.0.0.5", "ips": ["10.0.0.5/24", "10.0.0.6/24"]},
-        {"ip": "dhcp", "ips": ["dhcp"]},
+        {"ip": "dhcp", "ips": ["dhcp", "fd00::5/64", "addrconf"]},
         {"mac": "02:00:00:00:00:01"},
     ]
-    assert addresses_of(nics) == (IPv4Address("10.0.0.5"), IPv4Address("10.0.0.6"))
+    assert addresses_of(nics) == tuple(map(ip_address, ("10.0.0.5", "10.0.0.6", "fd00::5")))
 
 
 async def test_ids_and_leases_outlive_the_gateway(gz: LocalGlobalZone, settings: Settings) -> None:
@@ -386,12 +391,10 @@ async def test_a_network_of_the_machine_is_joined_by_its_nic_tag(
     await networks.remove("lan")
     with pytest.raises(NotFound, match='plugin "weave" not found'):
         await networks.create(plan("c", driver="weave"))
-    with pytest.raises(NotSupported, match="IPv6"):
-        await networks.create(plan("d", ipv6=AddressRange("fd00::/64")))
 
 
 async def test_subnets_of_other_zones_are_passed_over(networks: SmartOSNetworks) -> None:
-    networks.learn_foreign("other", [{"ip": "172.26.0.77"}])
+    networks.addresses.learn_foreign("other", [{"ip": "172.26.0.77"}])
     assert (await networks.create(plan("next"))).subnet == "172.26.1.0/24"
 
 
@@ -556,7 +559,7 @@ async def test_members_of_a_network_reach_each_other_and_nobody_else_reaches_the
         assert not passes(fake, web, db, what, port)
         assert not passes(fake, db, web, what, port)
     texts = fake.run("fwadm", "rules", web["uuid"], "-j").stdout
-    assert len(json.loads(texts)) == 3, "one rule has one protocol"
+    assert len(json.loads(texts)) == 5, "one rule has one protocol"
     for vm in vms:
         assert fake.run("vmadm", "delete", vm["uuid"]).returncode == 0
         networks.release(vm["uuid"])
@@ -569,3 +572,61 @@ async def test_networks_made_at_once_do_not_get_in_each_others_way(
         tasks = [group.create_task(networks.create(plan(f"n{n}"))) for n in range(4)]
     made: list[Network] = [task.result() for task in tasks]
     assert len({network.subnet for network in made}) == 4
+
+
+async def test_a_network_has_both_versions_of_ip(
+    gz: LocalGlobalZone, networks: SmartOSNetworks, settings: Settings, fake: FakeGZ
+) -> None:
+    made = await networks.create(plan("six", ipv6=AddressRange("fd00:77::/64")))
+    assert made.ipv6 is not None
+    assert (made.ipv6.subnet, made.ipv6.gateway) == ("fd00:77::/64", "fd00:77::1")
+    zones = new_uuid(), new_uuid(), new_uuid()
+    first = networks.lease(zones[0], ask("six"))
+    assert first.ips is not None
+    assert first.ips[1] == "fd00:77::2/64"
+    second = networks.lease(zones[1], ask("six", address6="fd00:77::99"))
+    assert second.ips == (f"{second.ip}/24", "fd00:77::99/64")
+    with pytest.raises(InvalidParameter, match="no configured subnet"):
+        networks.lease(zones[2], ask("six", address6="fd00:78::99"))
+    with pytest.raises(Forbidden, match="Pool overlaps"):
+        await networks.create(plan("other", ipv6=AddressRange("fd00:77::/80")))
+    for zone in zones:
+        networks.release(zone)
+    chosen = await networks.create(plan("chosen", ipv6=AddressRange()))
+    assert chosen.ipv6 is not None
+    assert chosen.ipv6.subnet.startswith("fd")
+    listing = fake.run("ipadm", "show-addr", "-p", "-o", "addrobj,addr").stdout
+    assert r"/v6:fd00\:77\:\:1/64" in listing
+    # Another life of the gateway, and a machine that has booted meanwhile.
+    await networks.close()
+    datalinks.reboot(fake.root)
+    after = await SmartOSNetworks.open(gz, settings)
+    assert after.get("six").ipv6 == made.ipv6
+    assert fake.run("ipadm", "show-addr", "-p", "-o", "addrobj,addr").stdout.count("/v6:fd") == 2
+    await after.close()
+
+
+async def test_an_address_goes_to_who_is_there_and_from_who_does_not_run(
+    networks: SmartOSNetworks,
+) -> None:
+    await networks.create(plan("n"))
+    states: dict[ZoneUUID, bool] = {}
+    networks.addresses.runs = states.get
+    holder, comer = new_uuid(), new_uuid()
+    address = str(IPv4Address(networks.get("n").gateway) + 8)
+    asked = NetworkRequest("n", address=address)
+    networks.lease(holder, asked)
+    states[holder] = False
+    # vmadm would refuse to make a zone with it; one that is about to start may have it.
+    with pytest.raises(Forbidden, match="Address already in use"):
+        networks.lease(comer, asked)
+    states[comer] = False
+    nic = networks.lease(comer, asked)
+    ours = uuid_of(networks.get("n").id)
+    assert networks.rivals(comer, [nic]) == {holder: {ours}}
+    networks.give_up(holder, {ours})
+    assert networks.rivals(comer, [nic]) == {}
+    states[comer] = True
+    with pytest.raises(Forbidden, match="Address already in use"):
+        networks.lease(holder, asked)
+    networks.release(comer)

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from dockerapi.errors import Conflict
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos import attached
+from gateway.hosts.smartos.dockerinit import hold_start, let_start
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
 from gateway.hosts.smartos.logtail import LogTail, joined, overlap, past
-from gateway.hosts.smartos.stdio import ZoneStreams, hold_start, let_start
+from gateway.hosts.smartos.stdio import ZoneStreams
 from gateway.zones.host import AttachStreams, Zone
 from tests.fakes.globalzone import process
 from tests.fakes.globalzone.zoneadmd import KEEPS_LAST_WORDS, StdioLog
