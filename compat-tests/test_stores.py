@@ -85,7 +85,7 @@ EXCHANGES = [
 
 @pytest.fixture(scope="module")
 def disk(workdir: Path) -> Iterator[Path]:
-    with loopdisk.btrfs(workdir / "b", 1 << 30) as place:
+    with loopdisk.btrfs(workdir / "stores", 1 << 30) as place:
         yield place
 
 
@@ -109,7 +109,7 @@ def daemon(kind: str, disk: Path, images: dict[str, Image], workdir: Path) -> It
 
 @pytest.fixture(scope="module")
 def cli(daemon: Daemon, workdir: Path) -> CLI:
-    return CLI(daemon.url, workdir / "stores")
+    return CLI(daemon.url, workdir / "on-btrfs")
 
 
 @pytest.fixture(scope="module")

@@ -226,10 +226,18 @@ class ZFSDatasets(LayerFolders):
     ) -> None:
         wanted = {"mountpoint": str(self._place(name)), _OWNER: str(self._root)} | properties
         dataset = self._dataset(name)
-        if origin is None:
-            await self._zfs.create(dataset, wanted)
-        else:
-            await self._zfs.clone(f"{self._dataset(origin)}@final", dataset, wanted)
+        try:
+            if origin is None:
+                await self._zfs.create(dataset, wanted)
+            else:
+                await self._zfs.clone(f"{self._dataset(origin)}@final", dataset, wanted)
+        except Conflict:
+            raise  # it is somebody else's
+        except BaseException:
+            # A program that was killed may have made it all the same.
+            with suppress(APIError):
+                await self._zfs.destroy(dataset)
+            raise
         (folder / "dataset").symlink_to(dataset)
 
     async def _unmount(self, name: str) -> None:
