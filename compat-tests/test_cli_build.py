@@ -42,20 +42,15 @@ class Case:
     dockerfile: str
     query: dict[str, str] = field(default_factory=dict)
     then: tuple[str, ...] = ()
-    v28: str | None = None
-    """The last line of 28.5, where it is another."""
-    why: str = ""
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
 
 
-def case(
-    name: str, dockerfile: str, /, *then: str, v28: str | None = None, why: str = "", **query: str
-) -> Case:
+def case(name: str, dockerfile: str, /, *then: str, **query: str) -> Case:
     """`FROM bb` is what the file begins with, unless it has a FROM of its own."""
     text = dockerfile if "FROM" in dockerfile or not dockerfile else f"FROM bb\n{dockerfile}"
-    return Case(name, text, query, then, v28, why)
+    return Case(name, text, query, then)
 
 
 CASES = [
@@ -65,18 +60,18 @@ CASES = [
     case("FROM without a name", "FROM\n"),
     case("a stage name that is none", "FROM bb AS 1st\n"),
     case("an unknown instruction", "BOGUS x"),
-    case("an unknown flag", "RUN --bogus=1 x", v28="dockerfile parse error on line 2: unknown flag: bogus"),
+    case("an unknown flag", "RUN --bogus=1 x", ),
     case("a flag of BuildKit", "RUN --mount=type=bind true"),
     case("COPY without a target", "COPY a.txt"),
     case("ENV without a value", "ENV A"),
     case("an unknown target", "", target="zz"),
-    case("a missing target", "FROM bb AS one\n", target="zz", v28='target stage "zz" could not be found'),
+    case("a missing target", "FROM bb AS one\n", target="zz", ),
     case("a Dockerfile that is not there", "RUN true", dockerfile="nope"),
     case("an unknown platform", "RUN true", platform="foo"),
     case("squash", "RUN true", squash="1"),
     case("arguments that are no JSON", "RUN true", buildargs="zz"),
     case("an unknown version", "RUN true", version="3"),
-    case("a command that fails", "RUN echo out; echo err >&2; exit 3"),
+    case("a command that fails", "RUN echo err >&2; exit 3"),
     case("a command that is not there", "RUN nosuch"),
     case("a source that is not there", "COPY nope /x"),
     case("a source outside", "COPY ../x /x"),
@@ -216,10 +211,7 @@ def test_builds_as_dockerd(
     if recording.taking:
         recording.put(subject.name, actual)
         return
-    expected = recording.get(subject.name)
-    if subject.v28 and not recording.exact:
-        expected["lines"][-1] = json.dumps({"message": subject.v28})
-    assert actual == expected
+    assert actual == recording.get(subject.name)
 
 
 @pytest.mark.linux_only("max_swap alone limits /dev/shm")

@@ -20,15 +20,6 @@ def files(*steps: Step | str) -> tuple[Step | str, ...]:
     return (Step(f"sh -c '{MAKE}'", compare="exit"), quiet(UP), quiet(READY), *steps)
 
 
-def refused_by_cli(command: str, words: str) -> Step:
-    """The CLI itself refuses; it may tell of its own pipe as well, before or not."""
-    return Step(
-        command,
-        stderr=f"re:(time=[^\\n]*\\n)*{words}\\n(time=[^\\n]*\\n)*",
-        why="a race within the CLI",
-    )
-
-
 SCENARIOS = [
     scenario(
         "a file into a container",
@@ -38,7 +29,7 @@ SCENARIOS = [
             "docker cp {tmp}/file c1:/nodir/x",
             "docker cp {tmp}/file c1:/a.b",
             "docker cp {tmp}/file c1:/way/",
-            refused_by_cli("docker cp {tmp}/file c1:/nodir/", "no such directory"),
+            "docker cp {tmp}/file c1:/nodir/",
             "docker cp {tmp}/nope c1:/",
             "docker exec c1 sh -c 'find /file /newname /a.b | sort; cat /newname'",
         ),
@@ -50,8 +41,8 @@ SCENARIOS = [
             "docker cp {tmp}/dir c1:/fresh",
             "docker cp {tmp}/dir c1:/fresh",
             "docker cp {tmp}/dir/. c1:/a.b",
-            refused_by_cli("docker cp {tmp}/dir c1:/file", "cannot copy directory"),
-            refused_by_cli("docker cp {tmp}/dir c1:/a.b/f", "cannot copy directory"),
+            "docker cp {tmp}/dir c1:/file",
+            "docker cp {tmp}/dir c1:/a.b/f",
             "docker exec c1 sh -c 'find /dir /fresh /a.b | sort; ls -l /fresh/link | cut -c1-10'",
         ),
     ),
@@ -103,7 +94,7 @@ SCENARIOS = [
         "docker cp {tmp}/file c1:/tmp",
         "docker start -a c1",
         "sh -c 'docker cp c1:/tmp - | tar t'",
-        refused_by_cli("docker cp {tmp}/dir c1:/tmp/file", "cannot copy directory"),
+        "docker cp {tmp}/dir c1:/tmp/file",
         "docker cp nothere:/x {tmp}",
         "docker cp {tmp}/file nothere:/x",
     ),
@@ -166,10 +157,17 @@ SCENARIOS = [
         "docker update --memory 128m c1",
         Step("docker update --memory 1g c1", smartos=OnSmartOS()),
         Step("docker update --pids-limit 30 --cpu-shares 300 --cpus 0.5 c1"),
+        Step(
+            "docker update --cpu-shares 1 c1", smartos=OnSmartOS(exit=0, stdout="c1\n", stderr="")
+        ),
         "docker update --cpu-quota 1000 c1",
         "docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.NanoCpus}}' c1",
         Step("docker update --memory 1m --memory-swap 1m c1", compare="exit"),
         "docker update --memory 64m nothere",
+        Step(
+            "docker run --rm --cpu-shares 1 bb true",
+            smartos=OnSmartOS(exit=0, stdout="", stderr=""),
+        ),
     ),
     scenario(
         "another restart policy",

@@ -44,8 +44,6 @@ SCENARIOS = [
         "docker network ls -f type=zz",
         Step(
             "docker network ls -f nope=1",
-            stderr="Error response from daemon: invalid filter 'nope'\n",
-            why="28 in small letters",
         ),
         "docker network rm nw1 nwnope nw2",
         "docker network inspect -f '{{.Name}}' nw1 nw3",
@@ -63,24 +61,15 @@ SCENARIOS = [
         "docker network create -d nope nw1",
         Step(
             "docker network create -d overlay nw1",
-            stderr='Error response from daemon: This node is not a swarm manager. Use "docker swarm init"'
-            ' or "docker swarm join" to connect this node to swarm and try again.\n',
-            why="the same, and 403",
         ),
         "docker network create --subnet 10.77.1.0/24 nw1",
         "docker network create nw1",
         Step(
             "docker network create --subnet 10.77.0.0/16 nw2",
-            stderr="Error response from daemon: invalid pool request: Pool overlaps with other one on this"
-            " address space\n",
-            why="28 says which request",
         ),
         Step(
             "docker network create --subnet 10.78.1.5/24 nw2",
-            exit=1,
             stdout="",
-            stderr="Error response from daemon: invalid network config:\ninvalid subnet IP/24: it should"
-            " be IP/24\n",
             why="28 validates",
             compare="exit stderr",
         ),
@@ -88,15 +77,15 @@ SCENARIOS = [
             "docker network create --subnet 10.78.2.0/24 --gateway 10.79.0.1 --ip-range 10.80.0.0/25 nw3",
             compare="exit",
         ),
-        Step("docker network rm nw2", exit=1, compare="exit", why="28 did not make it"),
+        Step(
+            "docker network rm nw2",
+            compare="exit",
+        ),
         "docker network rm bridge",
         "docker network rm nwnope",
         "docker network inspect nwnope",
         Step(
             "docker run --rm --network nwnope bb true",
-            stderr="docker: Error response from daemon: failed to set up container networking: network nwnope not"
-            " found\n\nRun 'docker run --help' for more information\n",
-            why=NO_PREFIX,
         ),
         quiet("docker network rm nw1"),
     ),
@@ -117,9 +106,6 @@ SCENARIOS = [
         ),
         Step(
             "docker network rm nw2",
-            stderr="Error response from daemon: error while removing network: network nw2 has active endpoints"
-            ' (name:"c1" id:"ID12")\nexit status 1\n',
-            why="28 names them",
         ),
         "docker network disconnect nw2 c1",
         JOINED + "c1",
@@ -153,9 +139,6 @@ SCENARIOS = [
         JOINED + "c1",
         Step(
             "docker network connect host c1",
-            stderr="Error response from daemon: cannot connect container to host network - container must be"
-            " created in host network mode\n",
-            why="28's words",
         ),
         Step(
             "docker network connect --ip 10.99.0.1 nw1 c1",
@@ -163,16 +146,13 @@ SCENARIOS = [
         ),
         Step(
             "docker network connect --ip 10.99.0.1 nw2 c1",
-            stderr="Error response from daemon: invalid endpoint settings:\nuser specified IP address is supported"
-            " only when connecting to networks with user configured subnets\n",
-            why="28 lists what is wrong",
         ),
         Step(
             "docker network connect --ip 10.99.0.1 --alias x bridge c1",
             stderr="Error response from daemon: invalid endpoint settings:\n* user specified IP address is supported"
             " on user defined networks only\n* network-scoped alias is supported only for containers in user"
-            " defined networks\n",
-            why="28 lists what is wrong",
+            " defined networks\n* no configured subnet or ip-range contain the IP address IP\n",
+            why="the gateway of these tests has a --bip",
         ),
         quiet("docker rm -f c1"),
         quiet("docker network rm nw1 nw2"),
@@ -184,9 +164,6 @@ SCENARIOS = [
         "docker create --name c2 --network nw1 --ip 10.77.1.9 bb sleep 1000",
         Step(
             "docker start c2",
-            stderr="Error response from daemon: failed to set up container networking: Address already in use\n"
-            "Error: failed to start containers: c2\n",
-            why=NO_PREFIX,
         ),
         quiet("docker rm -f c1"),
         "docker start c2",
@@ -197,10 +174,6 @@ SCENARIOS = [
         Step("docker run --rm --network nw1 --ip 10.78.0.1 bb true", compare="exit"),
         Step(
             "docker run --rm --network nw1 --mac-address 02:42:00:00:00:99 bb cat /sys/class/net/eth0/address",
-            exit=0,
-            stdout="MAC\n",
-            stderr="",
-            why="of an endpoint since API 1.44",
         ),
         quiet("docker network rm nw1"),
     ),
@@ -210,14 +183,9 @@ SCENARIOS = [
         "docker inspect -f '{{.HostConfig.NetworkMode}} {{json .NetworkSettings.Ports}}' c1",
         Step(
             "docker start c1",
-            stderr="Error response from daemon: failed to set up container networking: network nwlate not found\n"
-            "Error: failed to start containers: c1\n",
-            why=NO_PREFIX,
         ),
         Step(
             "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' c1",
-            stdout="created 128 failed to set up container networking: network nwlate not found\n",
-            why=NO_PREFIX,
         ),
         quiet("docker network create nwlate"),
         "docker start -a c1",
@@ -250,8 +218,6 @@ SCENARIOS = [
         "docker network disconnect nw1 c1",
         Step(
             "docker exec c1 grep -E '\\bh|mine' /etc/hosts",
-            stdout="192.0.2.9 mine\nIP\th\n",
-            why="dockerd takes away all lines of its name, we those of that network",
             smartos=NOT_LIVE,
         ),
         quiet("docker rm -f c1"),
@@ -508,7 +474,9 @@ def test_the_network_that_leads_out_and_the_interfaces_names(
     assert "default via 10.77.1." in cli.ok("docker exec c1 ip route")
 
 
-@pytest.mark.linux_only("dockerinit gives a zone IPv4 addresses alone")
+@pytest.mark.linux_only(
+    "a network that leads nowhere has no gateway; its addresses: test_addresses.py"
+)
 def test_a_network_of_both_versions(cli: CLI, api: API, no_networks: None, kind: str) -> None:
     subnet = "--subnet fd00:77::/64 " if kind == "dockerd" else ""
     cli.ok(f"docker network create --ipv6 {subnet}nw6")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import re
 import subprocess
 import tarfile
 import time
@@ -105,21 +104,15 @@ SCENARIOS = [
         Step("sh -c 'docker import - a@sha256:" + ZERO + " < {tmp}/root.tar'", compare="exit"),
         Step(
             "sh -c 'docker import -c \"RUN x\" - a < {tmp}/root.tar'",
-            stderr=DAEMON + "RUN is not a valid change command\n",
-            why="28.5 keeps the case",
         ),
         Step(
             "sh -c 'docker import -c \"NOTHING x\" - a < {tmp}/root.tar'",
-            stderr=DAEMON + "NOTHING is not a valid change command\n",
-            why="28.5 keeps the case",
         ),
         "sh -c 'docker import --platform nintendo64 - a < {tmp}/root.tar'",
         "sh -c 'docker import --platform macos - a < {tmp}/root.tar'",
         "sh -c 'docker import http://127.0.0.1:1/x a'",
         Step(
             "sh -c 'docker import http://{registry}/v2/none a'",
-            stderr="re:.*failed to GET http://REGISTRY/v2/none with status 404 Not Found: .*",
-            why="the same",
         ),
     ),
     scenario(
@@ -130,10 +123,6 @@ SCENARIOS = [
         Step("docker push -q -a {registry}/pushed/rich"),
         Step(
             "docker push {registry}/pushed/rich:one",
-            stdout="re:The push refers to repository \\[REGISTRY/pushed/rich\\]\\n"
-            "(ID12: Preparing\\n){2}(ID12: Layer already exists\\n){2}"
-            "one: digest: sha256:ID64 size: \\d+\\n",
-            why="the size of the manifest is that of its blobs' numbers",
         ),
         "docker image inspect -f '{{len .RepoDigests}}' rich",
         "docker rmi {registry}/pushed/rich:one {registry}/pushed/rich:two",
@@ -180,24 +169,12 @@ SCENARIOS = [
         "docker images --filter reference=f:fresh --filter since=nothere --format '{{.Tag}}'",
         Step(
             "docker images --filter reference=f:fresh --filter until=2024-01-01 --format '{{.Tag}}'",
-            exit=0,
-            stdout="",
-            stderr="",
-            why="20.10 has no such filter",
         ),
         Step(
             "docker images --filter reference=f:fresh --filter until=2025-01-01 --format '{{.Tag}}'",
-            exit=0,
-            stdout="fresh\n",
-            stderr="",
-            why="20.10 has no such filter",
         ),
         Step(
             "docker images --filter reference=f:fresh --filter until=10m --format '{{.Tag}}'",
-            exit=0,
-            stdout="fresh\n",
-            stderr="",
-            why="20.10 has no such filter",
         ),
         "docker images --filter reference='f:fr*' --filter dangling=false --format '{{.Tag}}'",
         Step(
@@ -217,8 +194,6 @@ SCENARIOS = [
         "docker tag {registry}/fresh c:one",
         Step(
             "sh -c 'docker rmi $(docker images -q c:one)'",
-            stderr="re:.*\\(must be forced\\) - image is referenced in multiple repositories\\n",
-            why="the same",
         ),
         quiet("docker run -d --name busy c:one sleep 1000"),
         "docker rmi c:one",
@@ -238,13 +213,14 @@ SCENARIOS = [
 
 @dataclass(frozen=True)
 class Row:
-    """A request that must be refused; `v28`: (status, message) where 28.5 says otherwise."""
+    """A request that must be refused."""
 
     name: str
     request: str
     body: Any = None
     headers: dict[str, str] | None = None
-    v28: tuple[int, str] | None = None
+    ours: tuple[int, str] | None = None
+    why: str = ""
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -253,76 +229,65 @@ class Row:
 ROWS = [
     Row("save unknown", "GET /images/nothere/get"),
     Row("save unknown tag", "GET /images/nothere:x/get"),
-    Row("save a bad name", "GET /images/UPPER/get", v28=(400, "re:invalid reference format.*")),
+    Row(
+        "save a bad name",
+        "GET /images/UPPER/get",
+    ),
     Row(
         "save unknown id",
         f"GET /images/get?names=sha256:{ZERO}",
-        v28=(404, f"No such image: sha256:{ZERO}"),
+        ours=(404, f"No such image: sha256:{ZERO}"),
+        why="no path of the machine is in an answer",
     ),
     Row(
         "push a bad name",
         "POST /images/UPPER/push",
         headers=AUTH,
-        v28=(400, "re:invalid reference format.*"),
     ),
     Row(
         "push a bad tag",
         "POST /images/x/push?tag=a%20b",
         headers=AUTH,
-        v28=(400, "invalid tag format"),
     ),
     Row(
         "push without credentials",
         "POST /images/x/push",
-        v28=(
-            400,
-            "bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF",
-        ),
     ),
     Row("import platform", "POST /images/create?fromSrc=-&platform=nintendo64"),
     Row("import another system", "POST /images/create?fromSrc=-&platform=macos"),
     Row(
         "import platform slash",
         "POST /images/create?fromSrc=-&platform=%2F",
-        v28=(
-            400,
-            're:"" is an invalid OS component of "/": OSAndVersion specifier component must match .*',
-        ),
     ),
     Row(
         "import platform blank",
         "POST /images/create?fromSrc=-&platform=%20",
-        v28=(
-            400,
-            're:" " is an invalid OS component of " ": OSAndVersion specifier component must match .*',
-        ),
     ),
     Row(
         "import bad name",
         "POST /images/create?fromSrc=-&repo=UPPER",
-        v28=(400, "re:invalid reference format.*"),
     ),
     Row("import digest", f"POST /images/create?fromSrc=-&repo=a@sha256:{ZERO}"),
     Row("import bad tag", "POST /images/create?fromSrc=-&repo=a&tag=b%20c"),
     Row(
         "import run",
         "POST /images/create?fromSrc=-&changes=RUN%20x",
-        v28=(400, "RUN is not a valid change command"),
     ),
     Row("import from nowhere", "POST /images/create?fromSrc=http://127.0.0.1:1/x"),
     Row(
         "distribution bad name",
         "GET /distribution/UPPER/json",
-        v28=(400, "re:invalid reference format.*"),
     ),
     Row("distribution unknown", "GET /distribution/{registry}/nothere:x/json"),
     Row("distribution nowhere", "GET /distribution/127.0.0.1:1/x/json"),
     Row(
         "history of a bad name",
         "GET /images/UPPER/history",
-        v28=(400, "re:invalid reference format.*"),
     ),
-    Row("inspect of an empty name", "GET /images//json", v28=None),
+    Row(
+        "inspect of an empty name",
+        "GET /images//json",
+    ),
     Row(
         "a filter before unknown",
         "GET /images/json?filters=%7B%22before%22%3A%5B%22nothere%22%5D%7D",
@@ -396,13 +361,9 @@ def test_the_request_is_refused_as_dockerd_does(
         recording.put(case.name, actual)
         return
     expected = recording.get(case.name)
-    if case.v28 is not None and not recording.exact:
-        expected = {"status": case.v28[0], "message": normal(case.v28[1], names)}
-    assert actual["status"] == expected["status"], actual
-    if expected["message"].startswith("re:"):
-        assert re.fullmatch(expected["message"][3:], actual["message"], re.DOTALL), actual
-    else:
-        assert actual["message"] == expected["message"]
+    if case.ours is not None and not recording.exact:
+        expected = {"status": case.ours[0], "message": normal(case.ours[1], names)}
+    assert actual == expected, case.why
 
 
 # --- what no recorded text shows
@@ -518,17 +479,15 @@ def test_what_is_told_of_images_in_and_out(api: API, cli: CLI, registry: str) ->
     assert f"load {image} {image}" in shown
 
 
-def test_rows_of_the_list_by_version(api: API, kind: str) -> None:
-    (row,) = [r for r in api.ok("GET", "/images/json") if "rich:latest" in r["RepoTags"]]
-    assert (row["Containers"], row["SharedSize"]) == (-1, -1)
-    assert row["VirtualSize"] == row["Size"] > 0
-    if kind == "dockerd":
-        return
-    (row,) = [r for r in api.ok("GET", "=/v1.44/images/json") if "rich:latest" in r["RepoTags"]]
-    assert "VirtualSize" not in row
-    (row,) = [
-        r
-        for r in api.ok("GET", "=/v1.51/images/json?shared-size=1")
-        if "rich:latest" in r["RepoTags"]
-    ]
-    assert 0 < row["SharedSize"] <= row["Size"]
+def test_rows_of_the_list_by_version(api: API) -> None:
+    def row(request: str) -> Any:
+        return next(r for r in api.ok("GET", request) if "rich:latest" in r["RepoTags"])
+
+    rich = row("/images/json")
+    assert (rich["Containers"], rich["SharedSize"]) == (0, -1)
+    assert "VirtualSize" not in rich
+    assert "VirtualSize" not in row("=/v1.44/images/json")
+    old = row("=/v1.43/images/json")
+    assert old["VirtualSize"] == old["Size"] > 0
+    shared = row("=/v1.51/images/json?shared-size=1")
+    assert 0 < shared["SharedSize"] <= shared["Size"]

@@ -203,8 +203,9 @@ def normalize(platform: Platform) -> Platform:
     return Platform(platform.os or "linux", architecture, variant)
 
 
-_GO_OS_AND_VERSION = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?$"
-_OS_AND_VERSION = re.compile(_GO_OS_AND_VERSION[1:-1])
+_GO_OS_AND_VERSION = r"^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$"
+"""As %q of Go shows it."""
+_OS_AND_VERSION = re.compile(_GO_OS_AND_VERSION[1:-1].replace(r"\\", "\\"))
 _COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
 _SYSTEMS = frozenset(
     [

@@ -10,7 +10,6 @@ A handler takes a `Call` and returns a response:
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -278,14 +277,13 @@ async def experimental(_call: Call) -> NoReturn:
 def platform_text(text: str) -> str:
     """`os/arch[/variant]` of a platform parameter in its JSON form (1.48 and later)."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InvalidParameter(f"failed to parse platform: {error}") from error
+        value = bodies.parse(text)
+    except InvalidParameter as error:
+        words = error.message.removeprefix("invalid JSON: ")
+        raise InvalidParameter(f"failed to parse platform: {words}") from error
     if not isinstance(value, dict):
         raise InvalidParameter("failed to parse platform: not an object")
     parts = [value.get("os"), value.get("architecture"), value.get("variant")]
     if not all(isinstance(part, str) for part in parts[:2]):
-        raise InvalidParameter(
-            "failed to parse platform: both OS and Architecture must be provided"
-        )
+        raise InvalidParameter("both OS and Architecture must be provided")
     return "/".join(str(part) for part in parts if part)

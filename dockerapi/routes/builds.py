@@ -66,7 +66,7 @@ async def build(call: Call) -> web.StreamResponse:
     if version == "2":
         raise NotSupported(NO_BUILDKIT)
     if version not in ("", "1"):
-        raise APIError(f'invalid version "{version}"')
+        raise InvalidParameter(f'invalid version "{version}"')
     messages = await call.engine.builds.build(_query(call), call.blocks())
     return await call.progress(messages)
 

@@ -82,14 +82,12 @@ async def push(call: Call) -> web.StreamResponse:
     return await call.progress(messages)
 
 
-async def _auth_in_body(call: Call) -> AuthConfig:
-    wrong = "bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: "
-    if not call.request.body_exists or call.request.headers.get("Content-Length") == "0":
-        raise InvalidParameter(f"{wrong}EOF")
+async def _auth_in_body(call: Call) -> AuthConfig | None:
+    """Those of the body; None where there are none, or what is there cannot be read."""
     try:
-        return await call.body(AuthConfig, required=True)
-    except InvalidParameter as error:
-        raise InvalidParameter(wrong + error.message) from error
+        return await call.body(AuthConfig)
+    except InvalidParameter:
+        return None
 
 
 async def distribution(call: Call) -> web.StreamResponse:

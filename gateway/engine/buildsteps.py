@@ -280,8 +280,7 @@ class Steps:
                 )
             told = await asyncio.to_thread(buildcopy.told, sources)
             chown = expanded(flags.get("chown", ""), self._scope())
-            # Without a blank between owner and hash: so dockerd writes it, and so its cache knows it.
-            owned = f"--chown={chown}" if chown else ""
+            owned = f"--chown={chown} " if chown else ""
             comment = f"#(nop) {name} {owned}{told} in {target} "
             command = [*buildsteps.shell(self.config), comment]
             if cached := self._cached(command):

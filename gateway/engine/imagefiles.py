@@ -73,7 +73,10 @@ class ImageFiles:
         """Images by their tags; by a bare name all tags of that repository, by an id the image without a tag."""
         if _ID.fullmatch(name):
             return [(self._catalog.get(name), None)]
-        reference = Reference.parse(name)
+        try:
+            reference = Reference.parse(name)
+        except InvalidParameter as error:
+            raise APIError(error.message) from error  # to dockerd a fault of its own
         is_bare = reference.tag is None and reference.digest is None
         if not is_bare:
             try:

@@ -51,7 +51,7 @@ class BuildFile:
     def warnings(self) -> list[str]:
         """What the parser has to say of it."""
         every = [*self.arguments, *(step for stage in self.stages for step in stage.steps)]
-        gaps = [f"{_GAP}\n  {instruction.line}" for instruction in every if instruction.has_gap]
+        gaps = [f"{_GAP} {instruction.line}" for instruction in every if instruction.has_gap]
         return [*gaps, _GAPS_END] if gaps else []
 
     @property
@@ -102,7 +102,7 @@ def flags(instruction: Instruction) -> dict[str, str]:
     for flag in instruction.flags:
         name, equals, value = flag.removeprefix("--").partition("=")
         if name not in _FLAGS.get(instruction.name.lower(), ()):
-            raise InvalidParameter(f"unknown flag: {name}")
+            raise InvalidParameter(f"unknown flag: --{name}")
         if name in found:
             raise InvalidParameter(f"duplicate flag specified: {name}")
         if not equals and name not in ("link", "parents", "keep-git-dir"):

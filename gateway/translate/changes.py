@@ -281,7 +281,7 @@ def _flags(instruction: Instruction, *known: str) -> dict[str, str]:
     for flag in instruction.flags:
         name, equals, value = flag.removeprefix("--").partition("=")
         if name not in known:
-            raise InvalidParameter(f"unknown flag: {name}")
+            raise InvalidParameter(f"unknown flag: --{name}")
         if name in found:
             raise InvalidParameter(f"duplicate flag specified: {name}")
         if not equals:

@@ -40,7 +40,7 @@ ARM64 = quote(json.dumps({"os": "linux", "architecture": "arm64"}))
             "POST",
             "/v1.46/images/x/push?platform=rubbish",
             400,
-            "bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF",
+            "failed to parse platform: invalid character 'r' looking for beginning of value",
         ),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_change_does_what_dockerd_does(change: str, result: dict[str, Any]) ->
         ("HEALTHCHECK FOO", 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
         ("HEALTHCHECK --interval=5 CMD x", 'time: missing unit in duration "5"'),
         ("HEALTHCHECK --interval=1us CMD x", 'Interval "interval" cannot be less than 1ms'),
-        ("HEALTHCHECK --bad=5 CMD x", "unknown flag: bad"),
+        ("HEALTHCHECK --bad=5 CMD x", "unknown flag: --bad"),
         ("HEALTHCHECK --timeout CMD x", "missing a value on flag: timeout"),
         (
             "HEALTHCHECK --interval=5s --interval=6s CMD x",
@@ -124,7 +124,7 @@ def test_a_change_does_what_dockerd_does(change: str, result: dict[str, Any]) ->
             "HEALTHCHECK --retries=x CMD x",
             'strconv.ParseInt: parsing "x": invalid syntax',
         ),
-        ("CMD --foo=x y", "unknown flag: foo"),
+        ("CMD --foo=x y", "unknown flag: --foo"),
         ("CMD [1]", "when using JSON array syntax, arrays must be comprised of strings only"),
     ],
 )
