@@ -57,7 +57,7 @@ class Creation:
         found = replace(found, links=self._linked(body))
         joined = {kind: self._joined_zone(kind, ref) for kind, ref in found.joins.items()}
         points = self._with_images(mount_points(found, self._inherited(body)))
-        if around.platform == "linux":
+        if around.platform == "linux" and any(point.must_exist for point in points):
             # Elsewhere the files are another machine's: its host looks for them.
             await asyncio.to_thread(_check_sources, points)
         made: list[Volume] = []

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported, StartFailure
 from gateway.hosts.command import Spawner
-from gateway.hosts.linux import conmon, etcfiles, overlay
+from gateway.hosts.linux import conmon, etcfiles, overlay, relimit
 from gateway.hosts.linux.bundle import oci_config
 from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.conmon import Bundle, Runtime
@@ -127,6 +127,11 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
         for kind in ("network", "pid", "ipc", "uts")
         if (value := getattr(runtime, kind)).startswith("zone:")
     }
+
+    if refused := relimit.refused_shares(parts.cgroups, runtime.resources):
+        raise conmon.start_failure(
+            "", f"error setting cgroup config for procHooks process: {refused}"
+        )
 
     async def network() -> tuple[str, tuple[PublishedPort, ...]]:
         if runtime.network:

@@ -15,14 +15,29 @@ from gateway.hosts.linux.cgroups import Cgroups
 from gateway.zones.metadata import Resources
 
 _PERIOD = 100_000
+_LEAST_SHARES, _MOST_SHARES = 2, 1 << 18
 _TRIES = 2
 
 Write = tuple[str, str, str]
 """Controller, file, text."""
 
 
+def refused_shares(cgroups: Cgroups, limits: Resources) -> str:
+    """Why there are no such CPU shares, in runc's words; "" if there are.  The kernel of v1 takes the nearest in silence."""
+    shares = limits.cpu_shares
+    if not shares or cgroups.layout == "v2":
+        return ""
+    if shares < _LEAST_SHARES:
+        return f"the minimum allowed cpu-shares is {_LEAST_SHARES}"
+    if shares > _MOST_SHARES:
+        return f"the maximum allowed cpu-shares is {_MOST_SHARES}"
+    return ""
+
+
 def apply(cgroups: Cgroups, path: str, limits: Resources) -> None:
     """Everything that `limits` names; what it does not name is without limit.  APIError in the kernel's words. Blocks."""
+    if refused := refused_shares(cgroups, limits):
+        raise APIError(f"runc did not terminate successfully: exit status 1: {refused}")
     writes = _v2(limits) if cgroups.layout == "v2" else _v1(limits)
     for _ in range(_TRIES):
         writes = [write for write in writes if not _written(cgroups, path, write)]
@@ -33,9 +48,7 @@ def apply(cgroups: Cgroups, path: str, limits: Resources) -> None:
             _write(_file(cgroups, path, controller, file), text)
         except OSError as error:
             reason = (error.strerror or "").lower()
-            raise APIError(
-                f"Cannot update container: failed to write {text!r} to {file}: {reason}"
-            ) from error
+            raise APIError(f"failed to write {text!r} to {file}: {reason}") from error
 
 
 def _written(cgroups: Cgroups, path: str, write: Write) -> bool:

@@ -46,7 +46,7 @@ from gateway.hosts.linux.survivors import lives, read_all, read_exit, sweep, thr
 from gateway.hosts.linux.users import resolve
 from gateway.hosts.linux.watch import FolderWatch
 from gateway.zones.host import AttachStreams, LogQuery, Process, Zone, ZoneChange, ZoneEvent
-from gateway.zones.metadata import decode
+from gateway.zones.metadata import Resources, decode
 from gateway.zones.spec import ZoneSpec, ZoneState, ZoneUUID
 from imgsources.oci import ImageUUID
 
@@ -257,8 +257,7 @@ class LinuxZones:
                 resident.is_up
                 and data.runtime.resources != resident.zone.metadata.runtime.resources
             ):
-                path, limits = boot.cgroup(self._parts, resident.zone), data.runtime.resources
-                await asyncio.to_thread(relimit.apply, self._parts.cgroups, path, limits)
+                await self._relimit(resident.zone, data.runtime.resources)
             if resident.is_up:
                 hosts = self._parts.folders.zone(uuid) / "etc" / "hosts"
                 unlink(hosts, resident.zone, self._runs.peer, data.runtime.links)
@@ -267,6 +266,14 @@ class LinuxZones:
             return self._register.change(
                 resident, ZoneChange.UPDATED, spec=spec, metadata=data, ports=ports
             )
+
+    async def _relimit(self, zone: Zone, limits: Resources) -> None:
+        path = boot.cgroup(self._parts, zone)
+        try:
+            await asyncio.to_thread(relimit.apply, self._parts.cgroups, path, limits)
+        except APIError as error:
+            what = f"Cannot update container {zone.metadata.id}: {error.message}"
+            raise APIError(what) from error
 
     async def delete(self, uuid: ZoneUUID) -> None:
         """Gone for every caller on return; files, mounts and addresses follow."""
