@@ -40,16 +40,6 @@ _MOST = 2**64 - 1
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def is_btrfs(folder: Path) -> bool:
-    """Whether the folder, which exists, is on btrfs."""
-    with _opened(folder) as fd:
-        try:
-            fcntl.ioctl(fd, _INO_LOOKUP, _lookup_args(), True)
-        except OSError:
-            return False
-    return True
-
-
 def is_subvolume(path: Path) -> bool:
     """Whether it is the root of a subvolume; for a folder on btrfs."""
     try:

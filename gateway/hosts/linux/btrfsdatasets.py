@@ -9,7 +9,9 @@ The rest is as layerfolders.py has it.  Nothing is mounted: a subvolume is there
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,13 @@ class BtrfsDatasets(LayerFolders):
         super().__init__(root, spawner)
         self.sized_folders = BtrfsFolders()
         self._least_size = least_size
+        # The first limit may wait for the whole disk to be counted: whoever needs none does not.
+        self._counter = ThreadPoolExecutor(1, thread_name_prefix="quota")
+
+    def close(self) -> None:
+        """Wait for the trash to be gone.  Blocking."""
+        self._counter.shutdown()
+        super().close()
 
     @classmethod
     async def open(
@@ -70,8 +79,8 @@ class BtrfsDatasets(LayerFolders):
     # --- layers
 
     async def _begin(self, building: Path, uuid: ImageUUID, origin: ImageUUID | None) -> None:
-        layer = building / "layer"
-        await finish(self._mounter, lambda: _clone(self._layer(origin), layer))
+        below, layer = self._layer(origin), building / "layer"
+        await finish(self._mounter, lambda: _clone(below, layer))
 
     async def _settle(
         self, building: Path, uuid: ImageUUID, origin: ImageUUID | None, report: Report
@@ -93,16 +102,18 @@ class BtrfsDatasets(LayerFolders):
 
     async def _make_root(self, folder: Path, uuid: ImageUUID | None, size: int) -> None:
         self.check_size(size)
-        layer = self._layer(uuid)
+        layer, root = self._layer(uuid), folder / "rootfs"
 
         def make() -> None:
             folder.mkdir(mode=0o711)
-            _clone(layer, folder / "rootfs")
-            if size:
-                self._limit(layer, folder / "rootfs", size)
-            mark_whole(folder, uuid)
+            _clone(layer, root)
+            if not size:
+                mark_whole(folder, uuid)
 
         await finish(self._mounter, make)
+        if size:
+            await finish(self._counter, lambda: self._limit(layer, root, size))
+            await finish(self._mounter, lambda: mark_whole(folder, uuid))
 
     def _limit(self, layer: Path | None, root: Path, size: int) -> None:
         btrfs.enable_quotas(self._root)
@@ -140,10 +151,16 @@ class BtrfsDatasets(LayerFolders):
 
 
 def _clone(layer: Path | None, path: Path) -> None:
-    if layer is None:
-        btrfs.create(path)
-    else:
-        btrfs.snapshot(layer, path)
+    """APIError in dockerd's words."""
+    try:
+        if layer is None:
+            btrfs.create(path)
+        else:
+            btrfs.snapshot(layer, path)
+    except OSError as error:
+        kind = "snapshot" if layer is not None else "subvolume"
+        reason = os.strerror(error.errno or 0).lower()
+        raise APIError(f"Failed to create btrfs {kind}: {reason}", detail=str(path)) from error
 
 
 def _make_sized(folder: Path, size: int) -> None:

@@ -153,10 +153,10 @@ class LayerFolders(ABC):
     async def destroy(self, uuid: ImageUUID) -> None:
         """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it.  Zones that leave are waited for."""
         self._get(uuid)
+        await self._left(uuid)
         children = [name for name, dataset in self._datasets.items() if dataset.origin == uuid]
         if children:
             raise Conflict(f"dataset {uuid} is the origin of dataset {children[0]}")
-        await self._left(uuid)
         zones = [zone for zone, origin in self._clones.items() if origin == uuid]
         if zones:
             raise Conflict(f"dataset {uuid} is in use by zone {zones[0]}")
@@ -221,13 +221,15 @@ class LayerFolders(ABC):
         """A zone's root is gone when this returns; mount and files go in the background.  None is fine."""
         # Unmounting an overlay syncs its disk (20 ms after a pull): nobody waits for that.
         folder = self.folder(zone)
-        if folder.exists():
-            await self._take_apart(folder)
-        with suppress(FileNotFoundError):
-            self._throw_away(folder)
-        self._clones.pop(zone, None)
-        if event := self._leaving.pop(zone, None):
-            event.set()
+        try:
+            if folder.exists():
+                await self._take_apart(folder)
+            with suppress(FileNotFoundError):
+                self._throw_away(folder)
+            self._clones.pop(zone, None)
+        finally:
+            if event := self._leaving.pop(zone, None):
+                event.set()
 
     # --- inside
 

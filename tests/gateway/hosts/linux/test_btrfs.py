@@ -38,11 +38,6 @@ async def image(store: BtrfsDatasets, size: int = 5) -> ImageUUID:
     return NAME
 
 
-def test_what_is_on_btrfs_is_told_from_the_rest(disk: Path, tmp_path: Path) -> None:
-    assert btrfs.is_btrfs(disk)
-    assert not btrfs.is_btrfs(tmp_path)
-
-
 def test_a_subvolume_goes_with_those_that_its_users_made_in_it(disk: Path) -> None:
     btrfs.create(disk / "a")
     (disk / "a/folder").mkdir()
