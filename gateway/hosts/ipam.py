@@ -9,6 +9,7 @@ Which network an address belongs to, and its interface, is the platform's.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from bisect import bisect_right
@@ -74,6 +75,13 @@ def choose_subnet(
         "all predefined address pools have been fully subnetted",
         detail="pools: " + ", ".join(f"{p.base} in /{p.size}" for p in pools),
     )
+
+
+def local_pool(seed: str) -> AddressPool:
+    """Unique local addresses of an instance (RFC 4193), as many /64 as a /48 has."""
+    digits = hashlib.sha256(seed.encode()).hexdigest()[:10]
+    base = f"fd{digits[:2]}:{digits[2:6]}:{digits[6:10]}::/48"
+    return AddressPool(base=base, size=64)
 
 
 class Ranges:
