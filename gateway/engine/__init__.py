@@ -201,6 +201,8 @@ class Gateway:
                     pass
                 case ZoneChange.DELETED:
                     self.containers.vanished(event.zone)
+                    if self.images.is_gone_from_under(event.zone):
+                        self._group.create_task(self._puller.collect())
                 case ZoneChange.KILLED:
                     self._lifecycle.emit(event.zone, "kill", signal="9")
                 case ZoneChange.OOM:

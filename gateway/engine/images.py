@@ -26,7 +26,7 @@ from gateway.zones.host import Zone
 from imgsources.catalog import Catalog, Image
 from imgsources.datasets import DatasetStore
 from imgsources.imgapi import ImageServers, is_uuid
-from imgsources.oci import Platform, parse_digest, parse_platform
+from imgsources.oci import Digest, Platform, parse_digest, parse_platform
 from imgsources.puller import Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
@@ -363,6 +363,11 @@ class Images:
             for chain in image_shapes.chain_ids(other.config.diff_ids)
         }
         return [c for c in reversed(image_shapes.chain_ids(image.config.diff_ids)) if c not in kept]
+
+    def is_gone_from_under(self, zone: Zone) -> bool:
+        """Whether an image that a zone stood on was removed by force while it did: its layers wait for the zone's end."""
+        images = [zone.metadata.image_id, *(p.image for p in from_zone.mount_points(zone))]
+        return any(image and not self._catalog.config(Digest(image)) for image in images)
 
     def emit(self, image: Image, action: str, actor: str, name: str) -> None:
         """Tell of an event."""
