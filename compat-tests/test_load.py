@@ -37,8 +37,8 @@ def test_two_hundred_runs_twenty_at_a_time(cli: CLI, api: API, daemon: Daemon) -
 
 
 def left_behind(before: Snapshot, daemon: Daemon) -> dict[str, list[str]]:
-    """What is new since then, and stays a second long."""
-    rows = settled(lambda: new(before, snapshot(daemon)), 1.0)
+    """What is new since then, and stays.  A machine at rest needs a tenth of a second; a busy one is not judged here."""
+    rows = settled(lambda: new(before, snapshot(daemon)), 10.0)
     if daemon.kind == "dockerd":  # it takes its netns files away a minute later
         rows.pop("files", None)
     return rows

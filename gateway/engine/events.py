@@ -145,7 +145,7 @@ class Bus:
         return list(self._ring)[max(0, position - oldest) :]
 
     async def _more(self, until: int | None) -> bool:
-        """Wait for an event; False when `until` came first."""
+        """Wait for an event; False when `until` has come.  May be true without one."""
         left = None if until is None else (until - time.time_ns()) / 1_000_000_000
         if left is not None and left <= 0:
             return False
@@ -155,7 +155,8 @@ class Bus:
             async with asyncio.timeout(left):
                 await follower
         except TimeoutError:
-            return False
+            # The loop's clock is another one, and of milliseconds: it may come too early.
+            return not _is_past(until)
         finally:
             self._followers.discard(follower)
         return True

@@ -24,6 +24,8 @@ class Roster:
         self._names: dict[str, str] = {}
         self._ids: dict[str, ZoneUUID] = {}
         self._held: Counter[str] = Counter()
+        self._linking: dict[ZoneUUID, None] = {}
+        """Zones that were made with legacy links; they may have lost them since."""
         for zone in zones.list():
             self.add(zone)
 
@@ -31,11 +33,14 @@ class Roster:
         """A zone is there from now on."""
         self._ids[zone.metadata.id] = zone.uuid
         self._names[zone.spec.alias] = zone.metadata.id
+        if zone.metadata.runtime.links:
+            self._linking[zone.uuid] = None
 
     def drop(self, zone: Zone) -> bool:
         """It is gone, its name free; False if it was gone before."""
         if self._names.get(zone.spec.alias) == zone.metadata.id:
             del self._names[zone.spec.alias]
+        self._linking.pop(zone.uuid, None)
         return self._ids.pop(zone.metadata.id, None) is not None
 
     def knows(self, docker_id: str) -> bool:
@@ -108,7 +113,13 @@ class Roster:
 
     def names(self) -> Mapping[str, tuple[str, ...]]:
         """Further names of linked containers, by id."""
-        return links.names(self.all())
+        # Few have any: to ask all took 4 of 7 ms of a list of a thousand.
+        return links.names(self._owners_of_links())
+
+    def _owners_of_links(self) -> Iterator[Zone]:
+        for uuid in self._linking:
+            with contextlib.suppress(NotFound):  # it goes just now
+                yield self._zones.get(uuid)
 
     def linked(self, zone: Zone) -> tuple[links.Linked, ...]:
         """Where the legacy links of a zone lead."""
