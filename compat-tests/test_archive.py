@@ -91,13 +91,6 @@ def what_is_told_of_a_path(wire: Wire) -> Any:
 
 
 @cases(
-    v28=[
-        [404, "Could not find the file /nope in container ID64"],
-        [404, "Could not find the file /t/nope/ in container ID64"],
-        [400, "bad parameter: path cannot be empty"],
-        [500, "lstat /t/f/: not a directory"],
-    ],
-    why=NO_PATH,
     smartos=[
         [404, "Could not find the file /nope in container ID64"],
         [404, "Could not find the file /t/nope/ in container ID64"],
@@ -126,15 +119,7 @@ def links_stay_inside(wire: Wire) -> Any:
     return ["up/passwd" in names or "etc/passwd" in names, put, _get(wire, ident, "/etc/through"), not Path("/etc/through").exists()]  # fmt: skip
 
 
-@cases(
-    v28=[
-        [400, "extraction point is not a directory"],
-        [404, "Could not find the file /nope in container ID64"],
-        [400, "extraction point is not a directory"],
-        [400, "bad parameter: path cannot be empty"],
-    ],
-    why="20.10: 500",
-)
+@cases()
 def an_archive_onto_a_file(wire: Wire) -> Any:
     ident = _made(wire)
     body = _tar(("x", b"x"))
@@ -147,17 +132,7 @@ def an_empty_body_is_nothing(wire: Wire) -> Any:
     return [_put(wire, ident, "/t", b""), _put(wire, ident, "/t", bytes(1024))]
 
 
-@cases(
-    v28=[
-        [400, 'cannot overwrite directory "/t/d" with non-directory "/t"'],
-        [400, 'cannot overwrite non-directory "/t/f" with directory "/t"'],
-        [200, ""],
-        [200, ""],
-        [["d", "0", ""]],
-        [["f", "5", ""]],
-    ],
-    why="20.10 tells of the program that failed with it, and has 500",
-)
+@cases()
 def a_folder_for_a_file_and_the_other_way(wire: Wire) -> Any:
     ident = _made(wire)
     answers = []
@@ -182,13 +157,6 @@ def into_volumes_of_one_that_never_ran(wire: Wire) -> Any:
 
 @cases(
     linux_only="vmadm makes no zone whose root is read-only",
-    v28=[
-        [403, "container rootfs is marked read-only"],
-        [403, "mounted volume is marked read-only"],
-        [200, ""],
-        [["f", "0", ""]],
-    ],
-    why="20.10: 400 for the first",
 )
 def places_that_are_read_only(wire: Wire) -> Any:
     binds = {"Binds": ["archive-ro:/ro:ro", "archive-rw:/rw"], "ReadonlyRootfs": True}
@@ -205,17 +173,7 @@ def places_that_are_read_only(wire: Wire) -> Any:
 NO_USER = [400, "unable to find user nobody-here: no matching entries in passwd file"]
 
 
-@cases(
-    v28={
-        "": [[200, ""], [55, 55, "0o640"], [55, 55, "0o640"]],
-        "7777:8888": [[200, ""], [7777, 8888, "0o640"], [55, 55, "0o640"]],
-        ":7777": [[200, ""], [0, 7777, "0o640"], [55, 55, "0o640"]],
-        "7777:": [[200, ""], [7777, 0, "0o640"], [55, 55, "0o640"]],
-        "nobody-here": [NO_USER, 404, [55, 55, "0o640"]],
-        "root": [[200, ""], [0, 0, "0o640"], [55, 55, "0o640"]],
-    },
-    why="20.10 looks for one name in the machine's own passwd",
-)
+@cases()
 def owners(wire: Wire) -> Any:
     found = {}
     for user in ("", "7777:8888", ":7777", "7777:", "nobody-here", "root"):

@@ -114,8 +114,8 @@ def with_the_log_and_on(wire: Wire) -> Any:
 
 
 @cases(
-    v28={"1": "Error attaching: configured logging driver does not support reading\n"},
-    why="20.10 answers nothing, and keeps the connection open",
+    ours={"1": "Error attaching: configured logging driver does not support reading\n"},
+    why="dockerd answers nothing, and keeps the connection open",
 )
 def with_the_log_of_none(wire: Wire) -> Any:
     ident = wire.running("echo one; sleep 1000", HostConfig={"LogConfig": {"Type": "none"}})
@@ -305,9 +305,7 @@ def test_attach_answers_as_dockerd_does(
 # -- what dockerd does not do so, or what cannot be recorded ------------------------------------------
 
 
-def test_the_end_of_a_process_is_the_close_of_its_websocket(api: API, kind: str) -> None:
-    if kind == "dockerd":
-        pytest.skip("20.10 just ends the connection")
+def test_the_end_of_a_process_is_the_close_of_its_websocket(api: API) -> None:
     wire = Wire(api)
     ident = wire.create("echo bye")
     with _websocket(wire, ident, "stream=1") as client:
@@ -319,9 +317,7 @@ def test_the_end_of_a_process_is_the_close_of_its_websocket(api: API, kind: str)
     assert ended.value.rcvd.code == 1000
 
 
-def test_from_1_42_a_websocket_has_the_streams_that_its_query_names(api: API, kind: str) -> None:
-    if kind == "dockerd":
-        pytest.skip("20.10 ends at 1.41")
+def test_from_1_42_a_websocket_has_the_streams_that_its_query_names(api: API) -> None:
     wire = Wire(api)
     ident = wire.create("echo out; echo err >&2")
     uri = f"ws://docker/v1.42/containers/{ident}/attach/ws?stream=1&stderr=1"
@@ -338,10 +334,8 @@ def test_an_unknown_container_refuses_the_websocket_by_json(api: API) -> None:
     assert json.loads(response.body or b"")["message"] == "No such container: nothere"
 
 
-def test_docker_py_attaches_by_websocket(api: API, kind: str) -> None:
+def test_docker_py_attaches_by_websocket(api: API) -> None:
     """It knows websockets over TCP only."""
-    if kind == "dockerd":
-        pytest.skip("its own test of it fails with dockerd")
     wire = Wire(api)
     ident = wire.create("read x; echo got $x", **OPEN)
     with _relay(api.path) as port:

@@ -10,23 +10,7 @@ from compat.answers import Recording, missing, shape
 from compat.clients import API
 
 GONE = {
-    # key: why it may be missing although 20.10 had it
-    ".KernelMemory": "removed with 1.42",
-    ".KernelMemoryTCP": "removed with 1.42",
-    ".ClusterStore": "removed with 1.42",
-    ".ClusterAdvertise": "removed with 1.42",
     ".NetworkSettings.SandboxKey": "null where nothing runs",
-    ".HostConfig.KernelMemory": "removed with 1.42",
-    ".HostConfig.KernelMemoryTCP": "removed with 1.42",
-    ".VirtualSize": "removed with 1.44",
-    "[].VirtualSize": "removed with 1.44",
-    ".ContainerConfig": "removed with 1.45",
-    ".Container": "removed with 1.45",
-    ".BridgeNfIptables": "removed with 1.50",
-    ".BridgeNfIp6tables": "removed with 1.50",
-    ".Commit.Expected": "removed with 1.48",
-    ".RegistryConfig.AllowNondistributableArtifactsCIDRs": "gone from 28.5",
-    ".RegistryConfig.AllowNondistributableArtifactsHostnames": "gone from 28.5",
 }
 NOT_ON_SMARTOS = {".CgroupVersion": "there are no cgroups"}
 OPEN = (

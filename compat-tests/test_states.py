@@ -9,7 +9,6 @@ from compat.answers import Recording
 from compat.clients import API, CLI, Answer
 from compat.scenarios import OnSmartOS, Scenario, Step, Told, check, quiet, refused, scenario
 
-DAEMON = "Error response from daemon: "
 STATE = "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}' c1"
 NO_SUCH_SIGNAL = OnSmartOS(compare="")
 NO_FILES = OnSmartOS(compare="")
@@ -17,28 +16,21 @@ NO_PAUSE = refused(
     "pause is not supported on SmartOS: vmadm cannot freeze a zone", program="", hint="\n", exit=1
 )
 TRAPS = 'sh -c \'trap "echo hup" HUP; trap "exit 5" USR1; echo up; while :; do sleep 0.05; done\''
-LOWER = "28.5 in lower case"
 
 
 def http(
     request: str,
-    status: int = 0,
-    message: str = "",
     *,
-    why: str = "",
     smartos: OnSmartOS | None = None,
 ) -> Step:
-    """A request as the CLI would not send it; `status` and `message` where 28.5 answers in other words."""
+    """A request as the CLI would not send it."""
     method, path = request.split(" ")
-    answer = f'{{"message":"{message}"}}\n' if message else ""
     command = (
         f'sh -c \'curl -s --unix-socket ${{DOCKER_HOST#unix://}} -w " %{{http_code}}\\n" '
-        f'-X {method} "http://d/v1.41{path}"\''
+        f'-X {method} "http://d/v1.51{path}"\''
     )
     return Step(
         command,
-        stdout=f"{answer} {status}\n" if status else None,
-        why=why,
         smartos=smartos or OnSmartOS(),
     )
 
@@ -65,11 +57,7 @@ SCENARIOS = [
         "a start that fails leaves its reason",
         quiet("docker run --name c1 bb nope"),
         "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.StartedAt}} {{.State.FinishedAt}}' c1",
-        Step(
-            "docker inspect -f '{{.State.Error}}' c1",
-            stdout='re:.*exec: "nope": executable file not found in \\$PATH: unknown\n',
-            why="28.5 has a longer prefix",
-        ),
+        "docker inspect -f '{{.State.Error}}' c1",
         quiet("docker start c1"),
         "docker ps -a --format '{{.Names}} {{.Status}}'",
         "docker rm c1",
@@ -185,12 +173,7 @@ SCENARIOS = [
         "docker run -d --rm --name c1 bb sleep 1000",
         "docker restart -t 0 c1",
         STATE,
-        Step(
-            "docker update --restart always c1",
-            stderr=f"{DAEMON}Cannot update container ID64: Restart policy cannot be updated because AutoRemove is enabled for the container\n",
-            why="the same words, and the name in 20.10",
-            compare="exit stderr",
-        ),
+        "docker update --restart always c1",
         "docker kill c1",
         Step("docker ps -aq", after=Told("c1", "destroy")),
     ),
@@ -233,9 +216,9 @@ SCENARIOS = [
         http("POST /containers/c1/kill?signal=64", smartos=NO_SUCH_SIGNAL),
         http("POST /containers/c1/kill?signal=rtmin", smartos=NO_SUCH_SIGNAL),
         http("POST /containers/c1/kill?signal=sigcont"),
-        http("POST /containers/c1/kill?signal=-1", 400, "cannot kill container: c1: the linux daemon does not support signal -1", why=LOWER),
-        http("POST /containers/c1/kill?signal=65", 400, "cannot kill container: c1: the linux daemon does not support signal 65", why=LOWER),
-        http("POST /containers/c1/kill?signal=SIG42", 400, "cannot kill container: c1: invalid signal: SIG42", why=LOWER),
+        http("POST /containers/c1/kill?signal=-1"),
+        http("POST /containers/c1/kill?signal=65"),
+        http("POST /containers/c1/kill?signal=SIG42"),
         STATE,
         http("POST /containers/c1/kill?signal="),
         STATE,

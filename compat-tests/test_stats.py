@@ -59,7 +59,10 @@ def one_shot_is_one_reading(wire: Wire) -> Any:
     ]
 
 
-@cases(v28=["application/json", "TIME", True, True], why="20.10 names no type")
+@cases(
+    ours=["application/json", "TIME", True, True],
+    why="dockerd names no type of a stream; the description of the API does",
+)
 def a_stream_fills_it_from_the_second_on(wire: Wire) -> Any:
     ident = wire.running()
     with wire.api.stream("GET", f"/containers/{ident}/stats") as follow:
@@ -169,7 +172,7 @@ def the_columns_that_are_asked_for(wire: Wire) -> Any:
     return [chosen["Titles"], [row[1] for row in chosen["Processes"]], wrong[0]]
 
 
-@cases(v28=[409, "container ID64 is not running"], why="20.10: Container")
+@cases()
 def processes_of_what_is_stopped(wire: Wire) -> Any:
     return _top(wire, wire.create("true"))
 

@@ -60,11 +60,7 @@ def test_attach_before_start_gets_everything(api: API) -> None:
         ("/v1.42", True, "application/vnd.docker.raw-stream"),
     ],
 )
-def test_the_media_type_tells_how_to_read(
-    api: API, kind: str, version: str, tty: bool, media: str
-) -> None:
-    if kind == "dockerd" and version != "/v1.41":
-        pytest.skip("20.10 ends at 1.41")
+def test_the_media_type_tells_how_to_read(api: API, version: str, tty: bool, media: str) -> None:
     ident = create(api, "echo x", Tty=tty)
     with api.hijack(f"/containers/{ident}/attach?stream=1&stdout=1", version=version) as attached:
         assert f"Content-Type: {media}" in attached.head

@@ -48,6 +48,7 @@ def picture(source: str, **more: object) -> dict[str, object]:
 FILTER = "GET /volumes?filters=%7B%22{0}%22%3A%5B%22{1}%22%5D%7D"
 NOT_A_PART = f"create 501 VolumeOptions.Subpath {LX}: a loopback mount would follow a link in the volume out of it"
 
+SAID_AT_ONCE = "what of a body can be known to be wrong is said at create"
 EXCHANGES = [
     exchange(
         "making a volume",
@@ -61,8 +62,8 @@ EXCHANGES = [
         ask(FILTER.format("label", "a"), show="Volumes.Name"),
         ask(FILTER.format("label", "a=2"), show="Volumes.Name"),
         ask(FILTER.format("driver", "other"), show="Volumes.Name"),
-        ask(FILTER.format("rubbish", "x"), v28="400 invalid filter 'rubbish'", why="28 writes it small"),
-        ask(FILTER.format("dangling", "zz"), v28="400 invalid filter 'dangling=[zz]'", why="28 writes it small"),
+        ask(FILTER.format("rubbish", "x")),
+        ask(FILTER.format("dangling", "zz")),
         drop("vol1"), drop("vol2"), drop("vol1"),
         ask("DELETE /volumes/vol1?force=1"),
     ),
@@ -77,7 +78,7 @@ EXCHANGES = [
     ),
     exchange(
         "drivers of mounts that are none",
-        run("true", {"Binds": ["/v"], "VolumeDriver": "other"}, v28="re:create 404 create ID64: error looking up volume plugin other: .*"),
+        run("true", {"Binds": ["/v"], "VolumeDriver": "other"}),
         run("true", mount("volume", "vol1", "/v", VolumeOptions={"DriverConfig": {"Name": "other"}})),
         ask("GET /volumes/vol1"),
     ),
@@ -88,8 +89,7 @@ EXCHANGES = [
         ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"device": "tmpfs"}}),
         ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"o": "bind"}}),
         ask("POST /volumes/create", {"DriverOpts": {"zz": "1"}}),
-        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"size": "10m"}},
-            v28="400 create vol1: quota size requested but no quota support", smartos="201", why="28: 400"),
+        ask("POST /volumes/create", {"Name": "vol1", "DriverOpts": {"size": "10m"}}, smartos="201"),
         ask("DELETE /volumes/vol1?force=1"),
         run("true", mount("volume", "vol1", "/v", VolumeOptions={"DriverConfig": {"Options": {"foo": "1"}}})),
         ask("GET /volumes/vol1"),
@@ -100,8 +100,7 @@ EXCHANGES = [
         run("cat /v/file; echo new > /v/new", {"Binds": ["bound:/v"]}, smartos="re:0 .*"),
         run("ls /v", {"Binds": ["bound:/v:ro"]}, smartos="0 new"),
         run("ls /v", {"Binds": ["{tmp}/there:/v"]}, smartos="re:0 .*"),
-        ask("POST /volumes/prune?filters=%7B%22label%22%3A%5B%22nothing%22%5D%7D", show="VolumesDeleted SpaceReclaimed",
-            v28='re:200 .*"SpaceReclaimed": 0.*'),
+        ask("POST /volumes/prune?filters=%7B%22label%22%3A%5B%22nothing%22%5D%7D", show="VolumesDeleted SpaceReclaimed"),
         drop("bound"),
         run("cat /v/file", {"Binds": ["{tmp}/there:/v"]}),
     ),
@@ -118,9 +117,7 @@ EXCHANGES = [
         ask("POST /volumes/create", {"Name": "lost", "DriverOpts": {"type": "none", "o": "bind", "device": "/nope"}}, smartos=f"501 {MOUNTING}"),
         run("true", {"Binds": ["lost:/v:nocopy"]}, smartos="0"),
         run("true", {"Binds": ["lost:/bin"]},
-            v28="re:create 500 failed to populate volume: error while mounting volume '.*/lost/_data': failed to mount local volume: "
-                "mount /nope:.*/lost/_data, flags: 0x1000: no such file or directory",
-            smartos="0", why="28 says what it was at"),
+            smartos="0"),
         drop("lost"),
     ),
     exchange(
@@ -152,8 +149,8 @@ EXCHANGES = [
     ),
     exchange(
         "a volume on a file of the image",
-        run("true", {"Binds": ["data:/bin/busybox"]}, v28="create 500 failed to populate volume: source /bin/busybox is not directory",
-            smartos="re:.*", why="28 says what it was at; no path of the machine"),
+        run("true", {"Binds": ["data:/bin/busybox"]},
+            ours="create 500 source /bin/busybox is not directory", why="no path of the machine is told", smartos="re:.*"),
         ask("DELETE /volumes/data?force=1"),
     ),
     exchange(
@@ -204,30 +201,25 @@ EXCHANGES = [
         "mounts that cannot be meant",
         run("true", mount("volume", "", "/v", ReadOnly=True)),
         run("true", mount("npipe", "x", "/v")), run("true", mount("cluster", "x", "/v")),
-        run("true", mount("image", "", "/v"), version=NEW,
-            v28='create 400 invalid mount config for type "image": field Source must not be empty', why="1.48"),
-        run("true", mount("image", "bb", "/v", BindOptions={}), version=NEW,
-            v28='create 400 invalid mount config for type "image": field BindOptions must not be specified', why="1.48"),
-        run("true", picture("bb"), v28='create 400 mount type "image" needs API v1.48 or newer', why="1.48"),
-        run("true", subpath("in"), v28="create 400 VolumeOptions.Subpath needs API v1.45 or newer", why="1.45"),
-        run("true", mount("volume", "", "/v", VolumeOptions={"Subpath": "x"}), version=NEW,
-            v28='create 400 invalid mount config for type "volume": must not set Subpath when using anonymous volumes', why="1.45"),
-        run("true", subpath("../x"), version=NEW,
-            v28='create 400 invalid mount config for type "volume": subpath must be a relative path within the volume', why="1.45"),
-        run("true", subpath("/x"), version=NEW,
-            v28='create 400 invalid mount config for type "volume": subpath must be a relative path within the volume', why="1.45"),
+        run("true", mount("image", "", "/v"), version=NEW),
+        run("true", mount("image", "bb", "/v", BindOptions={}), version=NEW),
+        run("true", picture("bb")),
+        run("true", subpath("in")),
+        run("true", mount("volume", "", "/v", VolumeOptions={"Subpath": "x"}), version=NEW),
+        run("true", subpath("../x"), version=NEW),
+        run("true", subpath("/x"), version=NEW),
         run("true", mount("bind", "/nope", "/v")),
         run("true", mount("bind", "{tmp}", "/v", BindOptions={"ReadOnlyNonRecursive": True}), version=NEW,
-            v28="create 400 mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive", why="28 says it at the start"),
+            ours="create 400 mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive", why=SAID_AT_ONCE),
         run("true", mount("bind", "{tmp}", "/v", ReadOnly=True, BindOptions={"ReadOnlyNonRecursive": True, "ReadOnlyForceRecursive": True}), version=NEW,
-            v28="create 400 mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive", why="28 says it at the start"),
+            ours="create 400 mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive", why=SAID_AT_ONCE),
+        drop("parts"),
     ),
     exchange(
         "sources that are made",
         run("ls -d /v", {"Binds": ["{tmp}/made/deep:/v"]}),
         run("ls -d /v", mount("bind", "{tmp}/made/deep", "/v")),
-        run("ls -d /v", mount("bind", "{tmp}/other/deep", "/v", BindOptions={"CreateMountpoint": True}), version=NEW,
-            v28="0 /v", smartos="0 /v", why="1.42"),
+        run("ls -d /v", mount("bind", "{tmp}/other/deep", "/v", BindOptions={"CreateMountpoint": True}), version=NEW, smartos="0 /v"),
         run("ls -d /v", mount("bind", "{tmp}/third/deep", "/v", BindOptions={"CreateMountpoint": True})),
     ),
     exchange(
@@ -235,29 +227,21 @@ EXCHANGES = [
         make("parts"),
         run("mkdir -p /v/in/deep /v/empty; echo 1 > /v/in/file; ln -s in /v/good; ln -s /etc /v/bad; ln -s ../.. /v/up", {"Binds": ["parts:/v"]}),
         *(
-            run("ls /v; cat /v 2>&1", subpath(path), version=NEW, v28=words, smartos=NOT_A_PART, why="1.45")
-            for path, words in (
-                ("in", "re:1 deep\nfile\n.*"),
-                ("good/deep/..", "re:1 deep\nfile\n.*"),
-                ("in/file", "0 /v\n1"),
-                ("nope", 're:start 404 cannot access path ".*/parts/_data/nope": lstat .*/nope: no such file or directory'),
-                ("bad", 're:create 400 failed to populate volume: path concatenation escapes the base directory, base: ".*/parts/_data", subpath: "bad"'),
-                ("up", 're:create 400 failed to populate volume: path concatenation escapes the base directory, .*'),
-            )
+            run("ls /v; cat /v 2>&1", subpath(path), version=NEW, smartos=NOT_A_PART)
+            for path in ("in", "good/deep/..", "in/file", "nope", "bad", "up")
         ),
-        run("cat /srv/data/seed", mount("volume", "parts", "/srv/data", VolumeOptions={"Subpath": "empty"}), image="rich", version=NEW,
-            v28="0 seeded", smartos=NOT_A_PART, why="1.45; copied into the part"),
+        run("cat /srv/data/seed", mount("volume", "parts", "/srv/data", VolumeOptions={"Subpath": "empty"}), image="rich", version=NEW, smartos=NOT_A_PART),
         drop("parts"),
     ),
     exchange(
         "images as mounts",
-        run("ls /v/bin/entry; cat /v/srv/data/seed; touch /v/x 2>&1 || echo refused", picture("rich"), version=NEW,
-            v28="re:0 /v/bin/entry\nseeded\n.*\nrefused", why="1.48"),
-        run("cat /v/seed", picture("rich", ImageOptions={"Subpath": "srv/data"}), version=NEW, v28="0 seeded", why="1.48"),
-        run("ls /v", picture("white", ImageOptions={"Subpath": "d"}), version=NEW, v28="0 kept", why="1.48"),
+        run("ls /v/bin/entry; cat /v/srv/data/seed; touch /v/x 2>&1 || echo refused", picture("rich"), version=NEW),
+        run("cat /v/seed", picture("rich", ImageOptions={"Subpath": "srv/data"}), version=NEW),
+        run("ls /v", picture("white", ImageOptions={"Subpath": "d"}), version=NEW),
         run("true", picture("rich", ImageOptions={"Subpath": "nope"}), version=NEW,
-            v28="re:start 404 cannot access path .*", smartos="re:create 404 cannot access path .*", why="1.48"),
-        run("true", picture("nothere"), version=NEW, v28="create 404 No such image: nothere:latest", why="1.48"),
+            ours="re:start 404 cannot access path ROOT/.*/nope: lstat ROOT/.*/nope: no such file or directory",
+            why="where the image is mounted is our own affair", smartos="re:create 404 cannot access path .*"),
+        run("true", picture("nothere"), version=NEW),
     ),
 ]  # fmt: skip
 
@@ -288,14 +272,6 @@ def test_volumes_go_as_with_dockerd(
     assert (folders / "there" / "file").read_text() == "content\n"
 
 
-@pytest.fixture
-def newer(kind: str) -> None:
-    """What 20.10 has not."""
-    if kind == "dockerd":
-        pytest.skip("API 1.51 is not dockerd 20.10's")
-
-
-@pytest.mark.usefixtures("newer")
 def test_an_anonymous_volume_is_named_and_labelled(api: API) -> None:
     made = api.ok("POST", "=/v1.51/volumes/create", {})
     assert len(made["Name"]) == 64
@@ -321,7 +297,6 @@ def test_many_may_be_made_with_one_new_volume(api: API) -> None:
     api.ok("DELETE", "/volumes/together")
 
 
-@pytest.mark.usefixtures("newer")
 def test_a_mounted_image_is_not_removed(api: API) -> None:
     mounted = {"Mounts": [{"Type": "image", "Source": "white", "Target": "/v"}]}
     body = {"Image": "bb", "Cmd": ["true"], "HostConfig": mounted}

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from dockerapi.errors import APIError, DataLoss, InvalidParameter, NotFound, Unauthorized
+from dockerapi.errors import APIError, DataLoss, InvalidParameter, NotFound
 from imgsources.answers import json_object, refusal
 from imgsources.oci import (
     INDEX_TYPES,
@@ -138,7 +138,7 @@ class RegistryClient:
     async def login(self, auth: Credentials, server: str = "") -> Login:
         """Check credentials with a registry ("" = the Hub; a host, or a URL as clients send).
 
-        Unauthorized in dockerd's words if they are refused.
+        In dockerd's words if they are refused: Unauthorized by who gives tokens, APIError by the registry itself.
         """
         host = _host_of(server)
         endpoint = await self.transport.connect(self.transport.servers(host, auth)[-1])
@@ -149,10 +149,9 @@ class RegistryClient:
         authorization = f"Bearer {token.text}" if token else endpoint.basic
         headers = {"Authorization": authorization} if authorization else {}
         async with self.transport.send("GET", url, endpoint.verifies, headers) as response:
-            if response.status == HTTPStatus.UNAUTHORIZED:
-                raise Unauthorized(f'Get "{url}": unauthorized: incorrect username or password')
             if response.status != HTTPStatus.OK:
-                raise await refusal(response, None)
+                words = f"{response.status} {HTTPStatus(response.status).phrase}"
+                raise APIError(f"login attempt to {url} failed with status: {words}")
         return Login("Login Succeeded", token.refresh if token else "")
 
     async def search(self, term: str, limit: int) -> list[dict[str, Any]]:

@@ -167,7 +167,8 @@ class Commits:
 
     def _tell(self, zone: Zone, image: Image, reference: Reference | None, comment: str) -> None:
         name = "" if reference is None else str(reference)
+        labels = image.config.config.get("Labels") or {}
+        self._bus.emit("image", "create", image.id, {**labels, "name": image.id})
         if reference is not None:
-            labels = image.config.config.get("Labels") or {}
             self._bus.emit("image", "tag", image.id, {**labels, "name": name})
         self._lifecycle.emit(zone, "commit", comment=comment, imageID=image.id, imageRef=name)

@@ -268,9 +268,14 @@ class Containers:
         name = _asked_signal(signal, f"cannot stop container: {ref}")
         if zone.is_running:
             self._tell_kill(zone, name or _stop_signal(zone))
-        stopped = await self._zones.stop(zone.uuid, signal=name, timeout_s=timeout_s)
-        self._lifecycle.note(stopped)
-        self._lifecycle.emit(stopped, "stop")
+        self._lifecycle.stopping(zone)
+        well = False
+        try:
+            zone = await self._zones.stop(zone.uuid, signal=name, timeout_s=timeout_s)
+            self._lifecycle.note(zone)
+            well = True
+        finally:
+            self._lifecycle.stopped(zone, well=well)
 
     async def restart(self, ref: str, *, signal: str | None, timeout_s: int | None) -> None:
         """Also of a container that does not run.  --rm survives it."""

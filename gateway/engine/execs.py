@@ -49,6 +49,8 @@ class _Exec:
     keys: bytes
     user: str
     """The container's, for who names none."""
+    born_ns: int
+    """When the container had started: what was not started in that run of it is forgotten with the run."""
     was_started: bool = False
     process: ZoneProcess | None = None
     pid: int = 0
@@ -101,7 +103,7 @@ class Execs:
             self._execs.pop(self._ended.popleft()[1], None)
 
     async def create(self, ref: str, body: ExecCreate) -> JSONObject:
-        """{Id}.  Conflict unless the container runs."""
+        """{Id}.  Conflict unless the container runs; InvalidParameter for a user that is known not to be there."""
         zone = self._roster.find(ref)
         if not body.cmd:
             raise InvalidParameter("No exec command specified")
@@ -109,15 +111,21 @@ class Execs:
         keys = _keys(body.detach_keys)
         _check_running(zone, ref)
         self._forget_old()
-        user = zone.metadata.user
-        exec_ = _Exec(secrets.token_hex(32), zone.metadata.id, body, keys, user)
+        self._zones.expect_exec(zone.uuid, body.user)
+        exec_ = _Exec(
+            id=secrets.token_hex(32),
+            container_id=zone.metadata.id,
+            body=body,
+            keys=keys,
+            user=zone.metadata.user,
+            born_ns=zone.started_ns,
+        )
         self._execs[exec_.id] = exec_
-        self._zones.expect_exec(zone.uuid)
         self._lifecycle.emit(zone, f"exec_create: {exec_.command}", execID=exec_.id)
         return {"Id": exec_.id}
 
     async def start(self, exec_id: str, body: ExecStart) -> Stdio | None:
-        """Attached, what cannot be started is told on stderr: the client has its stream already."""
+        """Attached, what cannot be started is told in the stream, which the client has already: on stdout, as by dockerd."""
         exec_ = self._get(exec_id)
         zone = self._roster.get(exec_.container_id)
         _check_running(zone, exec_.container_id)
@@ -128,7 +136,7 @@ class Execs:
         return _Starting(begin, self._group, tty=exec_.body.tty)
 
     async def run(self, exec_id: str) -> ZoneProcess:
-        """Started now, for the gateway's own use; StartFailure where a client reads it on stderr."""
+        """Started now, for the gateway's own use; StartFailure where a client reads it in the stream."""
         exec_ = self._get(exec_id)
         zone = self._roster.get(exec_.container_id)
         return await self._start(exec_, zone, ExecStart(), killable=True)
@@ -143,7 +151,7 @@ class Execs:
         try:
             process = await self._start(exec_, zone, body)
         except APIError as error:
-            return told(StreamId.STDERR, f"{error.message}\r\n", tty=exec_.body.tty)
+            return told(StreamId.STDOUT, f"{error.message}\r\n", tty=exec_.body.tty)
         if process.stdio is None:
             # Of an exec that is to show nothing dockerd does not even tell the end.
             return Replay(nothing(), tty=False)
@@ -236,10 +244,14 @@ class Execs:
         }
 
     def _get(self, exec_id: str) -> _Exec:
-        try:
-            return self._execs[exec_id]
-        except KeyError as error:
-            raise NoSuchExec(exec_id) from error
+        exec_ = self._execs.get(exec_id)
+        if exec_ is None:
+            raise NoSuchExec(exec_id)
+        zone = self._roster.get(exec_.container_id)
+        if not exec_.was_started and (not zone.is_running or zone.started_ns != exec_.born_ns):
+            del self._execs[exec_id]
+            raise NoSuchExec(exec_id)
+        return exec_
 
 
 class _Starting:
@@ -332,8 +344,9 @@ def _check_running(zone: Zone, ref: str) -> None:
 
 def _check_workdir(workdir: str) -> None:
     if workdir and not workdir.startswith("/"):
-        text = "OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown"
-        raise StartFailure(text, 126)
+        raise StartFailure(
+            "OCI runtime exec failed: exec failed: Cwd must be an absolute path", 128
+        )
 
 
 def _process(body: ExecCreate, start: ExecStart, *, killable: bool) -> Process:

@@ -35,6 +35,8 @@ class _Seen:
     exits: set[asyncio.Future[JSONObject]] = field(default_factory=set)
     removals: set[asyncio.Future[JSONObject]] = field(default_factory=set)
     is_restarting: bool = False
+    stops: int = 0
+    """Clients' stops that are under way and not told of yet."""
     is_killed: bool = False
     """By its removal."""
     is_oom_told: bool = False
@@ -76,6 +78,21 @@ class Lifecycle:
         """Whether an exit is the middle of a restart: then it is not the end of a --rm container."""
         if seen := self._seen.get(zone.uuid):
             seen.is_restarting = restarting
+
+    def stopping(self, zone: Zone) -> None:
+        """A client's stop begins: dockerd tells of it before the exit that it brings."""
+        if seen := self._seen.get(zone.uuid):
+            seen.stops += 1
+
+    def stopped(self, zone: Zone, *, well: bool) -> None:
+        """It is over; where no exit was told with it (there was none any more) it is told now, if it went well."""
+        seen = self._seen.get(zone.uuid)
+        if seen is not None and not seen.stops:
+            return
+        if seen is not None:
+            seen.stops -= 1
+        if well:
+            self.emit(zone, "stop")
 
     def note(self, zone: Zone) -> None:
         """Take notice of what changed since the last time."""
@@ -157,32 +174,34 @@ class Lifecycle:
         self._bus.emit("container", action, zone.metadata.id, attributes)
 
     def _started(self, zone: Zone) -> None:
-        self._networks(zone, "connect")
         for point in from_zone.mount_points(zone):
             if point.type == "volume":
                 more = {"driver": "local", "destination": point.destination}
                 more |= {"read/write": str(point.rw).lower(), "propagation": point.propagation}
                 self._volume(zone, point.name, "mount", more)
+        self._networks(zone, "connect")
         self.emit(zone, "start")
 
     def _stopped(self, seen: _Seen, zone: Zone) -> None:
         seen.finished_ns = zone.finished_ns
         if zone.oom_killed and not seen.is_oom_told:
             self.emit(zone, "oom")
-        self._died(zone, exit_code(zone))
+        stops, seen.stops = seen.stops + seen.is_restarting, 0
+        self._died(zone, exit_code(zone), stops=stops)
         _answer(set(seen.exits), exit_code(zone))
-        if seen.is_restarting:
-            self.emit(zone, "stop")
-        elif zone.state is ZoneState.STOPPED:
+        if not seen.is_restarting and zone.state is ZoneState.STOPPED:
             self._exited(zone)
 
-    def _died(self, zone: Zone, code: int) -> None:
+    def _died(self, zone: Zone, code: int, *, stops: int = 0) -> None:
+        """In dockerd's order, which tells of the exit when all is cleaned up; `stops`: who asked for it."""
         ran = max(0, zone.finished_ns - zone.started_ns) // 1_000_000_000
-        self.emit(zone, "die", exitCode=str(code), execDuration=str(ran))
         self._networks(zone, "disconnect")
         for point in from_zone.mount_points(zone):
             if point.type == "volume":
                 self._volume(zone, point.name, "unmount", {"driver": "local"})
+        for _ in range(stops):
+            self.emit(zone, "stop")
+        self.emit(zone, "die", exitCode=str(code), execDuration=str(ran))
 
     def _networks(self, zone: Zone, action: str) -> None:
         for name in from_zone.networks_joined(zone):

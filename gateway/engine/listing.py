@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockerapi.engine import ListQuery
-from dockerapi.errors import InvalidParameter, NoSuchContainer
+from dockerapi.errors import APIError, InvalidParameter, NoSuchContainer
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from gateway.translate import from_zone
@@ -186,14 +186,14 @@ def _ports(key: str, values: tuple[str, ...], known: Callable[[Zone], set[str]])
     wanted: set[str] = set()
     for value in values:
         if ":" in value:
-            raise InvalidParameter(f"filter for '{key}' should not contain ':': {value}")
+            raise APIError(f"filter for '{key}' should not contain ':': {value}")
         numbers, _, protocol = value.partition("/")
         try:
             start, end = parse_range(numbers)
         except ValueError as error:
             # Of digits alone every fault that is left is the size, or the order of a pair.
             fault = "value out of range" if numbers.isdecimal() else "invalid syntax"
-            raise InvalidParameter(
+            raise APIError(
                 f"error while looking up for {key} {value}: strconv.ParseUint: "
                 f"parsing {json.dumps(numbers)}: {fault}"
             ) from error
@@ -271,9 +271,17 @@ def _written(
 
 
 def with_size(array: bytes, sizes: Sequence[Mapping[str, int]]) -> bytes:
-    """The rows with SizeRw and SizeRootFs, in the same order."""
+    """The rows with SizeRw and SizeRootFs, in the same order; what is 0 is left out."""
     rows: list[JSONObject] = json.loads(array)
-    return dumps([{**row, **size} for row, size in zip(rows, sizes, strict=True)]) + b"\n"
+    return (
+        dumps(
+            [
+                {**row, **{k: v for k, v in size.items() if v}}
+                for row, size in zip(rows, sizes, strict=True)
+            ]
+        )
+        + b"\n"
+    )
 
 
 def dumps(value: Any) -> bytes:

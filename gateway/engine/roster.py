@@ -143,7 +143,7 @@ class Roster:
             return self._linked(ref, name)
         found = [uuid for known, uuid in self._ids.items() if known.startswith(name)]
         if len(found) > 1:
-            raise InvalidParameter(f"Multiple IDs found with provided prefix: {ref}")
+            raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
         if not found:
             raise NoSuchContainer(ref)
         return found[0]

@@ -62,7 +62,7 @@ def check(host: HostConfig, around: Surroundings) -> None:
     for value, name in ((host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")):
         if value:
             raise InvalidParameter(
-                f"invalid QoS settings: linux does not support configuration of maximum {name}"
+                f"invalid option: QoS maximum {name} configuration is not supported on linux"
             )
 
 

@@ -242,8 +242,9 @@ class ZoneHost(Protocol):
         """Live streams, from now on; for a stopped zone from its next start on, nothing lost."""
         ...
 
-    def expect_exec(self, uuid: ZoneUUID) -> None:
-        """An exec was announced and will likely follow: time to do ahead what it would wait for."""
+    def expect_exec(self, uuid: ZoneUUID, user: str) -> None:
+        """An exec as `user` ("" = the zone's own) was announced and will likely follow: time to do ahead what it would
+        wait for.  InvalidParameter, in dockerd's words, where it is known now that there is no such user or group."""
         ...
 
     async def exec(self, uuid: ZoneUUID, process: Process) -> ZoneProcess:

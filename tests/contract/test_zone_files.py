@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotRunning
+from dockerapi.errors import APIError, InvalidParameter, NotFound, NotRunning
 from gateway.hosts.command import run
 from gateway.zones.host import ChangeKind, Zone, ZoneChange
 from gateway.zones.spec import Filesystem
@@ -190,7 +190,7 @@ async def test_volumes_and_binds_are_part_of_the_zone(bench: Bench, tmp_path: Pa
     await write(bench, zone, "/data", archive(x=b"x"))
     assert (tmp_path / "x").read_bytes() == b"x"
     assert names(await read(bench, zone, "/fixed/x")) == ["x"]
-    with pytest.raises(Forbidden, match="mounted volume is marked read-only"):
+    with pytest.raises(InvalidParameter, match="mounted volume is marked read-only"):
         await write(bench, zone, "/fixed", archive(y=b""))
     with pytest.raises(APIError):
         await write(bench, zone, "/", archive(fixed__y=b""))
@@ -201,7 +201,7 @@ async def test_nothing_is_written_into_a_read_only_root(bench: Bench) -> None:
     if bench.is_smartos:
         pytest.skip("a zone's root cannot be read-only")
     zone = await bench.create("true", runtime={"readonly_rootfs": True})
-    with pytest.raises(Forbidden, match="container rootfs is marked read-only"):
+    with pytest.raises(InvalidParameter, match="container rootfs is marked read-only"):
         await write(bench, zone, "/tmp", archive(x=b""))
 
 

@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from dockerapi.errors import APIError, Conflict, InvalidParameter, NotSupported, StartFailure
+from dockerapi.errors import (
+    APIError,
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    NotSupported,
+    StartFailure,
+)
 from gateway.hosts.command import Spawner
 from gateway.hosts.linux import conmon, etcfiles, overlay, relimit
 from gateway.hosts.linux.bundle import oci_config
@@ -113,6 +120,8 @@ class Prepared:
 Peer = Callable[[str], Zone]
 """The zone whose namespace is joined, by "zone:UUID" or "zone:NAME"; NotFound if there is none."""
 
+_JOIN_IPC = "failed to join IPC namespace: "
+
 
 async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     """Everything of a start but the start.  After an error call `clear`."""
@@ -123,7 +132,7 @@ async def prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
 async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     uuid, runtime = zone.uuid, zone.metadata.runtime
     joined = {
-        kind: _running_peer(kind, peer(value))
+        kind: _joined(kind, value, peer)
         for kind in ("network", "pid", "ipc", "uts")
         if (value := getattr(runtime, kind)).startswith("zone:")
     }
@@ -166,18 +175,36 @@ async def _prepare(parts: Parts, zone: Zone, peer: Peer) -> Prepared:
     return Prepared(pid, bundle.conmon_pid(), str(root), ports)
 
 
-def _running_peer(kind: str, zone: Zone) -> Zone:
-    """Conflict if it does not run, in dockerd's words."""
+def _joined(kind: str, value: str, peer: Peer) -> Zone:
+    """Whose namespace is joined; refused in dockerd's words, and with its statuses, if it is gone or does not run."""
+    try:
+        zone = peer(value)
+    except NotFound as error:
+        match kind:
+            case "network":
+                raise APIError(
+                    f"joining network namespace of container: {error.message}"
+                ) from error
+            case "ipc":
+                raise InvalidParameter(f"{_JOIN_IPC}{error.message}") from error
+            case _:
+                raise APIError(
+                    f"failed to join {kind.upper()} namespace: {error.message}"
+                ) from error
     if zone.is_running:
         return zone
-    name = zone.metadata.id
+    stopped = f"container {zone.metadata.id} is not running"
     match kind:
         case "network":
-            raise Conflict(f"cannot join network of a non running container: {name}")
+            word = "exited" if zone.finished_ns else "created"
+            raise Conflict(
+                "cannot join network namespace of a non running container: "
+                f"container {zone.spec.alias} is {word}"
+            )
         case "ipc":
-            raise Conflict(f"can't join IPC of container {name}: container {name} is not running")
+            raise Conflict(f"{_JOIN_IPC}{stopped}")
         case _:
-            raise Conflict(f"container {name} is not running")
+            raise APIError(f"failed to join {kind.upper()} namespace: {stopped}")
 
 
 async def _outcome(awaitable: Awaitable[T]) -> Callable[[], T]:
@@ -273,7 +300,7 @@ def _shm(parts: Parts, zone: Zone, peer: Zone | None) -> str:
     folder = parts.folders.shm(ZoneUUID(owner) if kind == "zone" else peer.uuid)
     if not folder.is_mount():
         raise InvalidParameter(
-            f"can't join IPC of container {peer.metadata.id}: non-shareable IPC "
+            f"{_JOIN_IPC}container {peer.metadata.id}: non-shareable IPC "
             "(hint: use IpcMode:shareable for the donor container)"
         )
     return str(folder)

@@ -336,7 +336,7 @@ EXEC_PREFIX = "OCI runtime exec failed: exec failed: unable to start container p
 def start_failure(message: str, complaints: str, program: str = "") -> StartFailure:
     """The error of a first process that could not be started, from what conmon and the runtime said."""
     reason, code = reworded(message or complaints, program)
-    return StartFailure(f"{_PREFIX}{reason}: unknown", code, detail=f"{message}\n{complaints}")
+    return StartFailure(_PREFIX + reason, code, detail=f"{message}\n{complaints}")
 
 
 _NOT_IN_PATH = re.compile(r"executable file [`'\"](.*?)[`'\"] not found in \$PATH")

@@ -311,13 +311,13 @@ def _prepared(plan: Plan) -> tuple[Callable[[int], bytes], Callable[[str], tuple
     if plan["user"] is None:
         return _inflated(), lambda _: (0, 0)
     from dockerapi.errors import InvalidParameter  # noqa: PLC0415
-    from gateway.hosts.linux.users import identify  # noqa: PLC0415
+    from gateway.hosts.linux.users import identify, in_copying  # noqa: PLC0415
 
     def owner(user: str) -> tuple[int, int]:
         try:
             found = identify(user, (), _small_file("/etc/passwd"), _small_file("/etc/group"))
         except InvalidParameter as error:
-            raise Refused("invalid", error.message) from error
+            raise Refused("invalid", in_copying(error.message)) from error
         return found.uid, found.gid
 
     return _inflated(), owner
@@ -375,9 +375,9 @@ def _refuse_read_only(plan: Plan, folder: str) -> None:
         if inside and (holder is None or len(target) >= len(posixpath.realpath(holder["target"]))):
             holder = mount
     if holder is None and plan["readonly"]:
-        raise Refused("forbidden", "container rootfs is marked read-only")
+        raise Refused("invalid", "container rootfs is marked read-only")
     if holder is not None and holder["readonly"]:
-        raise Refused("forbidden", "mounted volume is marked read-only")
+        raise Refused("invalid", "mounted volume is marked read-only")
 
 
 def _small_file(path: str) -> bytes:

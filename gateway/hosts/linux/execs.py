@@ -332,7 +332,7 @@ def _end_marked(path: Path) -> None:
 
 def _failure(text: str, process: Process) -> StartFailure:
     reason, code = reworded(text, process.argv[0])
-    return StartFailure(f"{EXEC_PREFIX}{reason}: unknown", code, detail=text)
+    return StartFailure(f"{EXEC_PREFIX}{reason}", code, detail=text)
 
 
 def _pipes(process: Process) -> tuple[dict[int, int], dict[int, int]]:

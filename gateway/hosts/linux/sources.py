@@ -111,10 +111,8 @@ class Sources:
             return
         try:
             descriptor = _beneath(folder, source.subpath)
-        except NotFound:
-            return  # missed at the start
-        except InvalidParameter as error:
-            raise InvalidParameter(f"failed to populate volume: {error.message}") from error
+        except (NotFound, InvalidParameter):
+            return  # told at the start
         try:
             copy_up(root, target, Path(f"/proc/self/fd/{descriptor}"))
         except NotADirectoryError:
@@ -291,7 +289,7 @@ def _check_target(root: Path, target: str) -> None:
         os.close(top)
     try:
         if not stat.S_ISDIR(os.fstat(found).st_mode):
-            raise APIError(f"failed to populate volume: source {target} is not directory")
+            raise APIError(f"source {target} is not directory")
     finally:
         os.close(found)
 
@@ -315,11 +313,11 @@ def _beneath(base: Path, subpath: str) -> int:
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise InvalidParameter(
-                f'path concatenation escapes the base directory, base: "{base}", subpath: "{subpath}"'
+                f"path concatenation escapes the base directory, base: {base}, subpath: {subpath}"
             ) from error
         path = f"{base}/{subpath}"
         reason = (error.strerror or "").lower()
-        raise NotFound(f'cannot access path "{path}": lstat {path}: {reason}') from error
+        raise NotFound(f"cannot access path {path}: lstat {path}: {reason}") from error
     finally:
         os.close(folder)
 

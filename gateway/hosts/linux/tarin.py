@@ -88,6 +88,10 @@ class _Extraction:
             raise Refused("server", f'"{text}" is outside of "{self._folder}"')
         return path
 
+    def _named(self, path: str) -> str:
+        """As the archive has it."""
+        return posixpath.relpath(path, self._folder)
+
     def _make_way(self, path: str, *, for_folder: bool) -> bool:
         """Remove what an entry replaces, make the folders it lies in; False if it is a folder that stays."""
         try:
@@ -98,13 +102,13 @@ class _Extraction:
         is_folder = stat.S_ISDIR(there.st_mode)
         if self._keep_kind and is_folder and not for_folder:
             raise Refused(
-                "invalid",
-                f'cannot overwrite directory "{path}" with non-directory "{self._folder}"',
+                "server",
+                f'cannot overwrite directory "{self._named(path)}" with non-directory "{self._folder}"',
             )
         if self._keep_kind and not is_folder and for_folder:
             raise Refused(
-                "invalid",
-                f'cannot overwrite non-directory "{path}" with directory "{self._folder}"',
+                "server",
+                f'cannot overwrite non-directory "{self._named(path)}" with directory "{self._folder}"',
             )
         if is_folder and for_folder:
             return False

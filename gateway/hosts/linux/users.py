@@ -6,6 +6,7 @@ group memberships unless a group is given.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,15 @@ def identify(user: str, groups: Sequence[str], passwd: bytes, group: bytes) -> I
         additional_gids=tuple(dict.fromkeys((gid, *memberships, *added))),
         home=(entry.home if entry else "") or "/",
         name=entry.name if entry else "",
+    )
+
+
+def in_copying(message: str) -> str:
+    """What dockerd says instead of `message` where files are to become a user's."""
+    return re.sub(
+        r"unable to find (user|group) (.*): (?=no matching)",
+        r'failed to look up \1 "\2" in container: ',
+        message,
     )
 
 

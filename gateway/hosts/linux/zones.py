@@ -22,6 +22,7 @@ from pathlib import Path
 from dockerapi.errors import (
     APIError,
     Conflict,
+    InvalidParameter,
     NotModified,
     NotRunning,
     NotSupported,
@@ -453,9 +454,11 @@ class LinuxZones:
             raise NotRunning(resident.zone.metadata.id)
         self._parts.folders.bundle(uuid).resize(height, width)
 
-    def expect_exec(self, uuid: ZoneUUID) -> None:
+    def expect_exec(self, uuid: ZoneUUID, user: str) -> None:
         """The start is one request later: a moment in which the kernel's lock can become warm."""
-        self._register.resident(uuid)
+        zone = self._register.resident(uuid).zone
+        if user:
+            resolve(Path(f"/proc/{zone.pid}/root"), user)
         self._parts.warmth.announce()
 
     async def exec(self, uuid: ZoneUUID, process: Process) -> Exec:
@@ -469,9 +472,12 @@ class LinuxZones:
         if not resident.is_up:
             raise NotRunning(zone.metadata.id)
         root = Path(f"/proc/{zone.pid}/root")
-        # --group-add belongs to the zone's own user.
-        groups = () if process.user else zone.metadata.runtime.groups
-        identity = resolve(root, process.user or zone.metadata.user, groups)
+        try:
+            identity = resolve(
+                root, process.user or zone.metadata.user, zone.metadata.runtime.groups
+            )
+        except InvalidParameter as error:  # it was there when the exec was announced
+            raise APIError(error.message) from error
         metadata = with_links(zone, self._runs.peer, must_run=False).metadata
         document = exec_process(zone.spec, metadata, process, identity, self._parts.machine)
         with self._parts.warmth.kept():

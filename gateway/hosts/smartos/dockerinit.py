@@ -103,7 +103,7 @@ def _words(code: int, text: str) -> str:
 def exec_failure(code: int, text: str) -> StartFailure:
     """The error of an exec."""
     words, exit_code = reworded(code, text)
-    return StartFailure(f"{EXEC_PREFIX}{words}: unknown", exit_code, detail=text)
+    return StartFailure(f"{EXEC_PREFIX}{words}", exit_code, detail=text)
 
 
 async def start_failure(gz: GlobalZone, zonepath: str, exit_status: int) -> tuple[int, str] | None:
@@ -124,7 +124,7 @@ async def start_failure(gz: GlobalZone, zonepath: str, exit_status: int) -> tupl
     words, exit_code = reworded(code, text)
     if code in (USER_NOT_FOUND, GROUP_NOT_FOUND):
         return exit_code, words  # dockerd looks them up itself, before there is a runtime
-    return exit_code, f"{CREATE_PREFIX}{words}: unknown"
+    return exit_code, f"{CREATE_PREFIX}{words}"
 
 
 async def log_path(gz: GlobalZone, zonepath: str) -> str:

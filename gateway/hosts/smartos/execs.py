@@ -214,7 +214,7 @@ class Exec:
             await self._program.close()
             if isinstance(error, TimeoutError):
                 text = f"no answer within {_START_TIMEOUT_S:g} s"
-                raise StartFailure(f"{EXEC_PREFIX}{text}: unknown", 128) from error
+                raise StartFailure(f"{EXEC_PREFIX}{text}", 128) from error
             raise
         if not self._preamble.over:
             raise await self._failure()
@@ -224,7 +224,7 @@ class Exec:
         if self._preamble.failure is not None:
             return exec_failure(*self._preamble.failure)
         text = self._preamble.text() or f"zlogin ended with {code} before the command began"
-        return StartFailure(f"{EXEC_PREFIX}{text}: unknown", 126 if code == 126 else 128)
+        return StartFailure(f"{EXEC_PREFIX}{text}", 126 if code == 126 else 128)
 
     async def _pump(self) -> None:
         """Everything that the program writes, to its client or to nobody."""

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
 from dockerapi.framing import StreamId
 from gateway.hosts.smartos.filescript import PACK, SCRIPT
 from gateway.hosts.smartos.globalzone import GlobalZone, Program
@@ -153,9 +153,8 @@ class SmartOSFiles:
                 continue
             if keep and (kind == "d" or entry.is_folder):
                 word, other = ("directory", "non-directory") if kind == "d" else ("non-directory", "directory")  # fmt: skip
-                place = posixpath.normpath(posixpath.join(answer.real or "/", entry.name))
-                raise InvalidParameter(
-                    f'cannot overwrite {word} "{place}" with {other} "{answer.real or "/"}"'
+                raise APIError(
+                    f'cannot overwrite {word} "{posixpath.normpath(entry.name)}" with {other} "{answer.real or "/"}"'
                 )
             in_the_way.append(entry)
         if in_the_way:
@@ -477,7 +476,7 @@ def _refuse_read_only(zone: Zone, real: str) -> None:
     for filesystem in zone.spec.filesystems:
         inside = place == filesystem.target or place.startswith(filesystem.target.rstrip("/") + "/")
         if inside and "ro" in filesystem.options:
-            raise Forbidden("mounted volume is marked read-only")
+            raise InvalidParameter("mounted volume is marked read-only")
 
 
 async def _spooled(

@@ -69,7 +69,9 @@ async def file_owner(gz: GlobalZone, zonepath: str, user: str) -> tuple[int, int
     wanted, _, group = user.partition(":")
     entry = _find(wanted or "0", await _read(gz, zonepath, "passwd"))
     if entry is None and wanted and not wanted.isdecimal():
-        raise InvalidParameter(f"unable to find user {wanted}: no matching entries in passwd file")
+        raise InvalidParameter(
+            f'failed to look up user "{wanted}" in container: no matching entries in passwd file'
+        )
     uid = int(entry[2]) if entry else int(wanted or 0)
     if group:
         return uid, int(_group_id(await _read(gz, zonepath, "group"), group))

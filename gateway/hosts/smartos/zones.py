@@ -219,7 +219,7 @@ class SmartOSZones:
             if subpath:
                 if await whiteouts.find_directory(self._gz, entry.source, subpath) != subpath:
                     raise NotFound(
-                        f'cannot access path "{entry.source}/{subpath}": no such directory without links'
+                        f"cannot access path {entry.source}/{subpath}: no such directory without links"
                     )
                 entry = entry.model_copy(update={"source": f"{entry.source}/{subpath}"})  # noqa: PLW2901
             found.append(entry)
@@ -492,8 +492,8 @@ class SmartOSZones:
         streams = self._streams(resident)
         await streams.resize(height, width)
 
-    def expect_exec(self, uuid: ZoneUUID) -> None:
-        """Nothing to be done ahead."""
+    def expect_exec(self, uuid: ZoneUUID, user: str) -> None:
+        """Nothing to be done ahead; a user is looked up at the start."""
         self._register.resident(uuid)
 
     async def exec(self, uuid: ZoneUUID, process: Process) -> ZoneProcess:

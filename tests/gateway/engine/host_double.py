@@ -191,7 +191,8 @@ class Zones:
                 if other.is_running:
                     return
                 raise Conflict(
-                    f"cannot join network of a non running container: {other.metadata.id}"
+                    "cannot join network namespace of a non running container: "
+                    f"container {other.spec.alias} is created"
                 )
         raise NoSuchContainer(ref)
 
@@ -255,7 +256,7 @@ class Zones:
             self.streams[uuid].chunks.put_nowait(block)
         return self.streams[uuid]
 
-    def expect_exec(self, uuid: ZoneUUID) -> None:
+    def expect_exec(self, uuid: ZoneUUID, user: str) -> None:
         self.get(uuid)
 
     async def exec(self, uuid: ZoneUUID, process: Process) -> Running:

@@ -79,9 +79,10 @@ async def test_a_container_can_be_made_of_it(bench: Bench) -> None:
 async def test_it_is_told_as_events(bench: Bench) -> None:
     await bench.started("web")
     await commit(bench, "web", repo="mine", tag="v1")
-    assert (await bench.told())[-4:] == [
+    assert (await bench.told())[-5:] == [
         "container pause",
         "container unpause",
+        "image create",
         "image tag",
         "container commit",
     ]

@@ -58,7 +58,7 @@ async def test_a_command_that_is_missing_is_told_in_the_stream(bench: Bench) -> 
     stdio = await bench.gateway.execs.start(exec_id, ExecStart())
     assert stdio is not None
     [(stream, text)] = [chunk async for chunk in stdio.output()]
-    assert stream is StreamId.STDERR
+    assert stream is StreamId.STDOUT
     assert text.endswith(b"executable file not found in $PATH\r\n")
     assert (await bench.gateway.execs.inspect(exec_id))["ExitCode"] == 127
 

@@ -88,7 +88,7 @@ async def test_a_file_may_be_a_part(sources: Sources, tmp_path: Path, folder: Pa
         ("bad", InvalidParameter, "path concatenation escapes the base directory"),
         ("up", InvalidParameter, "path concatenation escapes the base directory"),
         ("bad/passwd", InvalidParameter, "path concatenation escapes the base directory"),
-        ("nope", NotFound, 'cannot access path ".*/nope": lstat .*/nope: no such file'),
+        ("nope", NotFound, "cannot access path .*/nope: lstat .*/nope: no such file"),
         ("in/file/x", NotFound, "cannot access path"),
     ],
 )

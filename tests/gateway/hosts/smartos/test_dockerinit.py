@@ -70,7 +70,7 @@ async def test_a_failed_start_has_dockerds_code_and_words(
     if words.startswith("unable to find"):  # what dockerd says before it asks its runtime
         assert failed == (shown, words)
     else:
-        assert failed == (shown, f"{CREATE_PREFIX}{words}: unknown")
+        assert failed == (shown, f"{CREATE_PREFIX}{words}")
 
 
 async def test_a_wait_is_noted_under_vmadms_lock(gz: LocalGlobalZone, tmp_path: Path) -> None:

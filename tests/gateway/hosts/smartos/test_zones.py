@@ -117,7 +117,7 @@ async def test_a_zone_of_somebody_else_is_not_there(
         for act in (
             lambda: bench.zones.get(uuid),
             lambda: bench.zones.logs(uuid, LogQuery()),
-            lambda: bench.zones.expect_exec(uuid),
+            lambda: bench.zones.expect_exec(uuid, ""),
         ):
             with pytest.raises(NotFound):
                 act()
