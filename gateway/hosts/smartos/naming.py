@@ -23,6 +23,7 @@ from dockerapi.errors import APIError
 from gateway.hosts.names import Entry, NameBook, entry_of, is_named
 from gateway.hosts.networks import of_nic
 from gateway.hosts.smartos import vmadm
+from gateway.hosts.smartos.addresses import static
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.vmadm import ENV_KEY, HOSTS_KEY, RESOLVERS_KEY
 from gateway.zones import links, members
@@ -215,12 +216,16 @@ class Naming:
         return next((zone for zone in self._zones() if zone.metadata.id == docker_id), None)
 
     def _lines(self, zone: Zone) -> str:
-        """Of all others that run on its networks: address, then every name."""
+        """Of itself and all others that run on its networks: address, then every name."""
         rows: dict[str, None] = {}
-        for network in (of_nic(self._networks(), nic) for nic in zone.spec.nics):
+        for nic in zone.spec.nics:
+            network = of_nic(self._networks(), nic)
             if network is None or not is_named(network):
                 continue
-            aliases = members.endpoint_on(zone, network).links
+            endpoint = members.endpoint_on(zone, network)
+            own = " ".join(members.dns_names(zone, endpoint.aliases))
+            rows |= {f"{address.ip}\t{own}\n": None for address in static(nic)}
+            aliases = endpoint.links
             for member in members.members(network, self._zones()):
                 if member.zone.uuid != zone.uuid:
                     names = (*member.names, *_called(aliases, member.names))
