@@ -190,15 +190,15 @@ def test_a_killed_server_finds_its_containers_and_drops_what_was_half_made(
     ) == {}  # fmt: skip
 
 
-def test_a_data_root_keeps_its_driver(kind: str, daemon: Daemon) -> None:
+def test_a_data_root_keeps_its_driver(kind: str, workdir: Path) -> None:
     if kind == "dockerd":
         pytest.skip("dockerd hides the images of the other driver")
-    other = Daemon(kind, daemon.root, daemon.name, "", ("--storage-driver", "overlay2"))
-    daemon.stop()
+    server = Daemon(kind, workdir / "kept", "zkept", "", ("--storage-driver", "overlay2"))
+    (server.data_root / "btrfs/zones/z").mkdir(parents=True)
     try:
         with pytest.raises(
             AssertionError, match="storage driver btrfs, which overlay2 cannot show"
         ):
-            other.start()
+            server.start()
     finally:
-        daemon.start()
+        server.discard()
