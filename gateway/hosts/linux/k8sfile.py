@@ -29,6 +29,8 @@ _WHOLE = {
     StreamId.STDOUT: re.compile(rb"(?s:.{36})stdout F (.*\n)"),
     StreamId.STDERR: re.compile(rb"(?s:.{36})stderr F (.*\n)"),
 }
+_KINDS = (b" stdout F ", b" stderr F ", b" stdout P ", b" stderr P ")
+_LINES = re.compile(rb".*\n")
 _TEXT = 45
 _SAMPLE = 4096
 _NEWLINE = ord("\n")
@@ -58,6 +60,7 @@ class Renderer:
         self._holds = query.frames and not query.follow
         self._held = {StreamId.STDOUT: b"", StreamId.STDERR: b""}
         self.is_plain = self._since is None and self._until is None
+        self._stamps_alone = self.is_plain and self._timestamps and not self._prefix
         self.is_plain &= not (self._timestamps or self._prefix)
         """Text is wanted as it is: rendering is quick."""
         self.finished = False
@@ -66,8 +69,9 @@ class Renderer:
     def render(self, log: bytes | bytearray, size: int | None = None) -> list[Block]:
         """`log` is whole lines, each with its newline; `size` of it, the rest is left alone."""
         size = len(log) if size is None else size
-        if (blocks := self._render_plain(log, size)) is not None:
-            return blocks
+        for quickly in (self._render_plain, self._render_stamped):
+            if (blocks := quickly(log, size)) is not None:
+                return blocks
         lines = self._within_bounds(bytes(log[:size]).split(b"\n")[:-1])
         blocks = []
         for key, run in itertools.groupby(lines, _KEY):
@@ -131,6 +135,24 @@ class Renderer:
             begun = b""
         self._held[shown] = begun
         return [(shown, text)] if text and self._chosen[shown] else []
+
+    def _render_stamped(self, log: bytes | bytearray, size: int) -> list[Block] | None:
+        """Where all lines are whole ones of one stream in UTC, wanted with their times; None where that is not so."""
+        stream, _ = _STREAMS.get(bytes(log[36:44]), (None, True))
+        shown = StreamId.STDOUT if self._tty else stream
+        if stream is None or shown is None or not self._stamps_alone or self._begun[shown]:
+            return None
+        kind = bytes(log[35:_TEXT])
+        head = _UTC + kind
+        # No line is of another kind, and no text has a head in it: then there is one in each line.
+        if any(log.find(other, 0, size) >= 0 for other in _KINDS if other != kind):
+            return None
+        if log.count(head, 0, size) != log.count(b"\n", 0, size):
+            return None
+        text = bytes(log[:size]).replace(head, b"Z ")
+        if not self._chosen[shown]:
+            return []
+        return [(shown, frame_all(shown, _LINES.findall(text)) if self._frames else text)]
 
     def _run(self, lines: list[bytes], stream: StreamId, *, full: bool, known: bool) -> bytes:
         """Text of lines of one stream that are all F or all P."""

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerapi.framing import StreamId
+from dockerapi.framing import StreamId, frame
 from gateway.hosts.linux import logfiles
+from gateway.hosts.linux.k8sfile import Renderer
 from gateway.hosts.linux.logs import read_logs
 from gateway.zones.host import LogQuery
 
@@ -152,6 +153,24 @@ def test_timestamps_have_nine_digits_and_z_whatever_the_offset_of_the_log(log):
     at = stamp(START_NS)[:19]
     expected = f"{at}.000000007Z a\n{at}.000000008Z b\n".encode()
     assert read(log, timestamps=True)[OUT] == expected
+
+
+HEAD_LIKE = b"2026-09-21T14:13:20.000000000+00:00 stdout F "
+texts = st.one_of(
+    st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"")),
+    st.sampled_from([b"", b"+00:00 stdout F x", HEAD_LIKE, b" stderr F ", b" stdout P ", b"\r"]),
+)
+
+
+@given(st.lists(texts, max_size=8), st.booleans(), st.booleans())
+def test_times_are_the_same_whatever_a_text_looks_like(written, frames, tty):
+    log = b"".join(entry(OUT, text, ns=START_NS + at) for at, text in enumerate(written))
+    renderer = Renderer(LogQuery(timestamps=True, frames=frames), tty=tty)
+    lines = [
+        stamp(START_NS + at)[:29].encode() + b"Z " + text + b"\n" for at, text in enumerate(written)
+    ]
+    expected = b"".join(frame(OUT, line) for line in lines) if frames else b"".join(lines)
+    assert b"".join(text for _, text in renderer.render(log)) == expected
 
 
 def test_a_line_in_pieces_has_one_timestamp_and_one_prefix(log):
