@@ -56,8 +56,7 @@ class Networks:
     async def list(self, filters: Filters) -> Sequence[JSONObject]:
         """Without the containers, as dockerd's list."""
         filters.accept(*_FILTERS)
-        _check(filters)
-        dangling = filters.boolean("dangling")
+        dangling = _checked(filters)
         return [
             shown(network)
             for network in self._networks.list()
@@ -355,11 +354,18 @@ def _check_joins(zone: Zone, network: Network, networks: Sequence[Network]) -> N
         )
 
 
-def _check(filters: Filters) -> None:
+def _checked(filters: Filters) -> bool | None:
+    """What `dangling` is to be."""
     for value in filters.get("type"):
         if value not in ("custom", "builtin"):
             raise InvalidParameter(f"invalid filter: 'type'='{value}'")
-    filters.boolean("dangling")
+    if len(filters.get("dangling")) > 1:
+        raise InvalidParameter('got more than one value for filter key "dangling"')
+    try:
+        return filters.boolean("dangling")
+    except InvalidParameter as error:
+        words = """must be "true" (or "1"), or "false" (or "0")"""
+        raise InvalidParameter(f"invalid value for filter 'dangling', {words}") from error
 
 
 def _matches(network: Network, filters: Filters) -> bool:

@@ -413,6 +413,8 @@ def _warnings(
     # What a SmartOS machine cannot limit, `smartos` says with the reason.
     found = limits.check_warnings(host, around) if around.platform == "linux" else []
     found += limits.meaningless(host)
+    if any(mount.type == "image" for mount in host.mounts or ()):
+        found.append("Image mount is an experimental feature")
     if host.port_bindings and mode == "host":
         found.append("Published ports are discarded when using host network mode")
     if host.runtime and host.runtime not in around.runtimes:

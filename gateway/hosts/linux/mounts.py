@@ -202,9 +202,7 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
         elif option in _PROPAGATIONS:
             chosen["propagation"] = option
         else:
-            # moby splits at the first "=" and shows the halves.
-            words = " ".join(f'"{word}"' for word in option.split("=", 1))
-            raise InvalidParameter(f"invalid tmpfs option [{words}]")
+            raise InvalidParameter(f'invalid tmpfs option "{name}"')
     return list(chosen.values())
 
 

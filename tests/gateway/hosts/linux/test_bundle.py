@@ -251,7 +251,7 @@ def test_of_tmpfs_options_the_last_word_counts():
         "size=64m",
         "mode=1777",
     ]
-    with pytest.raises(InvalidParameter, match=r'invalid tmpfs option \["shape" "round"\]'):
+    with pytest.raises(InvalidParameter, match=r'invalid tmpfs option "shape"'):
         merge(["shape=round"])
 
 
