@@ -12,7 +12,8 @@ import logging
 import posixpath
 import re
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from dockerapi.errors import APIError, NotFound, StartFailure
 from gateway.hosts.smartos.globalzone import GlobalZone
@@ -157,6 +158,11 @@ async def _last_line(gz: GlobalZone, zonepath: str) -> str:
         return ""
     lines = data.decode("utf-8", "replace").rstrip("\n").split("\n")
     return lines[-1]
+
+
+def held(vm: Mapping[str, Any]) -> str:
+    """Until when a zone (as `vmadm get` shows it) waits, or would at its next start; "" if it does not."""
+    return str((vm.get("internal_metadata") or {}).get(_WAIT_KEY) or "")
 
 
 async def hold_start(gz: GlobalZone, zonepath: str, until_ms: int) -> None:

@@ -25,7 +25,7 @@ from gateway.hosts.smartos.observed import Note
 from gateway.hosts.smartos.resident import Resident
 from gateway.hosts.smartos.vmadm import VM
 from gateway.zones.host import Zone, ZoneChange, ZoneEvent
-from gateway.zones.spec import ZoneUUID
+from gateway.zones.spec import ZoneState, ZoneUUID
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,9 @@ class Register:
     def runs(self, uuid: ZoneUUID) -> bool | None:
         """Whether a zone of ours is up, or about to be; None: there is none."""
         resident = self.zones.get(uuid)
-        return None if resident is None else resident.is_up or resident.starting
+        if resident is None:
+            return None
+        return resident.starting or resident.latest.state is not ZoneState.STOPPED
 
     def is_taken(self, uuid: str) -> bool:
         """Whether any zone of the machine has this UUID."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.hosts.smartos import observed
+from gateway.hosts.smartos import dockerinit, observed
 from gateway.hosts.smartos.observed import Seen
 from gateway.hosts.smartos.stdio import ZoneStreams
 from gateway.hosts.smartos.vmadm import VM
@@ -21,9 +21,11 @@ from gateway.zones.spec import ZoneState
 class Resident:
     """One zone.
 
-    `lock` orders mutations, `wiring` what its networks are asked, who
-    connected it last (`is_wired`).  `was_restarting`: its last exit was no end by the policy.  `deleted`: it is being taken away, here or (`vanished`) by somebody else.  `starts` and `exits` count what was seen of its runs.  `log_ended` is set unless
-    its log may grow.  `connecting`: the work that connects the streams of the run under way.
+    `lock` orders mutations, `wiring` what its networks are asked, who connected it last (`is_wired`).  `was_held`:
+    until when dockerinit was to wait as the zone was first seen, "" = it was not.  `was_restarting`: its last exit was no end by the
+    policy.  `deleted`: it is being taken away, here or (`vanished`) by somebody else.  `starts` and `exits` count what
+    was seen of its runs.  `log_ended` is set unless its log may grow.  `connecting`: the work that connects the
+    streams of the run under way.
     """
 
     def __init__(self, zone: Zone, vm: VM, zonepath: str) -> None:
@@ -31,6 +33,7 @@ class Resident:
         self.latest = zone
         self.zonepath = zonepath
         self.seen: Seen = observed.seen(vm)
+        self.was_held = dockerinit.held(vm)
         self.lock = asyncio.Lock()
         self.wiring = asyncio.Lock()
         self.is_wired = False

@@ -147,6 +147,15 @@ class Runs:
         if held:
             self._register.later(let_start_for_good(self._gz, resident.zonepath, held, over))
 
+    async def _let_go_of(self, resident: Resident) -> None:
+        """An earlier life was killed before it could: its command begins, or it can be started at all."""
+        if resident.is_up:
+            await self._readdress(resident)
+        try:
+            await let_start(self._gz, resident.zonepath, resident.was_held)
+        except (APIError, OSError) as error:
+            log.warning("zone %s may wait for an attach: %s", resident.zone.uuid, error)
+
     async def _readdress(self, resident: Resident) -> None:
         """Of a run that nobody here has begun: nothing waits for it."""
         exits = resident.exits
@@ -281,7 +290,9 @@ class Runs:
         ports = await self._networks.adopt([resident.zone for resident in residents])
         for resident in residents:
             resident.is_wired = resident.is_up
-            if resident.is_up:
+            if resident.was_held:
+                self._register.later(self._let_go_of(resident))
+            elif resident.is_up:
                 self._readdress_later(resident)
             if taken := ports.get(resident.zone.uuid):
                 self._register.change(resident, None, replace(resident.latest, ports=taken))

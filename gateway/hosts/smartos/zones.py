@@ -321,6 +321,11 @@ class SmartOSZones:
             changes["autoboot"] = bool(data.restart_policy)
         if changes:
             await vmadm.update(self._gz, resident.zone.uuid, changes)
+        if resident.is_up and spec.nics != before.nics:
+            log.warning(
+                "container %s runs on with the networks that it has, until its next start",
+                spec.alias,
+            )
         zone = replace(resident.latest, spec=spec, metadata=data)
         self._register.change(resident, ZoneChange.UPDATED, zone)
 
@@ -328,7 +333,7 @@ class SmartOSZones:
         """A zone that does not run gives up its addresses on these networks (network_uuids), until its next start."""
         resident = self._register.resident(uuid)
         async with resident.lock:
-            if resident.is_up or resident.starting:
+            if self._register.runs(uuid):
                 raise Forbidden("Address already in use")
             spec = resident.latest.spec
             nics = tuple(nic for nic in spec.nics if nic.network_uuid not in networks)

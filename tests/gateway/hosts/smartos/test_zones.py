@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,28 @@ async def test_another_life_of_the_gateway_finds_its_zones(
         assert (code, out) == (0, b"still here\n")
         stopped = await bench.zones.stop(up.uuid, signal=None, timeout_s=DEADLINE_S)
         assert stopped.manually_stopped
+
+
+async def test_a_wait_for_an_attach_that_a_kill_cut_off_is_ended(
+    smartos_settings: Settings,  # noqa: F811
+    global_zone: FakeGZ,  # noqa: F811
+) -> None:
+    async with kept(opened(smartos_settings, keep=True)) as bench:
+        up = await bench.create(*SLEEP, alias="up")
+        down = await bench.create(*SLEEP, alias="down")
+    until_ms = str(int((time.time() + 60) * 1000))
+    for zone in (up, down):
+        changes = {"set_internal_metadata": {"docker:wait_for_attach": until_ms}}
+        assert (
+            global_zone.run("vmadm", "update", zone.uuid, stdin=json.dumps(changes)).returncode == 0
+        )
+    global_zone.run("vmadm", "start", up.uuid)
+    async with kept(opened(smartos_settings)) as bench:
+        code, out, _ = await bench.exec(bench.zones.get(up.uuid), "echo", "begun")
+        assert (code, out) == (0, b"begun\n")
+        started = await bench.zones.start(down.uuid)
+        code, out, _ = await bench.exec(started, "echo", "begun")
+        assert (code, out) == (0, b"begun\n")
 
 
 async def test_a_creation_that_a_kill_cut_off_is_taken_away(
