@@ -134,7 +134,7 @@ need_dockerd28() {
     case $(dockerd --version) in *'version 28.'*) ;; *) fail "Debian forky has another dockerd by now: $(dockerd --version)" ;; esac
 }
 
-# wait_ready SOCKET PID LOG: until the server accepts, or has ended.
+# wait_ready SOCKET PID LOG: until the server answers, or has ended.  It listens before it knows whether it can start.
 wait_ready() {
     "$bin/python" - "$1" "$2" <<'PY' || { tail -n 20 "$3" >&2; return 1; }
 import os, socket, sys, time
@@ -143,8 +143,14 @@ path, pid = sys.argv[1], int(sys.argv[2])
 end = time.monotonic() + 30
 while time.monotonic() < end:
     with socket.socket(socket.AF_UNIX) as client:
-        if client.connect_ex(path) == 0:
-            sys.exit(0)
+        client.settimeout(30)
+        try:
+            client.connect(path)
+            client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            if client.recv(64):
+                sys.exit(0)
+        except OSError:
+            pass
     try:
         with open(f"/proc/{pid}/stat") as stat:
             if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
