@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from dockerapi import web
 from dockerapi.connection import Connection, HTTPServer, PingAnswer, Prompter
 from dockerapi.engine import Engine
-from dockerapi.errors import APIError, InvalidParameter, NotModified, PageNotFound
+from dockerapi.errors import APIError, NotModified, PageNotFound
 from dockerapi.framing import error_body
 from dockerapi.routes import (
     builds,
@@ -154,7 +154,7 @@ class APIServer:
             version, path = negotiate(clean(raw_path, query))
             found = self._router.find("GET", path)
             prompt = found and found[0].prompt
-            if not found or not prompt or version < found[0].since:
+            if not found or not prompt:
                 return None
             return prompt(
                 Question(
@@ -204,10 +204,6 @@ class APIServer:
         if found is None:
             raise PageNotFound
         route, name = found
-        if version < route.since:
-            raise InvalidParameter(
-                f"{request.method} {path} requires minimum API version {route.since}"
-            )
         return route, Call(
             request=request,
             engine=self._engine,

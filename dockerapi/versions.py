@@ -110,7 +110,6 @@ def _host_annotations(answer: Answer) -> None:
 
 
 _INSPECT: list[tuple[str, _Shim]] = [
-    ("1.43", _host_annotations),
     ("1.45", _short_id_aliases),
     ("1.48", _without("ImageManifestDescriptor")),
 ]
@@ -238,8 +237,8 @@ def _expected_commits(answer: Answer) -> None:
     """Until 1.49 each component's commit had the one that the daemon was built for."""
     for key in ("ContainerdCommit", "RuncCommit", "InitCommit"):
         commit = answer.get(key)
-        if commit:
-            answer[key] = {**commit, "Expected": commit.get("ID", "")}
+        if commit and commit.get("ID"):
+            answer[key] = {**commit, "Expected": commit["ID"]}
 
 
 def _kernel_memory(answer: Answer) -> None:
@@ -255,7 +254,7 @@ def _runtime_paths(answer: Answer) -> None:
 
 
 def _nondistributable(answer: Answer) -> None:
-    """Until 1.49 the registries that layers not to be handed on might be pushed to."""
+    """Until 1.47 the registries that layers not to be handed on might be pushed to."""
     answer["RegistryConfig"] = {
         "AllowNondistributableArtifactsCIDRs": None,
         "AllowNondistributableArtifactsHostnames": None,
@@ -263,20 +262,19 @@ def _nondistributable(answer: Answer) -> None:
     }
 
 
-def _execution_driver(answer: Answer) -> None:
-    """Until 1.25 security options were bare names, and there was word of an execution driver."""
-    answer["ExecutionDriver"] = "<not supported>"
+def _security_names(answer: Answer) -> None:
+    """Until 1.25 security options were bare names."""
     options = [dict(p.partition("=")[::2] for p in o.split(",")) for o in answer["SecurityOptions"]]
     answer["SecurityOptions"] = [option.get("name", "") for option in options]
 
 
 _INFO: list[tuple[str, _Shim]] = [
-    ("1.25", _execution_driver),
+    ("1.25", _security_names),
     ("1.42", _kernel_memory),
     ("1.44", _runtime_paths),
     ("1.46", _without("Containerd")),
     ("1.49", _expected_commits),
-    ("1.49", _nondistributable),
+    ("1.47", _nondistributable),
     ("1.49", _without("FirewallBackend")),
     ("1.50", _without("DiscoveredDevices")),
     ("1.50", _bridge_netfilter),
@@ -296,18 +294,13 @@ def disk_usage_for(version: Version, answer: Answer) -> Answer:
     cached = sum(record.get("Size", 0) for record in answer.get("BuildCache") or ())
     if cached and version < Version(1, 42):
         answer["BuilderSize"] = cached
-    for key, change in (("Images", _counted_row), ("Containers", _row_in_new)):
-        if answer.get(key) is not None:
-            answer[key] = [change(version, row) for row in answer[key]]
+    if answer.get("Images") is not None:
+        answer["Images"] = [_counted_row(version, row) for row in answer["Images"]]
     return answer
 
 
 def _counted_row(version: Version, row: Answer) -> Answer:
     return image_row_for(version, row) | {"Containers": row.get("Containers", -1)}
-
-
-def _row_in_new(version: Version, row: Answer) -> Answer:
-    return row_for(version, _copy(row))
 
 
 def _copy(answer: Answer) -> Answer:

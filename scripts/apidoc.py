@@ -286,15 +286,15 @@ def page(rows: list[Endpoint]) -> str:
         "Made by `scripts/apidoc.py` from the routes; do not edit it here.",
         "",
         f"Versions {MINIMUM} to {CURRENT}; {built} endpoints of {len(rows)} do what they say, the others are refused with a reason.",
-        "*on* is where an endpoint works, *since* the first version that has it (without one: older than our first); so is the",
-        "number behind a parameter. Options of create, and more of what differs on SmartOS: [divergence.md](divergence.md).",
+        "*on* is where an endpoint works, for every version, as in dockerd; the number behind a parameter is the first version that",
+        "reads it. Options of create, and more of what differs on SmartOS: [divergence.md](divergence.md).",
     ]
     for title, paths in _GROUPS:
         lines += [
             "",
             f"## {title}",
-            "| endpoint | on | since | parameters | what differs |",
-            "|---|---|---|---|---|",
+            "| endpoint | on | parameters | what differs |",
+            "|---|---|---|---|",
         ]
         lines += [_line(row) for row in rows if row.route.path.startswith(paths)]
     lines += ["", *_bodies(rows)]
@@ -302,7 +302,6 @@ def page(rows: list[Endpoint]) -> str:
 
 
 def _line(row: Endpoint) -> str:
-    since = "" if row.route.since == MINIMUM else str(row.route.since)
     query = ", ".join(
         f"`{name}`" + (f" ({row.query_since[name]})" if name in row.query_since else "")
         for name in row.query
@@ -314,7 +313,7 @@ def _line(row: Endpoint) -> str:
         if not name[0].isupper()
     ]
     told += [row.words.smartos and f"**SmartOS:** {row.words.smartos}"]
-    cells = [f"`{row.key}`", _platforms(row), since, query, " ".join(filter(None, told))]
+    cells = [f"`{row.key}`", _platforms(row), query, " ".join(filter(None, told))]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

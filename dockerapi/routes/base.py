@@ -24,7 +24,7 @@ from dockerapi.framing import dumps, error_line, json_line
 from dockerapi.models.base import Body
 from dockerapi.routes import bodies, parameters
 from dockerapi.streams import connection_of
-from dockerapi.versions import MINIMUM, Version
+from dockerapi.versions import Version
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Body)
@@ -237,7 +237,6 @@ class Route:
     method: str
     path: str
     handle: Handle
-    since: Version = MINIMUM
     prompt: Prompt | None = None
 
 

@@ -154,9 +154,9 @@ async def no_buildkit(_call: Call) -> NoReturn:
 
 ROUTES = (
     Route("POST", "/build", build),
-    Route("POST", "/build/prune", prune, Version(1, 31)),
-    Route("POST", "/build/cancel", cancel, Version(1, 31)),
+    Route("POST", "/build/prune", prune),
+    Route("POST", "/build/cancel", cancel),
     Route("POST", "/commit", commit),
-    Route("POST", "/session", no_buildkit, Version(1, 31)),
-    Route("POST", "/grpc", no_buildkit, Version(1, 39)),
+    Route("POST", "/session", no_buildkit),
+    Route("POST", "/grpc", no_buildkit),
 )

@@ -305,13 +305,12 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait),
     Route("DELETE", "/containers/{id}", remove),
     Route("GET", "/containers/{id}/attach/ws", attach_ws),
-    Route("POST", "/containers/prune", prune, Version(1, 25)),
-    Route("GET", "/containers/{id}/checkpoints", experimental, Version(1, 25)),
-    Route("POST", "/containers/{id}/checkpoints", experimental, Version(1, 25)),
+    Route("POST", "/containers/prune", prune),
+    Route("GET", "/containers/{id}/checkpoints", experimental),
+    Route("POST", "/containers/{id}/checkpoints", experimental),
     Route(
         "DELETE",
         "/containers/{id}/checkpoints/{checkpoint}",
         experimental,
-        Version(1, 25),
     ),
 )

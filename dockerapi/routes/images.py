@@ -215,8 +215,8 @@ ROUTES = (
     Route("DELETE", "/images/{name}", remove),
     Route("POST", "/images/{name}/push", push),
     Route("GET", "/images/search", search),
-    Route("POST", "/images/prune", prune, Version(1, 25)),
+    Route("POST", "/images/prune", prune),
     Route("GET", "/images/get", save),
     Route("GET", "/images/{name}/get", save),
-    Route("GET", "/distribution/{name}/json", distribution, Version(1, 30)),
+    Route("GET", "/distribution/{name}/json", distribution),
 )

@@ -90,5 +90,5 @@ ROUTES = (
     Route("POST", "/networks/create", create),
     Route("POST", "/networks/{id}/connect", connect),
     Route("POST", "/networks/{id}/disconnect", disconnect),
-    Route("POST", "/networks/prune", prune, Version(1, 25)),
+    Route("POST", "/networks/prune", prune),
 )

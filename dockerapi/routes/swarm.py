@@ -8,7 +8,6 @@ from dockerapi import web
 from dockerapi.errors import InvalidParameter, NotFound, NotSupported, Unavailable
 from dockerapi.routes.base import Call, Route, json_answer, not_built
 from dockerapi.routes.parameters import quoted
-from dockerapi.versions import Version
 
 NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
@@ -55,10 +54,7 @@ async def no_plugin(call: Call) -> NoReturn:
     raise NotFound(f"plugin {quoted(call.name)} not found")
 
 
-_V1_25, _V1_30 = Version(1, 25), Version(1, 30)
-
-
-def _objects(noun: str, since: Version, *verbs: str) -> list[Route]:
+def _objects(noun: str, *verbs: str) -> list[Route]:
     """Rows of one kind of swarm object."""
     rows = {
         "list": ("GET", f"/{noun}"),
@@ -67,9 +63,9 @@ def _objects(noun: str, since: Version, *verbs: str) -> list[Route]:
         "remove": ("DELETE", f"/{noun}/{{id}}"),
         "logs": ("GET", f"/{noun}/{{id}}/logs"),
     }
-    found = [Route(*rows[verb], not_a_manager, since) for verb in verbs if verb in rows]
+    found = [Route(*rows[verb], not_a_manager) for verb in verbs if verb in rows]
     if "update" in verbs:
-        found.append(Route("POST", f"/{noun}/{{id}}/update", update, since))
+        found.append(Route("POST", f"/{noun}/{{id}}/update", update))
     return found
 
 
@@ -81,15 +77,15 @@ ROUTES = (
     Route("POST", "/swarm/update", update),
     Route("GET", "/swarm/unlockkey", not_a_manager),
     Route("POST", "/swarm/unlock", not_a_manager),
-    *_objects("nodes", Version(1, 24), "list", "inspect", "remove", "update"),
-    *_objects("services", Version(1, 24), "list", "inspect", "create", "remove", "update", "logs"),
-    *_objects("tasks", Version(1, 24), "list", "inspect", "logs"),
-    *_objects("secrets", _V1_25, "list", "inspect", "create", "remove", "update"),
-    *_objects("configs", _V1_30, "list", "inspect", "create", "remove", "update"),
+    *_objects("nodes", "list", "inspect", "remove", "update"),
+    *_objects("services", "list", "inspect", "create", "remove", "update", "logs"),
+    *_objects("tasks", "list", "inspect", "logs"),
+    *_objects("secrets", "list", "inspect", "create", "remove", "update"),
+    *_objects("configs", "list", "inspect", "create", "remove", "update"),
     Route("GET", "/plugins", plugins),
-    Route("GET", "/plugins/privileges", not_built("plugins"), _V1_25),
-    Route("POST", "/plugins/pull", not_built("plugins"), _V1_25),
-    Route("POST", "/plugins/create", not_built("plugins"), _V1_25),
+    Route("GET", "/plugins/privileges", not_built("plugins")),
+    Route("POST", "/plugins/pull", not_built("plugins")),
+    Route("POST", "/plugins/create", not_built("plugins")),
     Route("GET", "/plugins/{name}/json", no_plugin),
     Route("DELETE", "/plugins/{name}", no_plugin),
     Route("POST", "/plugins/{name}/enable", no_plugin),

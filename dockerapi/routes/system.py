@@ -105,5 +105,5 @@ ROUTES = (
     Route("GET", "/info", info),
     Route("POST", "/auth", auth),
     Route("GET", "/events", events),
-    Route("GET", "/system/df", disk_usage, Version(1, 25)),
+    Route("GET", "/system/df", disk_usage),
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from dockerapi import web
+from dockerapi.errors import Unavailable
 from dockerapi.filters import Filters
 from dockerapi.models.volumes import VolumeCreate
 from dockerapi.routes.base import Call, Route, empty, json_answer
@@ -44,12 +47,16 @@ async def prune(call: Call) -> web.StreamResponse:
     return json_answer(await call.finish(call.engine.volumes.prune(filters)))
 
 
+async def update(_call: Call) -> NoReturn:
+    """PUT /volumes/{name}: only cluster volumes can be updated, and there is no swarm (503)."""
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+
+
 ROUTES = (
     Route("GET", "/volumes", list_),
     Route("GET", "/volumes/{name}", inspect),
     Route("POST", "/volumes/create", create),
     Route("DELETE", "/volumes/{name}", remove),
-    Route("POST", "/volumes/prune", prune, Version(1, 25)),
-    # Only cluster volumes can be updated.
-    Route("PUT", "/volumes/{name}", not_a_manager, V1_42),
+    Route("POST", "/volumes/prune", prune),
+    Route("PUT", "/volumes/{name}", update),
 )

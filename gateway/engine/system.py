@@ -198,7 +198,6 @@ class System:
             },
             # Containers run on without the gateway.
             "LiveRestoreEnabled": True,
-            "ProductLicense": "",
             "DefaultAddressPools": [
                 {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
             ],

@@ -166,6 +166,12 @@ def _sandbox_key(zone: Zone, places: Places) -> str:
     return str(places.exec_root / "netns" / zone.uuid)
 
 
+def _without_names(endpoints: JSONObject) -> JSONObject:
+    """As the list has them: what a container is called there is told by inspect alone."""
+    unknown = {"Aliases": None, "DNSNames": None}
+    return {name: {**endpoint, **unknown} for name, endpoint in endpoints.items()}
+
+
 def row(zone: Zone, *, image: str, networks: Mapping[str, Network], status_text: str) -> JSONObject:
     """One entry of GET /containers/json.  `image` is the name, or the id once the tag moved away."""
     data = zone.metadata
@@ -187,7 +193,7 @@ def row(zone: Zone, *, image: str, networks: Mapping[str, Network], status_text:
         "State": status.status(zone),
         "Status": status_text,
         "HostConfig": small,
-        "NetworkSettings": {"Networks": _endpoints(zone, networks)},
+        "NetworkSettings": {"Networks": _without_names(_endpoints(zone, networks))},
         "Mounts": [point.shown() for point in mount_points(zone)],
     }
 

@@ -32,8 +32,8 @@ def host_config(body: ContainerCreate, around: Surroundings) -> JSONObject:
             del shown[key]
     for key in _DROPPED:
         del shown[key]
-    for key in ("Dns", "DnsOptions", "DnsSearch"):
-        shown[key] = shown[key] or []
+    if "port_bindings" not in host.model_fields_set:
+        shown["PortBindings"] = None
     private = "host" if around.cgroup_version == "1" or host.privileged else "private"
     shown |= {
         "LogConfig": {
