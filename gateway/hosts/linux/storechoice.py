@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dockerapi.errors import APIError, InvalidParameter
+from gateway.hosts import trees
 from gateway.hosts.linux import overlay
 from gateway.hosts.linux.store import RootStore
 from gateway.hosts.volumes import byte_size
@@ -24,12 +25,14 @@ log = logging.getLogger(__name__)
 DRIVERS = {"overlay2": "overlay", "btrfs": "btrfs", "zfs": "zfs"}
 """Driver -> its folder below the data root."""
 _OPTIONS = {"overlay2": (), "btrfs": ("btrfs.min_space",), "zfs": ("zfs.fsname",)}
+_PROBE = ".overlay-"
 _FAILED = "error initializing graphdriver"
 
 
 async def open_store(settings: Settings) -> RootStore:
     """The store of a data root.  APIError with the reason where there can be none."""
     root = settings.data_root
+    await asyncio.to_thread(_sweep, root)
     driver = await asyncio.to_thread(chosen, settings)
     folder, options = root / DRIVERS[driver], options_of(driver, settings.storage_opts)
     log.info("storage driver %s", driver)
@@ -53,12 +56,16 @@ def chosen(settings: Settings) -> str:
     """The driver; APIError.  Blocking."""
     root, wanted = _existing(settings.data_root), settings.storage_driver
     kind = overlay.kind_of(root)
-    driver = choose(wanted, prior(settings.data_root), kind, lambda: can_overlay(root))
+    there = prior(settings.data_root)
+    driver = choose(wanted, there, kind, lambda: can_overlay(root))
+    if wanted == "overlay2" and not there and not can_overlay(root):
+        raise APIError(f"{_FAILED}: driver not supported: overlay2", detail=f"on {kind}")
     named = any(text.startswith("zfs.fsname=") for text in settings.storage_opts)
     if driver != "overlay2" and kind != driver and not (driver == "zfs" and named):
         raise APIError(
             f"{_FAILED}: prerequisites for driver not satisfied (wrong filesystem?): {driver}"
         )
+    options_of(driver, settings.storage_opts)
     return driver
 
 
@@ -143,9 +150,16 @@ def _has_entries(folder: Path) -> bool:
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
+def _sweep(root: Path) -> None:
+    """What a probe left whose process was killed."""
+    for place in root.glob(f"{_PROBE}*"):
+        overlay.unmount(place / "merged")
+        trees.remove(str(place))
+
+
 def can_overlay(folder: Path) -> bool:
     """Whether an overlay can write into this file system."""
-    with tempfile.TemporaryDirectory(prefix=".overlay-", dir=folder) as place:
+    with tempfile.TemporaryDirectory(prefix=_PROBE, dir=folder) as place:
         parts = {name: Path(place, name) for name in ("lower", "upper", "work", "merged")}
         for path in parts.values():
             path.mkdir()

@@ -87,6 +87,43 @@ async def test_a_driver_of_another_file_system_is_refused(tmp_path: Path, driver
         await open_store(settings)
 
 
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+@pytest.mark.root
+async def test_what_a_killed_probe_left_is_swept(tmp_path: Path) -> None:
+    parts = {name: tmp_path / ".overlay-x" / name for name in ("lower", "upper", "work", "merged")}
+    for path in parts.values():
+        path.mkdir(parents=True)
+    overlay.mount(
+        parts["merged"], lowers=[parts["lower"]], upper=parts["upper"], work=parts["work"]
+    )
+    store = await open_store(Settings(data_root=tmp_path))
+    store.close()
+    overlay.unmount(tmp_path / "overlay")
+    assert names(tmp_path) == ["overlay"]
+
+
+@pytest.mark.root
+async def test_overlays_are_refused_where_none_can_be_written(tmp_path: Path) -> None:
+    # An overlay on an overlay cannot be.
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    where = tmp_path / "merged"
+    overlay.mount(
+        where, lowers=[tmp_path / "lower"], upper=tmp_path / "upper", work=tmp_path / "work"
+    )
+    try:
+        with pytest.raises(APIError, match="driver not supported: overlay2"):
+            await open_store(Settings(data_root=where, storage_driver="overlay2"))
+        with pytest.raises(APIError, match="no overlay can be mounted on overlay"):
+            await open_store(Settings(data_root=where))
+        assert names(where) == []
+    finally:
+        overlay.unmount(where)
+
+
 def test_the_driver_is_a_setting() -> None:
     found = load(
         file=None,
