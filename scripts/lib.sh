@@ -89,8 +89,8 @@ venv() {
     env -u PYTHONDONTWRITEBYTECODE "$bin/python" -OO -X no_debug_ranges -c 'import gateway.cli, gateway.server, gateway.hosts.linux.host'
     printf '%s\n' "$stamp" >"$root/.venv/.extras"
 }
-RUNTIME=speed,zstd,linux
-TESTS=speed,zstd,linux,test
+RUNTIME=speed,zstd
+TESTS=speed,zstd,test
 
 # take PROGRAM PACKAGE...: a program taken out of the first package that is to be had, where installing would also start a server.
 take() {

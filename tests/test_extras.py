@@ -31,7 +31,7 @@ DEADLINE_S = 40.0
 BARE = textwrap.dedent("""
     import importlib.abc, sys
 
-    EXTRAS = {"uvloop", "orjson", "isal", "zstandard", "pyroute2", "asyncssh", "msgpack"}
+    EXTRAS = {"uvloop", "orjson", "isal", "zstandard", "cryptography", "asyncssh", "msgpack"}
 
     class Absent(importlib.abc.MetaPathFinder):
         def find_spec(self, name, path=None, target=None):

@@ -23,7 +23,6 @@ NEVER = {
     "hypothesis",
     "idna",
     "isal",  # the next few come with the first layer
-    "pyroute2",
     "tarfile",
     "zipfile",
     "zstandard",
