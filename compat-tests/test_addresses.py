@@ -8,7 +8,7 @@ import pytest
 from compat.answers import Recording
 from compat.clients import CLI
 from compat.compose import plug_in
-from compat.scenarios import Scenario, Step, check, quiet, scenario
+from compat.scenarios import Scenario, Step, Told, check, quiet, scenario
 
 IN_USE = "failed to set up container networking: Address already in use"
 SHOWN = (
@@ -92,13 +92,17 @@ SCENARIOS = [
         quiet("docker restart -t 0 c1"),
         "docker exec c2 sh -c 'ping -6 -c 1 -W 5 fd76:1::99 >/dev/null && echo up'",
         "docker exec c2 sh -c 'wget -q -O- http://[fd76:1::99]/nope 2>&1 | tail -1'",
+        quiet("docker run -d --name c4 --restart always --network nw1 --ip6 fd76:1::77 bb"
+              " sh -c '[ ! -e /again ] || exec sleep 1000; touch /again'"),
+        Step("docker exec c4 timeout 20 sh -c 'until ip -6 -o addr show eth0 | grep -q fd76:1::77/64; do sleep 0.1;"
+             " done; echo there'", after=Told("c4", "start", 2)),
         "docker create --name c3 --network nw1 --ip6 fd76:1::99 bb true",
         "docker start c3",
         Step("docker run --rm --network nw1 --ip6 fd75::1 bb true", compare="exit"),
         "docker network create --ipv6 --subnet fd76:1::/80 nw2",
         "docker network create --ipv6 --subnet fd76:2::/64 --gateway fd76:3::1 nw2",
         "docker network create --subnet fd76:2::/64 nw2",
-        quiet("docker rm -f c1 c2 c3"),
+        quiet("docker rm -f c1 c2 c3 c4"),
         "docker network rm nw1",
     ),
 ]  # fmt: skip

@@ -41,6 +41,10 @@ DEAD_INIT = 4294967295
 """pid of a zone whose init has ended and that is not down yet: (pid_t)-1."""
 _WAIT_FOR_ATTACH = "docker:wait_for_attach"
 _WAITING = "__dockerinit_waiting_for_attach"
+_ADD_ADDRESS = """\
+echo 0 >/proc/sys/net/ipv6/conf/$1/disable_ipv6
+exec ip -6 addr add $2 dev $1 nodad
+"""
 _CLOSE_S = 5.0
 _POLL_S = 0.05  # dockerinit looks every 200 ms
 _MODES = {
@@ -254,7 +258,7 @@ class Boots:
         machine.addresses6.setdefault(interface, []).append(address)
         if machine.inner:
             netns = self._gz.host.networks.netns_path(ZoneUUID(machine.uuid))
-            words = ["ip", "-6", "addr", "add", address, "dev", interface, "nodad"]
+            words = ["/bin/sh", "-c", _ADD_ADDRESS, "add", interface, address]
             await run(["/usr/bin/nsenter", f"--net={netns}", *words], timeout_s=10)
 
     async def _prepare(self, machine: Machine, spec: ZoneSpec, *, stdin: bool) -> Stdio:
