@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.hosts.linux import btrfs, overlay
+from gateway.hosts.linux import overlay
 from gateway.hosts.linux.btrfsdatasets import BtrfsDatasets
 from gateway.hosts.linux.datasets import OverlayDatasets
 from gateway.settings import Settings
@@ -63,12 +63,7 @@ async def test_snapshots_are_compared_too(tmp_path: Path) -> None:
         store = await BtrfsDatasets.open(root / "btrfs")
         await pull(store, root)
         assert await faults(root) == []
-        # The lower layer is read-only: its place is taken by another one.
-        lower = min(root.glob("btrfs/datasets/*/layer/x/y")).parents[1]
-        btrfs.snapshot(lower, root / "changed")
-        btrfs.destroy(lower)
-        (root / "changed/x/y").unlink()
-        (root / "changed").rename(lower)
+        first(root, "btrfs/datasets/*/layer/x/y").unlink()
         (found,) = await faults(root)
         assert found.endswith("x/y: missing")
         store.close()

@@ -19,13 +19,12 @@ _TREE_SEARCH = 0xD0009411
 _INO_LOOKUP = 0xD0009412
 _SNAP_CREATE_V2 = 0x50009417
 _SUBVOL_CREATE_V2 = 0x50009418
-_SUBVOL_GETFLAGS, _SUBVOL_SETFLAGS = 0x80089419, 0x4008941A
 _QUOTA_CTL = 0xC0109428
 _QGROUP_CREATE, _QGROUP_LIMIT = 0x4010942A, 0x8030942B
 _QUOTA_RESCAN, _QUOTA_RESCAN_WAIT = 0x4040942C, 0x942E
 _SNAP_DESTROY_V2 = 0x5000943F
 
-_READ_ONLY, _BY_ID = 2, 16
+_BY_ID = 16
 _QUOTA_ENABLE = 1
 _MAX_REFERENCED = 1
 _ROOT_TREE, _QUOTA_TREE = 1, 8
@@ -62,20 +61,12 @@ def snapshot(source: Path, path: Path) -> None:
         _ioctl(parent, _SNAP_CREATE_V2, _named_args(path.name, fd))
 
 
-def seal(path: Path) -> None:
-    """A subvolume can be read only, from now on.  OSError."""
-    _set_read_only(path, True)
-
-
 def destroy(path: Path) -> None:
     """A subvolume with those that its users made in it; what it takes is freed by the kernel, later.  OSError."""
     with _opened(path) as fd:
         number = _number(fd)
     with _opened(path.parent) as parent:
-        inside = _below(parent, number)
-        if inside:
-            _set_read_only(path, False)
-        for inner in inside:
+        for inner in _below(parent, number):
             _ioctl(parent, _SNAP_DESTROY_V2, _numbered_args(inner))
             _forget_group(parent, inner)
         _ioctl(parent, _SNAP_DESTROY, struct.pack("=q4088s", 0, os.fsencode(path.name)))
@@ -141,15 +132,6 @@ def _opened(folder: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _set_read_only(path: Path, wanted: bool) -> None:
-    with _opened(path) as fd:
-        flags = bytearray(8)
-        fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags, True)
-        (value,) = struct.unpack("=Q", flags)
-        value = value | _READ_ONLY if wanted else value & ~_READ_ONLY
-        fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", value))
 
 
 def _named_args(name: str, fd: int = 0) -> bytes:

@@ -1,6 +1,6 @@
 """Datasets of image layers as subvolumes of btrfs, each a snapshot of its origin, and the roots of zones as snapshots of them.
 
-    ROOT/datasets/<uuid>/layer      a subvolume, read-only: this layer and all below it
+    ROOT/datasets/<uuid>/layer      a subvolume: this layer and all below it
     ROOT/zones/<zone>/rootfs        a subvolume, with a limit if the zone was given one
 
 The rest is as layerfolders.py has it.  Nothing is mounted: a subvolume is there as long as its disk is.
@@ -85,7 +85,7 @@ class BtrfsDatasets(LayerFolders):
     async def _settle(
         self, building: Path, uuid: ImageUUID, origin: ImageUUID | None, report: Report
     ) -> None:
-        await finish(self._mounter, lambda: btrfs.seal(building / "layer"))
+        """Nothing: who looks at it does so by a read-only mount, and making it read-only would be another commit of the disk."""
 
     def _layer(self, uuid: ImageUUID | None) -> Path | None:
         return self.image_folder(uuid) / "layer" if uuid is not None else None
@@ -95,8 +95,8 @@ class BtrfsDatasets(LayerFolders):
         return self._layer(uuid)
 
     def show(self, uuid: ImageUUID, where: Path) -> None:
-        """A bind of the subvolume, which is read-only by itself."""
-        overlay.bind(self.image_folder(uuid) / "layer", where)
+        """A bind of the subvolume."""
+        overlay.bind_read_only(self.image_folder(uuid) / "layer", where)
 
     # --- roots of zones
 

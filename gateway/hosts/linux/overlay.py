@@ -21,7 +21,7 @@ _MOVE_EMPTY_PATH = 4
 _AT_FDCWD = -100
 _CLONE_FS = 0x200
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 1, 2, 4, 8, 32
 _MNT_DETACH = 2
 
 # What a zone writes must be plain files in its upper directory: image commits read it.
@@ -58,9 +58,15 @@ def mount_memory(folder: Path, size: int) -> None:
     _mount("shm", str(folder), f"mode=1777,size={size}", flags, "tmpfs")
 
 
-def bind(source: Path, target: Path) -> None:
-    """A folder at another place, too."""
+def bind_read_only(source: Path, target: Path) -> None:
+    """A folder at another place, too; nothing is left of it if that fails."""
     _mount(str(source), str(target), None, _MS_BIND)
+    try:
+        # A bind takes its flags only when it is mounted once more.
+        _mount(None, str(target), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
+    except OSError:
+        unmount(target)
+        raise
 
 
 def kind_of(path: Path) -> str:

@@ -168,9 +168,9 @@ class ZFSDatasets(LayerFolders):
         return self._place(uuid)
 
     def show(self, uuid: ImageUUID, where: Path) -> None:
-        """A bind of the layer's mount, which is read-only."""
+        """A bind of the layer's mount."""
         self.tree(uuid)
-        overlay.bind(self._place(uuid), where)
+        overlay.bind_read_only(self._place(uuid), where)
 
     async def _see(self, uuid: ImageUUID) -> None:
         if not await asyncio.to_thread(_is_mounted, self._place(uuid)):
