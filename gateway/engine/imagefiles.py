@@ -22,6 +22,7 @@ from gateway.engine.remotes import fetch
 from gateway.engine.system import VERSION
 from gateway.translate.changes import changed
 from gateway.translate.status import go_time
+from imgsources import pages
 from imgsources.archives import open_archive
 from imgsources.catalog import Catalog, Image
 from imgsources.commits import Imported, read_layer
@@ -220,13 +221,17 @@ async def _spooled(archive: AsyncIterator[bytes], folder: Path, prefix: str) -> 
     """The upload as a file, gone with the block."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix) as file:
         path = Path(file.name)
-        await _spool(archive, path)
+        with pages.kept():
+            await _spool(archive, path)
         yield path
 
 
 async def _spool(blocks: AsyncIterator[bytes], path: Path) -> None:
-    """All of an upload into a file.  APIError where the disk is full."""
+    """All of an upload into a file, a part written while the next one comes.  APIError where the disk is full."""
     out = await asyncio.to_thread(path.open, "wb", 0)
+    loop = asyncio.get_running_loop()
+    writing: asyncio.Future[None] = loop.create_future()
+    writing.set_result(None)
     try:
         pending: list[bytes] = []
         size = 0
@@ -234,12 +239,19 @@ async def _spool(blocks: AsyncIterator[bytes], path: Path) -> None:
             pending.append(block)
             size += len(block)
             if size >= _BLOCK:
-                await asyncio.to_thread(out.writelines, pending)
+                await asyncio.shield(writing)
+                writing = loop.run_in_executor(None, out.writelines, pending)
                 pending, size = [], 0
+        await asyncio.shield(writing)
         await asyncio.to_thread(out.writelines, pending)
     except OSError as error:
         raise APIError(f"cannot keep the upload in {path.parent}: {error.strerror}") from error
     finally:
+        # The thread has the file: it must not be closed under it.
+        while not writing.done():
+            await asyncio.wait([writing])
+        if not writing.cancelled():
+            writing.exception()
         out.close()
 
 
