@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dockerapi.errors import InvalidParameter
-from gateway.hosts.linux.nameservers import ADDRESS
+from gateway.hosts.linux.dnsrules import ADDRESS
 from gateway.zones.members import ipv4, ipv6
 from gateway.zones.metadata import DockerMetadata
 from gateway.zones.spec import ZoneSpec

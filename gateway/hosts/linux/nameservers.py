@@ -1,7 +1,7 @@
 """127.0.0.11 inside of zones on user networks: sockets of this process in the zone's namespace, led there by NAT.
 
 The sockets have ports of the kernel's choice, so that programs of the zone can bind port 53; a table of nftables in
-the zone's own namespace leads 127.0.0.11:53 to them.  A namespace may outlive this process: whoever comes next
+the zone's own namespace (dnsrules.py) leads 127.0.0.11:53 to them.  A namespace may outlive this process: whoever comes next
 opens new sockets and makes the table anew.  What is answered is dns.py's.
 """
 
@@ -16,8 +16,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from dockerapi.errors import APIError, CommandFailed
-from gateway.hosts.linux import nft
+from dockerapi.errors import APIError
+from gateway.hosts.linux import dnsrules
+from gateway.hosts.linux.dnsrules import ADDRESS
+from gateway.hosts.linux.nfnetlink import FilterSocket
 from gateway.hosts.names import NameBook, entry_of, is_named
 from gateway.hosts.networks import of_nic
 from gateway.zones.host import Network, Zone
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ADDRESS = "127.0.0.11"
-_TABLE = "zonegate_dns"
 _CLONE_NEWNET = 0x40000000
 _BACKLOG = 32
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -115,9 +115,9 @@ def _open(netns: str, worker: ThreadPoolExecutor) -> tuple[socket.socket, socket
             os.close(inside)
         try:
             udp, tcp = _sockets()
-            rules = nft.Nft()
+            rules = FilterSocket()
             try:
-                _lead(rules, udp.getsockname()[1], tcp.getsockname()[1])
+                dnsrules.lead(rules, udp.getsockname()[1], tcp.getsockname()[1])
             except BaseException:
                 udp.close()
                 tcp.close()
@@ -130,15 +130,6 @@ def _open(netns: str, worker: ThreadPoolExecutor) -> tuple[socket.socket, socket
     finally:
         os.close(home)
     return udp, tcp
-
-
-def _lead(rules: nft.Nft, udp: int, tcp: int) -> None:
-    try:
-        rules.run(f"create table ip {_TABLE}\n{table(udp, tcp)}")
-    except CommandFailed:
-        # It is there, from an earlier process.  Not always deleted first: closing `rules` then takes as long as all else of a
-        # start, and holds up the next zone's.
-        rules.run(f"add table ip {_TABLE}\ndelete table ip {_TABLE}\n{table(udp, tcp)}")
 
 
 def _enter(namespace: int) -> None:
@@ -159,13 +150,3 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
         tcp.close()
         raise
     return udp, tcp
-
-
-def table(udp: int, tcp: int) -> str:
-    """Rules of a zone's namespace: port 53 of 127.0.0.11 is these ports."""
-    return f"""table ip {_TABLE} {{
- chain output {{ type nat hook output priority -100;
-  ip daddr {ADDRESS} udp dport 53 dnat to {ADDRESS}:{udp}
-  ip daddr {ADDRESS} tcp dport 53 dnat to {ADDRESS}:{tcp}
- }}
-}}"""

@@ -4,9 +4,9 @@
     batch begin, one message for each set with all its elements, batch end
 
 libnftables asks the kernel for all there is before it changes anything, 0.7 ms and more as the machine's rules grow; this
-takes 0.05.  The kernel works through a batch while it is sent, and commits all of it or nothing: what it has to say lies
+takes 0.05.  It also waits by select(), and ends the process where its socket has a number above 1023.  The kernel works through a batch while it is sent, and commits all of it or nothing: what it has to say lies
 ready then, an answer for each message.  No generation is named, so that other people's changes come in nobody's way.
-Which elements there are is nft.py's.
+Which elements there are is nft.py's; what else may be sent in a batch is its sender's.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gateway.hosts.linux.netlink import CAP_ACK, SOL_NETLINK, attribute, split
 
 _NETFILTER, _SUBSYSTEM = 12, 10
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_NEW_ELEMENTS, _DELETE_ELEMENTS = _SUBSYSTEM << 8 | 12, _SUBSYSTEM << 8 | 14
-_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
+_NEW_ELEMENTS, _DELETE_ELEMENTS = 12, 14
+_REQUEST, _ACK, CREATE, EXCLUSIVE = 0x1, 0x4, 0x400, 0x200
 _ERROR = 2
-_NESTED = 0x8000
+NESTED = 0x8000
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
 _ELEMENT, _KEY, _DATA, _FLAGS, _VALUE = 1, 1, 2, 3, 1
 _INTERVAL_END = 1
-_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7}
+FAMILIES = {"inet": 1, "ip": 2, "bridge": 7}
 _IFNAME = 16
 # An attribute has a length of 16 bits; an element takes 100 bytes at most.
 _IN_ONE_MESSAGE = 400
@@ -121,23 +121,31 @@ def _rows(element: Element) -> Iterator[bytes]:
 
 
 def _row(key: bytes, value: bytes = b"", flags: int = 0) -> bytes:
-    row = attribute(_KEY | _NESTED, attribute(_VALUE, key))
+    row = attribute(_KEY | NESTED, attribute(_VALUE, key))
     if value:
-        row += attribute(_DATA | _NESTED, attribute(_VALUE, value))
+        row += attribute(_DATA | NESTED, attribute(_VALUE, value))
     if flags:
         row += attribute(_FLAGS, struct.pack(">I", flags))
-    return attribute(_ELEMENT | _NESTED, row)
+    return attribute(_ELEMENT | NESTED, row)
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
+class Message:
+    """One of a batch: NFT_MSG_* and the attributes, for a family of tables.  `what` names it in errors."""
+
     kind: int
     flags: int
-    body: bytes
+    family: str
+    attributes: bytes
     what: str
 
 
-def _messages(kind: int, flags: int, elements: Iterable[Element]) -> Iterator[_Message]:
+def text(kind: int, value: str) -> bytes:
+    """An attribute with a name in it."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def _messages(kind: int, flags: int, elements: Iterable[Element]) -> Iterator[Message]:
     """One for each set, in the order in which the sets are named first."""
     sets: dict[tuple[str, str, str], list[bytes]] = {}
     for element in elements:
@@ -145,30 +153,32 @@ def _messages(kind: int, flags: int, elements: Iterable[Element]) -> Iterator[_M
         rows.extend(_rows(element))
     verb = "add to" if kind == _NEW_ELEMENTS else "delete from"
     for (family, table, place), rows in sets.items():
-        head = struct.pack(">BBH", _FAMILIES[family], 0, 0)
-        head += attribute(_TABLE, table.encode() + b"\0") + attribute(_SET, place.encode() + b"\0")
+        head = text(_TABLE, table) + text(_SET, place)
         for first in range(0, len(rows), _IN_ONE_MESSAGE):
             some = b"".join(rows[first : first + _IN_ONE_MESSAGE])
-            body = head + attribute(_ELEMENTS | _NESTED, some)
-            yield _Message(kind, flags, body, f"{verb} {family} {table} {place}")
+            attributes = head + attribute(_ELEMENTS | NESTED, some)
+            yield Message(kind, flags, family, attributes, f"{verb} {family} {table} {place}")
 
 
-def batch(
-    gone: Sequence[Element], new: Sequence[Element], first: int = 0
-) -> tuple[bytes, Sequence[str]]:
-    """All of it as bytes, numbered from `first` on, and what each message was."""
+def changes(gone: Sequence[Element], new: Sequence[Element]) -> Sequence[Message]:
+    """These elements go, those come: a message for each set."""
+    return [*_messages(_DELETE_ELEMENTS, 0, gone), *_messages(_NEW_ELEMENTS, CREATE, new)]
+
+
+def batch(messages: Sequence[Message], first: int = 0) -> bytes:
+    """Numbered from `first` on, which is the beginning's number; the end has the one after the last message's."""
     mark = struct.pack(">BBH", 0, 0, _SUBSYSTEM)
-    messages = [
-        _Message(_BATCH_BEGIN, _REQUEST, mark, "begin a batch"),
-        *_messages(_DELETE_ELEMENTS, _REQUEST | _ACK, gone),
-        *_messages(_NEW_ELEMENTS, _REQUEST | _ACK | _CREATE, new),
-        _Message(_BATCH_END, _REQUEST, mark, "end a batch"),
-    ]
-    data = b"".join(
-        struct.pack("IHHII", 16 + len(m.body), m.kind, m.flags, first + number, 0) + m.body
-        for number, m in enumerate(messages)
-    )
-    return data, [message.what for message in messages]
+    parts = [_packet(_BATCH_BEGIN, _REQUEST, first, mark)]
+    for number, message in enumerate(messages, first + 1):
+        head = struct.pack(">BBH", FAMILIES[message.family], 0, 0)
+        kind, flags = _SUBSYSTEM << 8 | message.kind, _REQUEST | _ACK | message.flags
+        parts.append(_packet(kind, flags, number, head + message.attributes))
+    parts.append(_packet(_BATCH_END, _REQUEST, first + len(messages) + 1, mark))
+    return b"".join(parts)
+
+
+def _packet(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    return struct.pack("IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
 
 class FilterSocket:
@@ -190,20 +200,24 @@ class FilterSocket:
         An element that is there already is fine; a key of a map with another value is not (EEXIST), nor is one that is to go and is
         not there, nor a set or table that is missing (ENOENT).  BatchError of the first message that the kernel refused.
         """
-        data, messages = batch(gone, new, self._sequence)
-        first, self._sequence = self._sequence, self._sequence + len(messages)
-        self._send(data)
+        self.commit(changes(gone, new))
+
+    def commit(self, messages: Sequence[Message]) -> None:
+        """All of them or nothing.  BatchError of the first that the kernel refused."""
+        names = ["begin a batch", *(message.what for message in messages), "end a batch"]
+        first, self._sequence = self._sequence, self._sequence + len(names)
+        self._send(batch(messages, first))
         answered = 0
         failure: BatchError | None = None
         for sequence, code in self._answers():
-            if not first <= sequence < first + len(messages):
+            if not first <= sequence < first + len(names):
                 continue
             answered += 1
             if code and failure is None:
-                failure = BatchError(code, messages[sequence - first])
+                failure = BatchError(code, names[sequence - first])
         if failure is not None:
             raise failure
-        if answered < len(messages) - 2:
+        if answered < len(messages):
             raise BatchError(errno.ENOBUFS, "the kernel's answers are not all there")
 
     def _send(self, data: bytes) -> None:

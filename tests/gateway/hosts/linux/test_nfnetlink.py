@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.hosts.linux import nft
-from gateway.hosts.linux.nfnetlink import BatchError, Element, FilterSocket, batch
+from gateway.hosts.linux.nfnetlink import BatchError, Element, FilterSocket, batch, changes
 
 _NEWNET = 0x40000000
 NET = nft.BridgedNetwork(
@@ -126,12 +126,12 @@ def test_eight_thousand_ports_are_one_batch(rules: nft.Nft) -> None:
 
 
 def test_messages_are_numbered_from_the_first_and_one_for_each_set() -> None:
-    data, messages = batch([nft.redirect_element("t", WEB)], ELEMENTS, 7)
-    assert messages[0] == "begin a batch"
-    assert messages[1] == "delete from inet zonegate_t ports"
-    assert len(messages) == len(set(messages))
+    messages = changes([nft.redirect_element("t", WEB)], ELEMENTS)
+    assert messages[0].what == "delete from inet zonegate_t ports"
+    assert len(messages) == len({message.what for message in messages})
+    data = batch(messages, 7)
     seen, offset = [], 0
     while offset < len(data):
         seen.append(int.from_bytes(data[offset + 8 : offset + 12], "little"))
         offset += int.from_bytes(data[offset : offset + 4], "little")
-    assert seen == list(range(7, 7 + len(messages)))
+    assert seen == list(range(7, 9 + len(messages)))
