@@ -252,15 +252,18 @@ class Transport:
             return found
 
     def trust(self, authority: str) -> ssl.SSLContext:
-        """Whom to believe besides the system's authorities, and how to show who we are."""
+        """Whom to believe besides the system's authorities, and how to show who we are.
+
+        InvalidParameter in dockerd's words for a certificate without its key, and the other way round.
+        """
         folder = self._certificates and self._certificates / authority
         if not folder or not folder.is_dir():
             return _system_authorities()
         context = ssl.create_default_context()
         try:
-            for file in folder.glob("*.crt"):
+            for file in sorted(folder.glob("*.crt")):
                 context.load_verify_locations(file)
-            for file in folder.glob("*.cert"):
+            for file in _client_certificates(folder):
                 context.load_cert_chain(file, file.with_suffix(".key"))
         except OSError as error:
             raise APIError(f"cannot use the certificates in {folder}: {error}") from error
@@ -416,6 +419,21 @@ class Transport:
 
 
 # Pure decisions ------------------------------------------------------------------------------------
+
+
+def _client_certificates(folder: Path) -> list[Path]:
+    """Those of a folder of certs.d, each with its key beside it.  InvalidParameter, OSError."""
+    names = {file.name for file in folder.iterdir()}
+    for name in sorted(names):
+        stem, _, kind = name.rpartition(".")
+        if kind == "cert" and f"{stem}.key" not in names:
+            raise InvalidParameter(
+                f"missing key {stem}.key for client certificate {name}. "
+                "CA certificates must use the extension .crt"
+            )
+        if kind == "key" and f"{stem}.cert" not in names:
+            raise InvalidParameter(f"missing client certificate {stem}.cert for key {name}")
+    return sorted(folder.glob("*.cert"))
 
 
 def _networks(

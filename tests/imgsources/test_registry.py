@@ -457,8 +457,40 @@ async def test_https_is_verified_but_for_insecure_registries(self_signed, monkey
         client = RegistryClient(session, certificates=folder.parent)
         assert await client.resolve(ref(registry), None) == remote
         (folder / "mine.cert").write_bytes(b"no certificate")
+        (folder / "mine.key").write_bytes(b"no key")
         with pytest.raises(APIError, match="cannot use the certificates in"):
             await RegistryClient(session, certificates=folder.parent).resolve(ref(registry), None)
+
+
+async def test_a_registry_that_asks_who_we_are_is_shown_our_certificate(
+    self_signed, monkeypatch, tmp_path
+):
+    pem = tmp_path / "registry.pem"  # has the key, too
+    self_signed.load_verify_locations(pem)
+    self_signed.verify_mode = ssl.CERT_REQUIRED
+    monkeypatch.setattr(Transport, "is_insecure", lambda self, authority: False)
+    async with (
+        FakeRegistry.serve(tls=self_signed) as registry,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+    ):
+        registry.add_image("me/app", "v1", [layer_tar({"a": b"1"})])
+        folder = tmp_path / "certs.d" / registry.host
+        folder.mkdir(parents=True)
+
+        async def resolve() -> None:
+            await RegistryClient(session, certificates=folder.parent).resolve(ref(registry), None)
+
+        (folder / "ca.crt").write_bytes(pem.read_bytes())
+        with pytest.raises(APIError):
+            await resolve()
+        (folder / "client.cert").write_bytes(pem.read_bytes())
+        with pytest.raises(InvalidParameter, match=r"missing key client\.key for client certificate"):
+            await resolve()
+        (folder / "client.key").write_bytes(pem.read_bytes())
+        await resolve()
+        (folder / "client.cert").unlink()
+        with pytest.raises(InvalidParameter, match=r"missing client certificate client\.cert for"):
+            await resolve()
 
 
 async def test_an_insecure_network_that_is_none_is_refused(session):
