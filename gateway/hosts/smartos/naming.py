@@ -196,9 +196,8 @@ class Naming:
         if starting and (why := links.refusal(zone, found)):
             raise APIError(why)
         wanted = _wanted(links.hosts(zone, found), links.environment(zone, found))
-        if self._has_lines(zone):
-            wanted[HOSTS_KEY] = wanted.get(HOSTS_KEY, "") + self._lines(zone)
-        wanted[HOSTS_KEY] = wanted.get(HOSTS_KEY, "") + _own_lines(zone)
+        lines = self._lines(zone) if self._has_lines(zone) else _own_lines(zone)
+        wanted[HOSTS_KEY] = wanted.get(HOSTS_KEY, "") + lines
         wanted = {key: text for key, text in wanted.items() if text}
         known = self._written.get(zone.uuid)
         if known is None and not wanted and not found and not self._has_lines(zone):
