@@ -23,26 +23,28 @@ _UDP = 17
 
 def forget_udp(ports: Set[int]) -> int:
     """Delete the flows whose original destination port is one of these; how many there were.  Blocking."""
+    found = 0
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
             link.bind((0, 0))
-            flows = [tuple_ for tuple_ in _flows(link) if _udp_port(tuple_) in ports]
-            for number, original in enumerate(flows):
-                _delete(link, original, number)
+            for family in (socket.AF_INET, socket.AF_INET6):
+                flows = [one for one in _flows(link, family) if _udp_port(one) in ports]
+                for number, original in enumerate(flows):
+                    _delete(link, family, original, number)
+                found += len(flows)
     except OSError as error:
         log.warning("tracked UDP flows could not be looked through: %s", error)
-        return 0
-    return len(flows)
+    return found
 
 
-def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    head = struct.pack("BBH", socket.AF_INET, 0, 0)
+def _message(kind: int, flags: int, sequence: int, family: int, body: bytes) -> bytes:
+    head = struct.pack("BBH", family, 0, 0)
     return struct.pack("IHHII", 20 + len(body), kind, flags, sequence, 0) + head + body
 
 
-def _flows(link: socket.socket) -> list[bytes]:
-    """The original tuple of every IPv4 flow, as the attribute it came in."""
-    link.send(_message(_GET, _REQUEST | _DUMP, 1, b""))
+def _flows(link: socket.socket, family: int) -> list[bytes]:
+    """The original tuple of every flow, as the attribute it came in."""
+    link.send(_message(_GET, _REQUEST | _DUMP, 1, family, b""))
     found: list[bytes] = []
     while True:
         data = link.recv(1 << 18)
@@ -80,7 +82,7 @@ def _udp_port(original: bytes) -> int:
     return int.from_bytes(proto[_PROTO_DST_PORT][:2], "big")
 
 
-def _delete(link: socket.socket, original: bytes, number: int) -> None:
+def _delete(link: socket.socket, family: int, original: bytes, number: int) -> None:
     nested = struct.pack("HH", 4 + len(original), _TUPLE_ORIG | 0x8000) + original
-    link.send(_message(_DELETE, _REQUEST | _ACK, number + 2, nested))
+    link.send(_message(_DELETE, _REQUEST | _ACK, number + 2, family, nested))
     link.recv(65536)  # gone meanwhile is as good

@@ -121,6 +121,35 @@ async def test_a_port_at_an_ipv6_address_is_only_there(
     not_met(router, path, HOST, 8080)
 
 
+async def test_a_udp_client_finds_the_zone_that_took_over_the_port_by_ipv6(
+    networks: LinuxNetworks, router: int
+) -> None:
+    await made(networks, "six")
+    udp = PublishedPort(protocol="udp", zone_port=53, host_port=5353)
+
+    def open_client() -> socket.socket:
+        client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        client.connect((HOST6, 5353))
+        return client
+
+    def open_server() -> socket.socket:
+        server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        server.settimeout(5)
+        server.bind(("::", 53))
+        return server
+
+    with within(router, open_client) as client:
+        client.settimeout(5)
+        for _ in range(2):
+            uuid, _, path = await on(networks, "six", udp)
+            with within(path, open_server) as server:
+                client.send(b"?")
+                data, peer = server.recvfrom(100)
+                server.sendto(data, peer)
+                assert (client.recv(100), peer[0]) == (b"?", OUTSIDE6)
+            await networks.disconnect(uuid)
+
+
 async def test_a_network_of_ipv6_alone(networks: LinuxNetworks, router: int) -> None:
     await made(networks, "only", ipv4=False)
     network = networks.get("only")
