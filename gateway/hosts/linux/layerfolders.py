@@ -13,13 +13,14 @@ leftovers that the next opening sweeps.  All is in memory after that; lookups to
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class LayerFolders(ABC):
         self._datasets: dict[ImageUUID, Dataset] = {}
         self._clones: dict[str, ImageUUID | None] = {}
         self._leaving: dict[str, asyncio.Event] = {}
+        self._origins_in_use: list[ImageUUID | None] = []
         # Emptying a root of 25,000 files takes a second: nobody waits for it.
         self._broom = ThreadPoolExecutor(1, thread_name_prefix="trash")
         self._mounter = ThreadPoolExecutor(2, thread_name_prefix="mount")
@@ -135,20 +137,36 @@ class LayerFolders(ABC):
             yield tree
             if origin is not None:
                 self._get(origin)
-            dataset = Dataset(origin, tree.report.size, tree.report.opaque)
-            await self._settle(building, uuid, origin, tree.report)
-            meta = _encode(dataset, layer)
-            # Not synced, for the layer's files are not either: what a power failure spoils is fetched again.
-            await finish(self._mounter, lambda: (building / "meta.json").write_bytes(meta))
-            if origin is not None:
-                self._get(origin)
-            self._refuse_existing(uuid)
-            building.rename(self._root / "datasets" / uuid)
-            self._datasets[uuid] = dataset
+            with self._kept(origin):
+                dataset = Dataset(origin, tree.report.size, tree.report.opaque)
+                await self._settle(building, uuid, origin, tree.report)
+                self._refuse_existing(uuid)
+                meta = _encode(dataset, layer)
+                await finish(self._mounter, lambda: self._commit(building, uuid, meta))
+                self._datasets[uuid] = dataset
         finally:
             if building.exists():
                 await self._take_apart(building)
-                self._throw_away(building)
+                await self._put_away(building)
+
+    def _commit(self, building: Path, uuid: ImageUUID, meta: bytes) -> None:
+        # Not synced, for the layer's files are not either: what a power failure spoils is fetched again.
+        (building / "meta.json").write_bytes(meta)
+        try:
+            building.rename(self._root / "datasets" / uuid)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise Conflict(f"dataset {uuid} already exists") from error
+            raise
+
+    @contextmanager
+    def _kept(self, origin: ImageUUID | None) -> Iterator[None]:
+        """Nobody destroys it inside the block."""
+        self._origins_in_use.append(origin)
+        try:
+            yield
+        finally:
+            self._origins_in_use.remove(origin)
 
     async def destroy(self, uuid: ImageUUID) -> None:
         """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it.  Zones that leave are waited for."""
@@ -157,13 +175,19 @@ class LayerFolders(ABC):
         children = [name for name, dataset in self._datasets.items() if dataset.origin == uuid]
         if children:
             raise Conflict(f"dataset {uuid} is the origin of dataset {children[0]}")
+        if uuid in self._origins_in_use:
+            raise Conflict(f"dataset {uuid} is the origin of a dataset that is being made")
         zones = [zone for zone, origin in self._clones.items() if origin == uuid]
         if zones:
             raise Conflict(f"dataset {uuid} is in use by zone {zones[0]}")
-        folder = self._root / "datasets" / uuid
-        await self._take_apart(folder)
-        self._throw_away(folder)
-        del self._datasets[uuid]
+        # From here on nobody clones it.
+        dataset, folder = self._datasets.pop(uuid), self._root / "datasets" / uuid
+        try:
+            await self._take_apart(folder)
+        except BaseException:
+            self._datasets[uuid] = dataset
+            raise
+        await self._put_away(folder)
 
     # --- roots of zones
 
@@ -200,7 +224,7 @@ class LayerFolders(ABC):
             del self._clones[zone]
             if folder.exists():
                 await self._take_apart(folder)
-                self._throw_away(folder)
+                await self._put_away(folder)
             raise
         return folder / "rootfs"
 
@@ -225,7 +249,7 @@ class LayerFolders(ABC):
             if folder.exists():
                 await self._take_apart(folder)
             with suppress(FileNotFoundError):
-                self._throw_away(folder)
+                await self._put_away(folder)
             self._clones.pop(zone, None)
         finally:
             if event := self._leaving.pop(zone, None):
@@ -242,6 +266,10 @@ class LayerFolders(ABC):
     def _refuse_existing(self, uuid: ImageUUID) -> None:
         if uuid in self._datasets:
             raise Conflict(f"dataset {uuid} already exists")
+
+    async def _put_away(self, folder: Path) -> None:
+        # btrfs keeps a rename waiting while it commits.
+        await finish(self._mounter, lambda: self._throw_away(folder))
 
     def _throw_away(self, folder: Path) -> None:
         trash = self._root / "trash" / secrets.token_hex(8)
