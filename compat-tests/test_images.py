@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from compat.answers import Recording, normal
@@ -226,6 +227,7 @@ class Row:
         return self.name.replace(" ", "-")
 
 
+MIPS = quote('{"os":"linux","architecture":"mips64"}')
 ROWS = [
     Row("save unknown", "GET /images/nothere/get"),
     Row("save unknown tag", "GET /images/nothere:x/get"),
@@ -288,6 +290,17 @@ ROWS = [
         "inspect of an empty name",
         "GET /images//json",
     ),
+    Row("inspect another platform", f"GET /images/bb/json?platform={MIPS}"),
+    Row("history of another platform", f"GET /images/bb/history?platform={MIPS}"),
+    Row("save another platform", f"GET /images/bb/get?platform={MIPS}"),
+    Row("remove another platform", f"DELETE /images/bb?platforms={MIPS}"),
+    Row("push another platform", f"POST /images/bb/push?platform={MIPS}"),
+    Row("push another platform of nothing", f"POST /images/nothere/push?platform={MIPS}"),
+    Row("push a platform that is rubbish", "POST /images/bb/push?platform=rubbish"),
+    Row("push half a platform", "POST /images/bb/push?platform=%7B%7D"),
+    Row("save a platform that is rubbish", "GET /images/bb/get?platform=rubbish"),
+    Row("history of a platform that is rubbish", "GET /images/bb/history?platform=rubbish"),
+    Row("save no name", "GET /images/get?names="),
     Row(
         "a filter before unknown",
         "GET /images/json?filters=%7B%22before%22%3A%5B%22nothere%22%5D%7D",

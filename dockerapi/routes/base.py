@@ -266,7 +266,7 @@ def not_built(what: str) -> Handle:
 
 
 async def experimental(_call: Call) -> NoReturn:
-    """Checkpoints: 501 in the words of a dockerd without experimental features."""
+    """checkpoints are an experimental feature, and there are none of these (501, in dockerd's words)."""
     raise NotSupported(
         "This experimental feature is disabled by default. Start the Docker daemon in experimental mode "
         "in order to enable it."

@@ -153,8 +153,8 @@ def _check_platform(call: Call, image: JSONObject, text: str | None = None) -> N
     given = [str(part) for part in parts if part]
     if given[: wanted.count("/") + 1] != wanted.split("/"):
         raise NotFound(
-            f"image with reference {call.name} was found but does not provide the specified "
-            f"platform ({wanted})"
+            f"image with reference {call.name} was found but its platform ({'/'.join(given)}) "
+            f"does not match the specified platform ({wanted})"
         )
 
 

@@ -44,7 +44,7 @@ class Distribution:
     async def push(
         self, name: str, *, tag: str, platform: str, auth: AuthConfig | None
     ) -> AsyncIterator[JSONObject]:
-        """Progress messages; all that can go wrong but a malformed name comes in-band, as in dockerd."""
+        """Progress messages; all that can go wrong but a malformed name and another platform comes in-band, as in dockerd."""
         reference = Reference.parse(name)
         if reference.digest is not None:
             raise InvalidParameter("cannot push a digest reference")
@@ -53,16 +53,16 @@ class Distribution:
                 reference = reference.with_tag(tag)
             except InvalidParameter as error:
                 raise InvalidParameter("invalid tag format") from error
-        wanted = parse_platform(platform) if platform else None
-        return self._push(reference, self._registry(auth), wanted)
+        if wanted := parse_platform(platform) if platform else None:
+            check_platform(self._catalog.get(str(reference)), name, wanted)
+        return self._push(reference, self._registry(auth))
 
     async def _push(
-        self, reference: Reference, client: RegistryClient, platform: Platform | None
+        self, reference: Reference, client: RegistryClient
     ) -> AsyncGenerator[JSONObject, None]:
         yield {"status": f"The push refers to repository [{reference.full_name}]"}
         pusher = Pusher(client.transport, self._blobs, self._group, slots=self.uploads)
         for image, tag in self._meant(reference):
-            check_platform(image, str(tag), platform)
             events = pusher.push(image, tag, _elsewhere(image, tag))
             async with contextlib.aclosing(events):
                 async for event in events:

@@ -57,7 +57,8 @@ class ImageFiles:
         found: dict[str, tuple[Image, list[Reference]]] = {}
         for name in names:
             for image, reference in self._meant(name):
-                check_platform(image, name, wanted)
+                if wanted is not None and not fits(wanted, normalize(image.config.platform)):
+                    raise APIError(f"no suitable export target found for platform {wanted}")
                 held = found.setdefault(image.id, (image, []))[1]
                 if reference is not None and reference not in held:
                     held.append(reference)
@@ -210,9 +211,11 @@ def tagged(repo: str, tag: str) -> Reference | None:
 
 def check_platform(image: Image, name: str, wanted: Platform | None) -> None:
     """NotFound if an image is not of the platform that is asked for."""
-    if wanted is not None and not fits(wanted, normalize(image.config.platform)):
+    own = normalize(image.config.platform)
+    if wanted is not None and not fits(wanted, own):
         raise NotFound(
-            f"image with reference {name} was found but does not provide the specified platform ({wanted})"
+            f"image with reference {name} was found but its platform ({own}) does not match the specified "
+            f"platform ({wanted})"
         )
 
 

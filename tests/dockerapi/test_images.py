@@ -28,7 +28,7 @@ ARM64 = quote(json.dumps({"os": "linux", "architecture": "arm64"}))
             "DELETE",
             f"/v1.50/images/x?platforms={ARM64}",
             404,
-            "image with reference x was found but does not provide the specified platform (linux/arm64)",
+            "image with reference x was found but its platform (linux/amd64) does not match the specified platform (linux/arm64)",
         ),
         (
             "GET",

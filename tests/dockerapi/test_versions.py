@@ -90,7 +90,7 @@ def test_older_images_and_info_have_what_they_had():
     image = image_for(Version(1, 44), {"Config": {"Env": ["A=b"]}})
     assert image["Config"]["Hostname"] == ""
     assert image["Config"]["Env"] == ["A=b"]
-    assert image["Container"] == ""
+    assert "Container" not in image
     info = info_for(Version(1, 43), {"RuncCommit": {"ID": "a"}, "Containerd": {}})
     assert info["RuncCommit"] == {"ID": "a", "Expected": "a"}
     assert "Containerd" not in info
