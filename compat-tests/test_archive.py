@@ -94,7 +94,7 @@ def what_is_told_of_a_path(wire: Wire) -> Any:
     smartos=[
         [404, "Could not find the file /nope in container ID64"],
         [404, "Could not find the file /t/nope/ in container ID64"],
-        [400, "bad parameter: path cannot be empty"],
+        [400, "bad parameter: pathcannot be empty"],
         [500, "lstat /t/f/: not a directory"],
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,7 @@ from compat.clients import API
 
 GONE = {
     ".NetworkSettings.SandboxKey": "null where nothing runs",
+    ".Containerd": "there is none",
 }
 NOT_ON_SMARTOS = {".CgroupVersion": "there are no cgroups"}
 OPEN = (
@@ -78,7 +80,7 @@ def test_every_key_of_dockerd_is_there(case: str, api: API, recording: Recording
         }
     else:
         body = CREATE | {"Labels": {}} if method == "POST" else None
-        have = shape(api(method, path.replace("{exec}", made), body).json())
+        have = shape(_ordered(api(method, path.replace("{exec}", made), body).json()))
     if recording.taking:
         recording.put(case, have)
         return
@@ -90,3 +92,11 @@ def test_every_key_of_dockerd_is_there(case: str, api: API, recording: Recording
         and not any(part in row for part in OPEN)
     ]
     assert not rows
+
+
+def _ordered(answer: Any) -> Any:
+    """Mounts by their place: dockerd's order is another each time, and the first is looked at."""
+    for row in answer if isinstance(answer, list) else [answer]:
+        if isinstance(row.get("Mounts"), list):
+            row["Mounts"].sort(key=lambda mount: mount["Destination"])
+    return answer

@@ -204,7 +204,7 @@ EXCHANGES = [
         run("true", mount("image", "", "/v"), version=NEW),
         run("true", mount("image", "bb", "/v", BindOptions={}), version=NEW),
         run("true", picture("bb")),
-        run("true", subpath("in")),
+        run("true", subpath("in"), smartos=NOT_A_PART),
         run("true", mount("volume", "", "/v", VolumeOptions={"Subpath": "x"}), version=NEW),
         run("true", subpath("../x"), version=NEW),
         run("true", subpath("/x"), version=NEW),
@@ -213,7 +213,7 @@ EXCHANGES = [
             ours="create 400 mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive", why=SAID_AT_ONCE),
         run("true", mount("bind", "{tmp}", "/v", ReadOnly=True, BindOptions={"ReadOnlyNonRecursive": True, "ReadOnlyForceRecursive": True}), version=NEW,
             ours="create 400 mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive", why=SAID_AT_ONCE),
-        drop("parts"),
+        ask("DELETE /volumes/parts", smartos="404 get parts: no such volume"),
     ),
     exchange(
         "sources that are made",

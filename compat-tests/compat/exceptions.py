@@ -135,6 +135,7 @@ KNOWN: tuple[Known, ...] = (
     Known("GET /info", _null(".GenericResources"), "the machine"),
     Known("GET /info", _null(".Plugins.Authorization"), "the machine"),
     Known("GET /info", _null(".Warnings"), "the machine"),
+    Known("GET /info", _null(".RegistryConfig.Mirrors"), "the machine"),
     Known("GET /networks", r"\[\]\.IPAM\.(Options|Config): null", "the networks"),
     Known(r"GET /networks/\{id\}", r"\.IPAM\.(Options|Config): null", "a network"),
     Known("GET /volumes", r"\.Volumes\[\]\.(Labels|Options): null", "the volumes"),

@@ -165,6 +165,7 @@ class System:
         return {
             **{name: limits.get(name, False) for name in known},
             "IPv4Forwarding": limits.get("IPv4Forwarding", True),
+            **({"KernelMemoryTCP": True} if limits.get("KernelMemoryTCP") else {}),
         }
 
     def _configured(self) -> JSONObject:
@@ -198,9 +199,7 @@ class System:
             },
             # Containers run on without the gateway.
             "LiveRestoreEnabled": True,
-            "DefaultAddressPools": [
-                {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
-            ],
+            **_address_pools(settings),
             "CDISpecDirs": [],
         }
 
@@ -225,6 +224,14 @@ def _proxy(name: str) -> str:
     return re.sub(r"^(\w+://)[^/@]*@", r"\1xxxxx:xxxxx@", text)
 
 
+def _address_pools(settings: Settings) -> JSONObject:
+    """Told of where the settings name some, as by dockerd."""
+    pools = settings.default_address_pools
+    if pools == type(settings).model_fields["default_address_pools"].default:
+        return {}
+    return {"DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in pools]}
+
+
 def _registry_config(settings: Settings) -> JSONObject:
     mirrors = list(settings.registry_mirrors)
     index: JSONObject = {
@@ -236,4 +243,4 @@ def _registry_config(settings: Settings) -> JSONObject:
             cidrs.append(registry)
         else:
             index[registry] = {"Name": registry, "Mirrors": [], "Secure": False, "Official": False}
-    return {"InsecureRegistryCIDRs": cidrs, "IndexConfigs": index, "Mirrors": mirrors}
+    return {"InsecureRegistryCIDRs": cidrs, "IndexConfigs": index, "Mirrors": mirrors or None}

@@ -106,6 +106,7 @@ class Volumes:
                 except (APIError, OSError) as error:
                     log.warning("volume %s is not pruned: %s", volume.name, error)
                     continue
+                self._bus.emit("volume", "destroy", volume.name, {"driver": "local"})
                 reclaimed += size
                 deleted.append(volume.name)
             self._bus.emit("volume", "prune", "", {"reclaimed": str(reclaimed)})

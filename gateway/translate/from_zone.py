@@ -84,6 +84,7 @@ def inspect(
     data = zone.metadata
     argv = data.argv
     folder, log = places.files(zone.uuid)
+    has_begun = bool(zone.started_ns or zone.error)
     return {
         "Id": data.id,
         "Created": status.go_time(zone.created_ns),
@@ -91,10 +92,10 @@ def inspect(
         "Args": list(argv[1:]),
         "State": status.state(zone, health),
         "Image": data.image_id,
-        "ResolvConfPath": str(folder / "resolv.conf"),
-        "HostnamePath": str(folder / "hostname"),
-        "HostsPath": str(folder / "hosts"),
-        "LogPath": str(log) if _log_type(zone) == "json-file" else "",
+        "ResolvConfPath": str(folder / "resolv.conf") if has_begun else "",
+        "HostnamePath": str(folder / "hostname") if has_begun else "",
+        "HostsPath": str(folder / "hosts") if has_begun else "",
+        "LogPath": str(log) if has_begun and _log_type(zone) == "json-file" else "",
         "Name": f"/{zone.spec.alias}",
         "RestartCount": zone.restart_count,
         "Driver": places.storage_driver,
@@ -131,11 +132,12 @@ def network_settings(zone: Zone, networks: Mapping[str, Network], places: Places
     rows = _endpoints(zone, networks)
     default = rows.get("bridge", _EMPTY) if zone.is_running else _EMPTY
     running = zone.is_running
+    has_sandbox = running and not zone.metadata.runtime.network.startswith("zone:")
     exposed = config(zone).get("ExposedPorts", _EMPTY)
     return {
         "Bridge": "",
-        "SandboxID": networking.stable_id(zone.metadata.id, "sandbox") if running else "",
-        "SandboxKey": _sandbox_key(zone, places) if running else "",
+        "SandboxID": networking.stable_id(zone.metadata.id, "sandbox") if has_sandbox else "",
+        "SandboxKey": _sandbox_key(zone, places) if has_sandbox else "",
         "Ports": ports.port_map(exposed, zone.ports) if running else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",

@@ -35,7 +35,7 @@ _KNOWN = {
 _FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp")  # fmt: skip
 _SYSLOG_FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 _SYSLOG_SCHEMES = ("tcp", "tcp+tls", "udp", "unix", "unixgram")
-_FLUENTD_PORT, _SYSLOG_PORT = 24224, 514
+_FLUENTD_PORT, _SYSLOG_PORT, _HIGHEST_PORT = 24224, 514, 65535
 DEFAULT_BUFFER = 1 << 20
 CACHE = {"max-size": "20m", "max-file": "5", "compress": "true"}
 """How the driver `local`, and the copy of what is sent elsewhere, are kept where nothing is said."""
@@ -231,9 +231,9 @@ def syslog_address(options: Options) -> Address:
     text = options.get("syslog-address", "")
     if not text:
         return Address()
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in _SYSLOG_SCHEMES:
-        raise InvalidParameter(f"syslog-address should be in form proto://address, got {text}")
+    scheme, rest = _scheme(text)
+    if scheme not in _SYSLOG_SCHEMES:
+        raise InvalidParameter(f"unsupported scheme: '{scheme}'")
     if scheme in ("unix", "unixgram"):
         return Address(scheme, path=rest)
     return _host_port(scheme, rest, _SYSLOG_PORT, text)
@@ -244,9 +244,8 @@ def gelf_address(options: Options) -> Address:
     text = options.get("gelf-address", "")
     if not text:
         raise InvalidParameter("gelf-address is a required parameter")
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("tcp", "udp", "unix", "unixgram"):
-        raise InvalidParameter(f"gelf-address should be in form proto://address, got {text}")
+    scheme, rest = _scheme(text)
+    rest = rest.partition("/")[0]
     if scheme not in ("tcp", "udp"):
         raise InvalidParameter("gelf: endpoint needs to be TCP or UDP")
     if not re.search(r":[^\]:]+$", rest):
@@ -259,21 +258,31 @@ def fluentd_address(options: Options) -> Address:
     text = options.get("fluentd-address", "")
     if not text:
         return Address("tcp", "127.0.0.1", _FLUENTD_PORT)
-    scheme, separator, rest = text.partition("://")
-    fault = f"invalid fluentd-address {text}: "
-    if not separator:
-        scheme, rest = "tcp", text
+    fault = f"invalid fluentd-address ({text}): "
+    url = text if "://" in text else f"tcp://{text}"
+    scheme, rest = _scheme(url)
     if scheme == "unix":
         if not rest:
             raise InvalidParameter(f"{fault}path is empty")
         return Address("unix", path=rest)
     if scheme not in ("tcp", "tls"):
         raise InvalidParameter(f"{fault}unsupported scheme: '{scheme}'")
+    if "/" in rest:
+        raise InvalidParameter(f"{fault}should not contain a path element")
     host, port = _split(rest)
     if port and not port.isdecimal():
-        raise InvalidParameter(f'{fault}strconv.Atoi: parsing "{port}": invalid syntax')
+        raise InvalidParameter(f'{fault}parse "{url}": invalid port ":{port}" after host')
+    if port and int(port) > _HIGHEST_PORT:
+        words = f'strconv.ParseUint: parsing "{port}": value out of range'
+        raise InvalidParameter(f"{fault}invalid port: {words}")
     host, number = host or "127.0.0.1", int(port or _FLUENTD_PORT)
     return Address("tcp+tls" if scheme == "tls" else "tcp", host, number)
+
+
+def _scheme(text: str) -> tuple[str, str]:
+    """("", text) where there is none."""
+    scheme, separator, rest = text.partition("://")
+    return (scheme, rest) if separator else ("", text)
 
 
 def _host_port(scheme: str, rest: str, default: int, text: str) -> Address:

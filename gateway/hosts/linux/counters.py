@@ -63,6 +63,19 @@ def _machine_cpu() -> tuple[int, int]:
     return ticks * _TICK_NS, cpus
 
 
+# What dockerd shows of memory.stat; kernels have more.
+_MEMORY_V1 = frozenset(
+    ("cache", "rss", "rss_huge", "mapped_file", "dirty", "writeback", "pgpgin", "pgpgout", "pgfault", "pgmajfault",
+     "inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable",
+     "hierarchical_memory_limit", "hierarchical_memsw_limit")
+)  # fmt: skip
+# dockerd shows these as empty lists: only the scheduler CFQ counted them.
+_UNCOUNTED = tuple(
+    f"{name}_recursive"
+    for name in ("io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors")
+)
+
+
 def _from_v1(cgroups: Cgroups, path: str) -> dict[str, Any]:
     def folder(controller: str) -> Path:
         root = cgroups.controllers.get(controller)
@@ -83,12 +96,15 @@ def _from_v1(cgroups: Cgroups, path: str) -> dict[str, Any]:
         "memory_max_usage": _number(memory / "memory.max_usage_in_bytes"),
         "memory_limit": _number(memory / "memory.limit_in_bytes"),
         "memory_failures": _number(memory / "memory.failcnt"),
-        "memory": keyed(_text(memory / "memory.stat")),
+        "memory": {
+            name: value
+            for name, value in keyed(_text(memory / "memory.stat")).items()
+            if name.removeprefix("total_") in _MEMORY_V1
+        },
         "pids": _number(pids / "pids.current"),
         "pids_limit": _number(pids / "pids.max"),
-        "blocks": {
-            name: tuple(_blocks_v1(_text(blkio / file))) for name, file in _DOCKER_BLOCKS.items()
-        },
+        "blocks": dict.fromkeys(_UNCOUNTED, ())
+        | {name: tuple(_blocks_v1(_text(blkio / file))) for name, file in _DOCKER_BLOCKS.items()},
     }
 
 
