@@ -136,6 +136,18 @@ def test_credentials_are_wanted_and_used(cli: CLI, kind: str, tmp_path: Path) ->
         cli.ok(f"logout {registry.host}")
 
 
+def test_a_lone_image_of_another_platform_is_pulled_with_a_warning(
+    cli: CLI, faulty: FakeRegistry
+) -> None:
+    done = cli(f"pull --platform linux/arm64 {faulty.host}/x")
+    assert done.exit == 0, done
+    assert (
+        f"WARNING: image with reference {faulty.host}/x:latest was found but its platform "
+        "(linux/amd64) does not match the specified platform (linux/arm64)"
+    ) in done.stdout
+    cli.ok(f"rmi {faulty.host}/x")
+
+
 def test_layers_that_are_shared_come_once(cli: CLI, kind: str) -> None:
     with RegistryThread() as registry:
         base = busybox_layer()

@@ -40,6 +40,7 @@ from imgsources.oci import (
     Platform,
     check_layers,
     choose_platform,
+    fits,
     normalize,
     parse_config,
     parse_digest,
@@ -157,8 +158,10 @@ class Archive:
         """The image with this tag; NotFound."""
         wanted = reference.with_default_tag()
         for entry in self.entries:
-            fits = platform is None or normalize(entry.image.config.platform) in runnable(platform)
-            if wanted in entry.references and fits:
+            is_fit = platform is None or normalize(entry.image.config.platform) in runnable(
+                platform
+            )
+            if wanted in entry.references and is_fit:
                 return entry.image
         raise NotFound(f"image {wanted} is not in the archive")
 
@@ -204,7 +207,13 @@ def _read_archive(descriptor: int, path: Path, platform: Platform | None) -> Arc
     tar = _Tar(descriptor, path if is_itself else None)
     spans: dict[Digest, _Span] = {}
     if "manifest.json" in tar:
-        entries = tuple(_read_saved(tar, entry, spans) for entry in _saved_entries(tar))
+        found = [_read_saved(tar, entry, spans) for entry in _saved_entries(tar)]
+        # As dockerd: images of another platform are left where they are, without a word.
+        entries = tuple(
+            entry
+            for entry in found
+            if platform is None or fits(platform, normalize(entry.image.config.platform))
+        )
     elif "index.json" in tar:
         entries = _read_layout(tar, platform, spans)
     else:

@@ -196,7 +196,8 @@ class RegistryClient:
         target = reference.digest or reference.tag or ""
         raw, media_type = await self._get_manifest(endpoint, reference, target)
         digest = sha256(raw)
-        if _is_index(raw, media_type):
+        is_index = _is_index(raw, media_type)
+        if is_index:
             entry = choose_platform(parse_index(raw, media_type), platform)
             raw, media_type = await self._get_manifest(endpoint, reference, entry.digest)
         manifest = parse_manifest(raw, media_type, name=reference.full)
@@ -204,7 +205,9 @@ class RegistryClient:
         if config is None:
             config = parse_config(await self._tried_config(endpoint, reference, manifest))
         check_layers(manifest, config)
-        if platform is not None and normalize(config.platform) not in runnable(platform):
+        # A lone image is what it is: whoever wants another platform is told, as dockerd does.
+        is_other = platform is not None and normalize(config.platform) not in runnable(platform)
+        if is_index and is_other:
             raise NotFound(
                 f"image with reference {reference} was found but its platform ({config.platform}) "
                 f"does not match the specified platform ({platform})"

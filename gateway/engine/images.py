@@ -11,13 +11,20 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from dockerapi.errors import APIError, Conflict, InvalidParameter, NoSuchImage, NotSupported
+from dockerapi.errors import (
+    APIError,
+    Conflict,
+    InvalidParameter,
+    NoSuchImage,
+    NotFound,
+    NotSupported,
+)
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.system import AuthConfig
 from gateway.engine import deletion, image_shapes
 from gateway.engine.events import Bus
-from gateway.engine.imagefiles import ImageFiles
+from gateway.engine.imagefiles import ImageFiles, check_platform
 from gateway.engine.progress import message
 from gateway.engine.pruning import OneAtATime, PruneTests
 from gateway.engine.roster import Roster
@@ -146,6 +153,10 @@ class Images:
                     yield message(event)
             image = self._catalog.get(str(reference))
             self.emit(image, "pull", str(reference), reference.familiar_name)
+            try:
+                check_platform(image, str(reference), platform)
+            except NotFound as error:
+                yield {"status": f"WARNING: {error.message}"}
 
     async def list(
         self, *, all: bool, digests: bool, shared_size: bool, filters: Filters

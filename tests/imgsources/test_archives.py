@@ -243,6 +243,12 @@ async def test_an_oci_layout_is_read_with_its_names(opened, annotations, tags):
         assert image.manifest.layers[0].media_type.endswith("+gzip")
 
 
+async def test_images_of_another_platform_than_asked_for_are_left_alone(opened):
+    for text, count in (("linux/amd64", 1), ("linux/arm64", 0)):
+        async with opened(saved(), platform=parse_platform(text)) as archive:
+            assert len(archive.images) == count
+
+
 async def test_the_platform_is_chosen_among_those_that_were_saved(opened):
     files = layout(platforms=("linux/amd64", "linux/arm64"))
     for text in ("linux/amd64", "linux/arm64"):

@@ -103,11 +103,9 @@ async def test_the_platform_asked_for_is_taken_from_an_index(client, registry, d
         await client.resolve(ref(registry, "x"), Platform("linux", "s390x"))
 
 
-async def test_a_lone_image_of_another_platform_is_not_taken_for_the_one_asked_for(
-    client, registry, image
-):
-    with pytest.raises(NotFound, match=r"its platform \(linux/amd64\) does not match"):
-        await client.resolve(ref(registry), Platform("linux", "arm64"))
+async def test_a_lone_image_is_taken_whatever_its_platform(client, registry, image):
+    remote = await client.resolve(ref(registry), Platform("linux", "arm64"))
+    assert (remote.config.digest, str(remote.config.platform)) == (image.id, "linux/amd64")
 
 
 async def test_an_index_without_platforms_is_decided_by_the_config(client, registry, image):
@@ -115,6 +113,8 @@ async def test_an_index_without_platforms_is_decided_by_the_config(client, regis
     raw = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
     registry.add_manifest("me/app", "i", "application/vnd.oci.image.index.v1+json", raw)
     assert (await client.resolve(ref(registry, "me/app:i"), None)).config.digest == image.id
+    with pytest.raises(NotFound, match=r"its platform \(linux/amd64\) does not match"):
+        await client.resolve(ref(registry, "me/app:i"), Platform("linux", "arm64"))
 
 
 # Tokens and passwords ---------------------------------------------------------------------------------
@@ -484,7 +484,9 @@ async def test_a_registry_that_asks_who_we_are_is_shown_our_certificate(
         with pytest.raises(APIError):
             await resolve()
         (folder / "client.cert").write_bytes(pem.read_bytes())
-        with pytest.raises(InvalidParameter, match=r"missing key client\.key for client certificate"):
+        with pytest.raises(
+            InvalidParameter, match=r"missing key client\.key for client certificate"
+        ):
             await resolve()
         (folder / "client.key").write_bytes(pem.read_bytes())
         await resolve()
