@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from dockerapi.errors import APIError, CommandFailed, NameInUse, NoSuchContainer
+from dockerapi.errors import APIError, CommandFailed, NoSuchContainer
+from gateway.hosts.roll import Roll
 from gateway.hosts.smartos import observed, vmadm
 from gateway.hosts.smartos.events import Events, VMEvent
 from gateway.hosts.smartos.globalzone import GlobalZone
@@ -24,7 +24,7 @@ from gateway.hosts.smartos.notes import Notes
 from gateway.hosts.smartos.observed import Note
 from gateway.hosts.smartos.resident import Resident
 from gateway.hosts.smartos.vmadm import VM
-from gateway.zones.host import Zone, ZoneChange, ZoneEvent
+from gateway.zones.host import Zone, ZoneChange
 from gateway.zones.spec import ZoneState, ZoneUUID
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _SETTLE_S = 3.0
 _CLOSE_S = 5.0
 
 
-class Register:
+class Register(Roll[Resident]):
     """Zones with the tag `zonegate` = `name`.  The callables are set by who acts on zones."""
 
     def __init__(
@@ -48,14 +48,13 @@ class Register:
         group: asyncio.TaskGroup,
         root: str = "/",
     ) -> None:
+        super().__init__()
         self._gz = gz
         self._root = root
         self._name = name
         self._events = Events(gz)
         self._group = group
         self._background: set[asyncio.Task[None]] = set()
-        self._told: deque[ZoneEvent] = deque()
-        self._wake = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._noted: dict[ZoneUUID, Note] = {}
         self._gone: set[str] = set()
@@ -65,8 +64,6 @@ class Register:
         self._made: dict[str, VM] = {}
         self._seen = asyncio.Event()
         self.notes = notes
-        self.zones: dict[ZoneUUID, Resident] = {}
-        self.aliases: dict[str, ZoneUUID] = {}
         self.creating: set[str] = set()
         """Zones that this gateway is about to make."""
         self.unfinished: set[ZoneUUID] = set()
@@ -87,17 +84,6 @@ class Register:
 
     # -- what is known -----------------------------------------------------------------------------
 
-    def list(self) -> Sequence[Zone]:
-        """Oldest first."""
-        return [resident.zone for resident in self.zones.values()]
-
-    def resident(self, uuid: ZoneUUID) -> Resident:
-        """NoSuchContainer also for a zone that is there and not ours."""
-        try:
-            return self.zones[uuid]
-        except KeyError:
-            raise NoSuchContainer(uuid) from None
-
     def runs(self, uuid: ZoneUUID) -> bool | None:
         """Whether a zone of ours is up, or about to be; None: there is none."""
         resident = self.zones.get(uuid)
@@ -113,32 +99,6 @@ class Register:
     def lost(self) -> str:
         """Why nothing is heard from the machine at the moment, or ""."""
         return self._events.lost
-
-    def reserve(self, alias: str, uuid: ZoneUUID) -> None:
-        """vmadm does not care who has an alias; docker does.  NameInUse."""
-        holder = self.aliases.get(alias)
-        if holder is not None:
-            known = self.zones.get(holder)
-            raise NameInUse(alias, known.zone.metadata.id if known else holder)
-        self.aliases[alias] = uuid
-
-    def free(self, alias: str, uuid: ZoneUUID) -> None:
-        """The name is nobody's again, if it was this zone's."""
-        if self.aliases.get(alias) == uuid:
-            del self.aliases[alias]
-
-    async def events(self) -> AsyncIterator[ZoneEvent]:
-        """Every change from the opening on; for one consumer."""
-        while True:
-            while self._told:
-                yield self._told.popleft()
-            self._wake.clear()
-            await self._wake.wait()
-
-    def tell(self, change: ZoneChange, zone: Zone) -> None:
-        """To the engine."""
-        self._told.append(ZoneEvent(change, zone, time.time_ns()))
-        self._wake.set()
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Work that nobody waits for but `close`.  What goes wrong in it is logged and ends nothing else."""
@@ -275,7 +235,7 @@ class Register:
         self.aliases.setdefault(zone.spec.alias, uuid)
         self.zones[uuid] = Resident(zone, vm, vmadm.zonepath(vm))
         if self._is_open:
-            self.tell(ZoneChange.CREATED, zone)
+            self.emit(ZoneChange.CREATED, zone)
 
     async def made(self, uuid: ZoneUUID, *, timeout_s: float) -> VM:
         """The VM of a zone that was just created, as an event shows it; else as vmadm does."""
@@ -294,7 +254,7 @@ class Register:
         self.zones[zone.uuid] = resident
         self._end_creation(zone.uuid)
         self.notes.write(zone)
-        self.tell(ZoneChange.CREATED, zone)
+        self.emit(ZoneChange.CREATED, zone)
         return resident
 
     def _end_creation(self, uuid: ZoneUUID) -> None:
@@ -342,7 +302,7 @@ class Register:
         resident.settled()
         resident.log_ended.set()
         self.dropped(uuid)
-        self.tell(ZoneChange.DELETED, resident.zone)
+        self.emit(ZoneChange.DELETED, resident.zone)
         resident.pulse()
 
     async def refresh(self, resident: Resident, *, settled: bool = False) -> None:
@@ -402,7 +362,7 @@ class Register:
         self.notes.write(zone)
         if change is None:
             return
-        self.tell(change, zone)
+        self.emit(change, zone)
         if change is ZoneChange.STARTED:
             self.started(resident)
         elif change is ZoneChange.STOPPED:

@@ -336,7 +336,7 @@ class Runs:
                 if await resident.until(lambda: not resident.is_up, timeout_s=wait_s):
                     return
                 log.info("zone %s does not end by %s: killed", resident.zone.uuid, signal)
-            self._register.tell(ZoneChange.KILLED, resident.zone)
+            self._register.emit(ZoneChange.KILLED, resident.zone)
             await self.kill(resident, "SIGKILL")
 
     async def kill(self, resident: Resident, signal: str) -> None:
