@@ -6,13 +6,14 @@ Everything else is the same on every store: `--store btrfs` runs all scenarios o
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from compat.answers import Recording
 from compat.clients import API, CLI
-from compat.daemons import Daemon, own_bridge
+from compat.daemons import Daemon, own_bridge, zonegate_program
 from compat.exchanges import Exchange, ask, check, exchange, run
 from compat.images import Image, archive
 from compat.leftovers import settled
@@ -202,3 +203,13 @@ def test_a_data_root_keeps_its_driver(kind: str, workdir: Path) -> None:
             server.start()
     finally:
         server.discard()
+
+
+def test_doctor_says_what_a_data_root_can_have(kind: str, disk: Path) -> None:
+    if kind == "dockerd":
+        pytest.skip("dockerd has no doctor")
+    argv = [*zonegate_program(), "doctor", "--data-root", str(disk / "new"), "-s", "btrfs"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    expected = "ok    storage driver btrfs (overlay2 can be had here, too); roots and volumes can be limited"
+    assert expected in said.splitlines()
+    assert not (disk / "new").exists()
