@@ -74,8 +74,9 @@ def once(wanted: str, command: str) -> Step:
 
 
 def shop(path: str, *options: str) -> str:
-    """What the shop answers at the port that it is published at."""
-    return f'sh -c "curl -s {" ".join(options)} http://$({COMPOSE} port web 80)/{path}"'
+    """What the shop answers at the port that it is published at, which is open before nginx listens."""
+    patiently = "--retry 9 --retry-delay 1 --retry-all-errors"
+    return f'sh -c "curl -s {patiently} {" ".join(options)} http://$({COMPOSE} port web 80)/{path}"'
 
 
 REAL = scenario(
@@ -96,9 +97,9 @@ REAL = scenario(
     shown(f"{COMPOSE} restart db"),
     shown(shop("jobs", "-d late")),
     once("32", f"{SQL} 'SELECT count(*) FROM rows'"),
-    shown(f"{COMPOSE} pause queue", NO_FREEZER),
-    shown(f"{COMPOSE} unpause queue", NO_FREEZER),
-    shown(f'sh -c "{COMPOSE} top db | grep -c replication.launcher"'),
+    shown(f"{COMPOSE} pause web", NO_FREEZER),
+    shown(f"{COMPOSE} unpause web", NO_FREEZER),
+    shown(f'sh -c "{COMPOSE} top queue | grep -c redis-server"'),
     shown(f"{COMPOSE} exec -T -e PGPASSWORD=s3cret db pg_dump -h 127.0.0.1 -U shop -f /tmp/dump"),
     shown(f"{COMPOSE} cp db:/tmp/dump {{tmp}}/dump"),
     shown("sh -c 'cut -f1 {tmp}/dump | grep -cxE \"one|1[0-2][0-9]|late\"'"),

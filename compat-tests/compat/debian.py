@@ -46,6 +46,7 @@ echo create_main_cluster=false > root/etc/postgresql-common/createcluster.conf
 printf '%s\\n' 'Package: libllvm14' 'Version: 1:14.0.6-0' 'Architecture: all' 'Maintainer: nobody <nobody@localhost>' \\
     'Description: stands in for LLVM' > root/tmp/llvm/DEBIAN/control
 export DEBIAN_FRONTEND=noninteractive
+unset TMPDIR
 chroot root dpkg-deb -b /tmp/llvm /tmp/llvm.deb
 chroot root dpkg -i /tmp/llvm.deb
 rm -r root/tmp/llvm root/tmp/llvm.deb
@@ -115,7 +116,7 @@ def _is_whiteout(path: Path) -> bool:
 def _tar(tree: Path, path: Path) -> None:
     """With owners by number and extended attributes: file capabilities are some."""
     options = ("--format=pax", "--numeric-owner", "--xattrs", "--xattrs-include=security.*")
-    empty = ("dev", "proc", "sys", "var/cache/apt", "var/lib/apt/lists", *LEFT_OUT)
-    without = [f"--exclude=./{name}/*" for name in empty]
+    without = [f"--exclude=./{name}/*" for name in ("dev", "proc", "sys", *LEFT_OUT)]
+    without += [f"--exclude=./var/{name}" for name in ("cache/apt/*.*", "lib/apt/lists/*_*")]
     command = ("tar", *options, *without, "-C", str(tree), "-cf", str(path), ".")
     subprocess.run(command, check=True, timeout=TIMEOUT_S)

@@ -86,7 +86,7 @@ def _variables(path: str, address: str, other: Zone) -> Iterator[str]:
         number, protocol = ports[0]
         yield f"{prefix}_PORT={protocol}://{address}:{number}"
     for first, last, protocol in _ranges(ports):
-        if last - first > 1:  # as dockerd has it: two are no range
+        if last > first:  # since 28 two are a range, too
             start = f"{prefix}_PORT_{first}_{protocol.upper()}"
             yield f"{start}_START={protocol}://{address}:{first}"
             yield f"{start}_PORT_START={first}"

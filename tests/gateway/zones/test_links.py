@@ -66,10 +66,11 @@ def test_variables_are_those_of_dockerd() -> None:
     assert found[-2:] == ("MY_DB_NAME=/web/my-db", "MY_DB_ENV_A=1")
 
 
-def test_two_ports_are_no_range() -> None:
-    db = zone("db", 2, tcp_unpublished_ports=(80, 81))
+def test_two_ports_are_a_range_and_one_is_none() -> None:
+    db = zone("db", 2, tcp_unpublished_ports=(80, 81, 83), udp_unpublished_ports=(82,))
     web = zone("web", 3, runtime=Runtime(links=(to(db, "db"),)))
-    assert not [one for one in links.environment(web, linked(web, db)) if "_END" in one]
+    ends = [one for one in links.environment(web, linked(web, db)) if "_END" in one]
+    assert ends == ["DB_PORT_80_TCP_END=tcp://10.0.0.2:81", "DB_PORT_80_TCP_PORT_END=81"]
 
 
 def test_a_link_outlives_what_it_leads_to() -> None:
