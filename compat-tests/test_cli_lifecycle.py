@@ -10,7 +10,6 @@ from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, refused, s
 UP = "docker run -d --name c1 bb sleep 1000"
 STATE = "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.Paused}} {{.RestartCount}}' c1"
 DAEMON = "Error response from daemon: "
-MULTI = "28.5 words"
 NO_PAUSE = refused(
     "pause is not supported on SmartOS: vmadm cannot freeze a zone", program="", hint="\n", exit=1
 )
@@ -284,8 +283,6 @@ SCENARIOS = [
         Step("docker exec c1 /etc/passwd", compare="exit"),
         Step(
             "docker exec -u ghost c1 true",
-            stderr="unable to find user ghost: no matching entries in passwd file\n",
-            why="a name is looked up at the start of an exec, not at its creation",
             compare="stderr",
         ),
         Step(
@@ -296,9 +293,9 @@ SCENARIOS = [
             "docker exec --privileged c1 sh -c 'grep CapEff /proc/self/status | wc -l'",
             smartos=OnSmartOS(
                 exit=126,
-                stdout="",
-                stderr="re:.*privileged exec is not supported on SmartOS: "
+                stdout="privileged exec is not supported on SmartOS: "
                 "the privileges of a zone hold for all of its processes\n",
+                stderr="",
             ),
         ),
         "docker exec c1 grep CapEff /proc/self/status",

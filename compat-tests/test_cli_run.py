@@ -7,15 +7,6 @@ from compat.answers import Recording
 from compat.clients import CLI
 from compat.scenarios import OnSmartOS, Scenario, Step, check, quiet, refused, scenario
 
-HELP = "\n\nRun 'docker run --help' for more information\n"
-TASK = (
-    "docker: Error response from daemon: failed to create task for container: failed to create shim task: "
-    "OCI runtime create failed: runc create failed: unable to start container process: error during container init: "
-)
-NOT_FOUND = f'{TASK}exec: "nope": executable file not found in $PATH: unknown{HELP}'
-NOT_EXECUTABLE = f'{TASK}exec: "/etc/passwd": permission denied: unknown{HELP}'
-CONTAINERD = "containerd 2 leaves out `unknown`; Docker's own packages of 28.5 are with 1.7"
-
 
 def lx(option: str, reason: str) -> OnSmartOS:
     """An lx zone cannot have this."""
@@ -54,17 +45,17 @@ SCENARIOS = [
     ),
     scenario(
         "a missing command is 127",
-        Step("docker run --rm bb nope", stderr=NOT_FOUND, why=CONTAINERD),
+        Step("docker run --rm bb nope"),
         "docker ps -aq",
     ),
     scenario(
         "a command that cannot be executed is 126",
-        Step("docker run --rm bb /etc/passwd", stderr=NOT_EXECUTABLE, why=CONTAINERD),
+        Step("docker run --rm bb /etc/passwd"),
         "docker ps -aq",
     ),
     scenario(
         "a missing command leaves a created container with its error",
-        Step("docker run --name c1 bb nope", stderr=NOT_FOUND, why=CONTAINERD),
+        Step("docker run --name c1 bb nope"),
         "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.StartedAt}} {{.State.FinishedAt}}' c1",
         quiet("docker start c1"),
         "docker rm c1",

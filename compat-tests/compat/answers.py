@@ -107,23 +107,14 @@ class Recording:
         """Compare with dockerd itself: without what zonegate does differently."""
         self.on_smartos = on_smartos
         found = json.loads(self._path.read_text()) if self._path.exists() else {}
-        if "answers" not in found:
-            found = {"dockerd": "20.10", "answers": found}
-        self._by: str = found["dockerd"]
-        self._rows: dict[str, Any] = found["answers"]
+        self._by: str = found.get("dockerd", "")
+        self._rows: dict[str, Any] = found.get("answers", {})
 
-    @property
-    def old(self) -> bool:
-        """20.10's answers are these: what 28.5 answers instead is with the case."""
-        return self._by.startswith("20.")
-
-    def expected(
-        self, recorded: Any, *, smartos: Any, ours: Any, v28: Any, same: Any = None
-    ) -> Any:
+    def expected(self, recorded: Any, *, smartos: Any, ours: Any, same: Any = None) -> Any:
         """What is to be answered: what the case says where it says something (not `same`), else what is recorded."""
         if self.exact:
             return recorded
-        chosen = (smartos if self.on_smartos else same, ours, v28 if self.old else same)
+        chosen = (smartos if self.on_smartos else same, ours)
         return next((answer for answer in chosen if answer is not same), recorded)
 
     def get(self, case: str) -> Any:

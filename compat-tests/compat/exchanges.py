@@ -4,7 +4,7 @@
     run("cat /v/file", {"Binds": [...]})                         ->  0 what it printed | create 400 WORDS | start 500 WORDS
 
 Where zonegate means to answer otherwise than the recorded dockerd, `ours` says how, and `why` says why; `smartos` is
-what a zone on SmartOS does.  `v28` counts as long as the module's record is still 20.10's: what 28.5 answers.
+what a zone on SmartOS does.
 The API has every option; the docker CLI at hand may be too old for some.
 """
 
@@ -31,7 +31,6 @@ class Step:
     body: Mapping[str, Any] | None = None
     show: str = ""
     script: str = ""
-    v28: str | None = None
     smartos: str | None = None
     why: str = ""
     ours: str | None = None
@@ -58,13 +57,12 @@ def ask(
     body: Mapping[str, Any] | None = None,
     *,
     show: str = "",
-    v28: str | None = None,
     smartos: str | None = None,
     why: str = "",
     ours: str | None = None,
 ) -> Step:
     """One request: `METHOD /path`, `=/v1.51/...` with its own version."""
-    return Step(request, body, show, "", v28, smartos, why, ours)
+    return Step(request, body, show, "", smartos, why, ours)
 
 
 def run(
@@ -73,7 +71,6 @@ def run(
     *,
     image: str = "bb",
     version: str = "",
-    v28: str | None = None,
     smartos: str | None = None,
     why: str = "",
     ours: str | None = None,
@@ -81,7 +78,7 @@ def run(
 ) -> Step:
     """A container whose `sh -c SCRIPT` is awaited, and which goes then with its anonymous volumes."""
     body = {"Image": image, "Entrypoint": ["sh", "-c", script], "HostConfig": dict(host or {})}
-    return Step(f"RUN {version}", body | config, "", script, v28, smartos, why, ours)
+    return Step(f"RUN {version}", body | config, "", script, smartos, why, ours)
 
 
 def check(
@@ -103,7 +100,7 @@ def check(
     assert [row[0] for row in recorded] == [row[0] for row in actual], "recorded for other requests"
     lines = []
     for step, (_, expected), (asked, answer) in zip(subject.steps, recorded, actual, strict=True):
-        wanted = recording.expected(expected, smartos=step.smartos, ours=step.ours, v28=step.v28)
+        wanted = recording.expected(expected, smartos=step.smartos, ours=step.ours)
         if not _same(wanted, answer):
             why = f"  [{step.why}]" if step.why else ""
             lines.append(f"{asked}\n  should be {wanted}\n  is        {answer}{why}")

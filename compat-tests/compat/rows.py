@@ -2,7 +2,7 @@
 
 `ours` is what zonegate answers where it means to answer otherwise than the recorded dockerd, and `why` the reason:
 (status, message), None = not compared; a message that starts with `re:` is a regular expression.  `smartos` is what is
-answered there, where that differs.  `v28` counts as long as the module's record is still 20.10's: what 28.5 answers.
+answered there, where that differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class Row:
     path: str
     body: Any = None
     headers: dict[str, str] | None = None
-    v28: Instead | None = None
     smartos: tuple[int, str] | None = None
     ours: Instead | None = None
     why: str = ""
@@ -48,7 +47,6 @@ def row(
     request: str,
     body: Any = None,
     *,
-    v28: Instead | None = None,
     smartos: tuple[int, str] | None = None,
     ours: Instead | None = None,
     why: str = "",
@@ -62,7 +60,6 @@ def row(
         path,
         body,
         {key.replace("_", "-"): value for key, value in headers.items()},
-        v28,
         smartos,
         ours,
         why,
@@ -74,7 +71,6 @@ def create(
     body: dict[str, Any],
     *,
     query: str = "",
-    v28: Instead | None = None,
     ours: Instead | None = None,
     why: str = "",
 ) -> Row:
@@ -83,7 +79,6 @@ def create(
         f"create: {name}",
         f"POST /containers/create{query}",
         {"Image": "bb", "Cmd": ["true"]} | body,
-        v28=v28,
         ours=ours,
         why=why,
     )
@@ -94,24 +89,22 @@ def host(
     config: dict[str, Any],
     *,
     query: str = "",
-    v28: Instead | None = None,
     ours: Instead | None = None,
     why: str = "",
 ) -> Row:
     """A create with something in its HostConfig."""
-    return create(name, {"HostConfig": config}, query=query, v28=v28, ours=ours, why=why)
+    return create(name, {"HostConfig": config}, query=query, ours=ours, why=why)
 
 
 def mount(
     name: str,
     config: dict[str, Any],
     *,
-    v28: Instead | None = None,
     ours: Instead | None = None,
     why: str = "",
 ) -> Row:
     """A create with one entry of Mounts."""
-    return host(f"mount {name}", {"Mounts": [config]}, v28=v28, ours=ours, why=why)
+    return host(f"mount {name}", {"Mounts": [config]}, ours=ours, why=why)
 
 
 @contextmanager
@@ -161,7 +154,7 @@ def check(
         return
     expected = dict(recording.get(case.name))
     compared = {"status", "message"}
-    instead = recording.expected(None, smartos=case.smartos, ours=case.ours, v28=case.v28)
+    instead = recording.expected(None, smartos=case.smartos, ours=case.ours)
     if instead is not None:
         status, message = instead
         expected["status"] = status or expected["status"]

@@ -1,8 +1,7 @@
 """A case on the wire: what a function does by bare HTTP, and its answer, which must be dockerd's.
 
 Where zonegate means to answer otherwise than the recorded dockerd the case says how (`ours`) and why; where a zone on
-SmartOS cannot be what a container is, `smartos` is the answer there, or `linux_only` the reason for none.  `v28` counts
-as long as the module's record is still 20.10's: what 28.5 answers.
+SmartOS cannot be what a container is, `smartos` is the answer there, or `linux_only` the reason for none.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ class Case:
 
     name: str
     play: Callable[[Wire], Any]
-    v28: Any = SAME
     why: str = ""
     smartos: Any = SAME
     linux_only: str = ""
@@ -60,7 +58,7 @@ def check(case: Case, recording: Recording, api: API, names: dict[str, str]) -> 
         recording.put(case.name, actual)
         return
     expected = recording.expected(
-        recording.get(case.name), smartos=case.smartos, ours=case.ours, v28=case.v28, same=SAME
+        recording.get(case.name), smartos=case.smartos, ours=case.ours, same=SAME
     )
     assert actual == expected, f"is {actual}\nshould be {expected}\n{case.why}"
 
