@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
+import subprocess  # noqa: TID251 - a heap without holes yet
 import sys
 
 import pytest
