@@ -187,9 +187,13 @@ def _last(api: API, name: str, image: FakeImage) -> str:
 
 def verified(server: Daemon) -> list[str]:
     """What `zonegate images verify` finds, and files that should not be there."""
+    # The backend, and the file that says where its machine is.
+    where = server.platform.flags(server.root)[:4] if server.platform else []
+    roots = ["--data-root", str(server.data_root), *where]
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "images", "verify", "--data-root", str(server.data_root)],
+        [sys.executable, "-m", "gateway", "images", "verify", *roots],
         cwd=ROOT,
+        env=server.environment,
         capture_output=True,
         text=True,
         check=False,

@@ -125,6 +125,8 @@ class SmartOS:
 
 
 _CHANGING = ("faults.json", "gz.sock", "messages")
+_ONCE = ("usbkey", "usbkey/config", "var/run/datalinks.json")
+"""From the first network on: what is in them is looked at by the programs."""
 
 
 def _files(root: Path) -> list[str]:
@@ -136,4 +138,4 @@ def _files(root: Path) -> list[str]:
             folders.clear()
             continue
         found += [f"{parent}/{name}" for name in (*folders, *files) if name not in _CHANGING]
-    return found
+    return [path for path in found if not path.endswith(_ONCE)]

@@ -222,8 +222,11 @@ class Naming:
             if network is None or not is_named(network):
                 continue
             endpoint = members.endpoint_on(zone, network)
-            own = " ".join(members.dns_names(zone, endpoint.aliases))
-            rows |= {f"{address.ip}\t{own}\n": None for address in static(nic)}
+            own = members.dns_names(zone, endpoint.aliases)
+            for address in static(nic):
+                # vmadm has a line for the hostname, of IPv4.
+                names = own if address.version == 6 else [n for n in own if n != zone.spec.hostname]
+                rows[f"{address.ip}\t{' '.join(names)}\n"] = None
             aliases = endpoint.links
             for member in members.members(network, self._zones()):
                 if member.zone.uuid != zone.uuid:
