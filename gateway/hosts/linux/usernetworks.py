@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from ipaddress import (
     IPv4Network,
     IPv6Network,
@@ -239,7 +240,7 @@ class UserNetworks:
     def _ipv4(self, plan: NetworkPlan, options: Options, others: Iterable[Network]) -> AddressRange:
         if not plan.enable_ipv4:
             return AddressRange()
-        ours = [IPv4Network(one.subnet) for one in others if one.subnet]
+        ours = [_parsed(one.subnet) for one in others if one.subnet]
         if plan.ipv4.subnet:
             subnet = IPv4Network(plan.ipv4.subnet)
             _check_overlap(subnet, ours)
@@ -252,7 +253,7 @@ class UserNetworks:
     ) -> AddressRange | None:
         if plan.ipv6 is None:
             return None
-        ours = [IPv6Network(one.ipv6.subnet) for one in others if one.ipv6 is not None]
+        ours = [_parsed(one.ipv6.subnet) for one in others if one.ipv6 is not None]
         if plan.ipv6.subnet:
             subnet = IPv6Network(plan.ipv6.subnet)
             _check_overlap(subnet, ours)
@@ -353,6 +354,12 @@ def _read(path: Path) -> _Record:
             "ipv6": AddressRange(**document["ipv6"]) if document["ipv6"] else None,
         }
     )
+
+
+@lru_cache(maxsize=4096)
+def _parsed(subnet: str) -> IPv4Network | IPv6Network:
+    """Every new network is compared with all there are: they are parsed once, and keep what they have worked out."""
+    return ip_network(subnet)
 
 
 def _check_overlap(
