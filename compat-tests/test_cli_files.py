@@ -140,6 +140,7 @@ SCENARIOS = [
         "sh -c 'docker top c1 | head -1 | tr -s \" \"'",
         Step(
             "docker top c1 -o comm",
+            smartos=OnSmartOS(stderr="re:.*Couldn't find PID field in ps output\n"),
         ),
         quiet("docker stop -t 0 c1"),
         Step(

@@ -283,7 +283,11 @@ SCENARIOS = [
         Step("docker exec c1 /etc/passwd", compare="exit"),
         Step(
             "docker exec -u ghost c1 true",
-            compare="stderr",
+            smartos=OnSmartOS(
+                exit=126,
+                stdout="unable to find user ghost: no matching entries in passwd file\n",
+                stderr="",
+            ),
         ),
         Step(
             "docker exec nothere true",

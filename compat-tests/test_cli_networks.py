@@ -211,7 +211,11 @@ SCENARIOS = [
         quiet("docker network create --subnet 10.77.1.0/24 nw1"),
         quiet("docker network create --subnet 10.77.2.0/24 nw2"),
         quiet("docker run -d --name c1 --hostname h --network nw1 --ip 10.77.1.9 bb sleep 1000"),
-        "docker exec c1 grep -w h /etc/hosts",
+        # Where nobody answers for names a container has lines for its own.
+        Step(
+            "docker exec c1 grep -w h /etc/hosts",
+            smartos=OnSmartOS(stdout="re:IP\th\n(IP\tc1 ID12 h\n)?"),
+        ),
         quiet("docker exec c1 sh -c 'echo 192.0.2.9 mine >>/etc/hosts'"),
         "docker network connect --ip 10.77.2.9 nw2 c1",
         Step("docker exec c1 grep -E '\\bh|mine' /etc/hosts", smartos=NOT_LIVE),
