@@ -32,28 +32,18 @@ _LATER = ("zipfile", "idna", "tarfile", "mimetypes")
 """Imported for what an idle gateway does not do: packages in zip files, names of hosts beyond ASCII, `docker load`."""
 
 
-_ALLOCATOR = "PYTHONMALLOC"
-
-
 def start_lean() -> None:
-    """Start over without docstrings and columns of tracebacks, and with libc's malloc for all objects.
+    """Start over without docstrings and columns of tracebacks.
 
     An interpreter takes these options only at its start.  Nothing here may rely on `assert`.  Where
     compiled modules are not kept, compiling them all would make every start take seconds: then not.
-
-    Python's own allocator gives memory back by the megabyte, if nothing is left in one: after a thousand
-    containers had come and gone that were 16 MB more.
     """
-    if sys.flags.optimize >= 2:
-        os.environ.pop(_ALLOCATOR, None)  # not for the processes that we start
-        return
     compiled = Path(importlib.util.cache_from_source(__file__, optimization="2"))
     kept = not sys.dont_write_bytecode and os.access(compiled.parent, os.W_OK)
-    if compiled.exists() or kept:
-        os.execve(  # noqa: S606  # this very program again
+    if sys.flags.optimize < 2 and (compiled.exists() or kept):
+        os.execv(  # noqa: S606  # this very program again
             sys.executable,
             [sys.executable, "-OO", "-X", "no_debug_ranges", *sys.orig_argv[1:]],
-            {_ALLOCATOR: "malloc", **os.environ},
         )
 
 
