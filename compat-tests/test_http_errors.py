@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 from compat import rows
@@ -452,7 +453,26 @@ OTHER_BODIES = [
     row("a volume with a wrong type", "POST /volumes/create", {"Labels": []}),
     row("a commit that is a list", "POST /commit?container=stopped", []),
 ]
-ROWS = ENTRY + BODIES + LIFE + EXEC + LISTS + OWN_FAULTS + CHECKPOINTS + OTHER_BODIES
+# No endpoint has a version of its own: the oldest client may ask for what came later.
+NONE = quote('{"label":["nobody-has-this"]}')
+OLD_CLIENTS = [
+    row("disk usage by an old client", "GET =/v1.24/system/df"),
+    row("a prune of containers by an old client", f"POST =/v1.24/containers/prune?filters={NONE}"),
+    row("a prune of images by an old client", f"POST =/v1.24/images/prune?filters={NONE}"),
+    row("a prune of networks by an old client", f"POST =/v1.24/networks/prune?filters={NONE}"),
+    row("a prune of volumes by an old client", f"POST =/v1.24/volumes/prune?filters={NONE}"),
+    row("a prune of builds by an old client", "POST =/v1.30/build/prune"),
+    row("an image far away by an old client", "GET =/v1.29/distribution/127.0.0.1:1/x:y/json"),
+    row("secrets by an old client", "GET =/v1.24/secrets"),
+    row("configs by an old client", "GET =/v1.29/configs"),
+    row("checkpoints by an old client", "GET =/v1.24/containers/running/checkpoints"),
+    row("a volume is changed by an old client", "PUT =/v1.41/volumes/x", {}),
+    row("a volume is changed", "PUT /volumes/x", {}),
+]
+ROWS = (
+    *(ENTRY + BODIES + LIFE + EXEC + LISTS),
+    *(OWN_FAULTS + CHECKPOINTS + OTHER_BODIES + OLD_CLIENTS),
+)
 
 
 @pytest.fixture(scope="module")
