@@ -91,7 +91,7 @@ SCENARIOS = [
         quiet("docker run -d --name c2 --network nw1 --hostname two bb sleep 1000"),
         "docker exec c2 sh -c 'ping -6 -c 1 -W 5 c1 >/dev/null && echo up'",
         quiet("docker restart -t 0 c1"),
-        "docker exec c2 sh -c 'ping -6 -c 1 -W 5 fd76:1::99 >/dev/null && echo up'",
+        "docker exec c2 sh -c 'ping -6 -c 3 -W 5 fd76:1::99 >/dev/null && echo up'",
         "docker exec c2 sh -c 'wget -q -O- http://[fd76:1::99]/nope 2>&1 | tail -1'",
         quiet("docker run -d --name c4 --restart always --network nw1 --ip6 fd76:1::77 bb"
               " sh -c '[ ! -e /again ] || exec sleep 1000; touch /again'"),
