@@ -119,6 +119,12 @@ ROWS = [
         "cpuset mems rubbish",
         {"CpusetMems": "x"},
     ),
+    row(
+        "create: cpuset mems beyond",
+        "POST /containers/create",
+        {"Image": "bb", "Cmd": ["true"], "HostConfig": {"CpusetMems": "900"}},
+        smartos=(201, ""),
+    ),
     host(
         "oom score",
         {"OomScoreAdj": 2000},
@@ -288,8 +294,9 @@ ROWS = [
         {"Type": "volume", "Source": "vv", "Target": "x"},
     ),
     create(
+        # No beginning of any network's id.
         "two networks",
-        {"NetworkingConfig": {"EndpointsConfig": {"a": {}, "b": {}}}},
+        {"NetworkingConfig": {"EndpointsConfig": {"one": {}, "two": {}}}},
     ),
     create(
         "a foreign platform",

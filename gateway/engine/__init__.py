@@ -229,6 +229,7 @@ def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
         instance=settings.name,
         hostname=hostname,
         ncpu=facts.ncpu,
+        memory_nodes=facts.memory_nodes,
         cgroup_version=facts.cgroup_version,
         runtimes=facts.runtimes,
         default_runtime=facts.default_runtime,

@@ -46,12 +46,13 @@ class Surroundings:
     `hostname` is what a container shows that has none of its own: the machine's, or that of the container
     whose network it joins.  `limits` as /info names them (MemoryLimit ...): a limit that is False there only warns.
     `rlimits` (RLIMIT_NOFILE ... -> the highest, absent = any), `oom_score_adj`: the lowest; beyond these too.
-    `platform`: linux or smartos.  `interface`: name of a zone's first nic, "" = as its brand has it.
+    `memory_nodes` of NUMA as a list of numbers and ranges, "": not known.  `platform`: linux or smartos.  `interface`: name of a zone's first nic, "" = as its brand has it.
     """
 
     instance: str = "zonegate"
     hostname: str = "localhost"
     ncpu: int = 1
+    memory_nodes: str = ""
     cgroup_version: str = "2"
     runtimes: tuple[str, ...] = ("crun",)
     default_runtime: str = "crun"

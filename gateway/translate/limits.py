@@ -47,8 +47,9 @@ def check(host: HostConfig, around: Surroundings) -> None:
     """InvalidParameter where a limit cannot be meant as sent, NotSupported where no limit is built."""
     _check_memory(host)
     _check_cpu(host, around)
-    _check_cpuset(host.cpuset_cpus, "cpus", around.ncpu)
-    _check_cpuset(host.cpuset_mems, "mems", None)
+    cpus = f"0-{around.ncpu - 1}" if around.ncpu > 1 else "0"
+    _check_cpuset(host.cpuset_cpus, "cpus", "CPUs", cpus)
+    _check_cpuset(host.cpuset_mems, "mems", "memory nodes", around.memory_nodes)
     weighs = host.blkio_weight and around.limits.get("BlkioWeight", True)
     if weighs and not 10 <= host.blkio_weight <= 1000:
         raise InvalidParameter("Range of blkio weight is from 10 to 1000")
@@ -122,17 +123,20 @@ def _check_cpu(host: HostConfig, around: Surroundings) -> None:
         raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 
 
-def _check_cpuset(text: str, kind: str, ncpu: int | None) -> None:
+def _check_cpuset(text: str, kind: str, words: str, available: str) -> None:
     if not text:
         return
     if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
         raise InvalidParameter(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
-    numbers = [int(number) for number in re.findall(r"\d+", text)]
-    if ncpu is not None and max(numbers) >= ncpu:
-        available = f"0-{ncpu - 1}" if ncpu > 1 else "0"
+    if available and max(_ends(text)) > max(_ends(available)):
         raise InvalidParameter(
-            f"Requested CPUs are not available - requested {text}, available: {available}"
+            f"Requested {words} are not available - requested {text}, available: {available}"
         )
+
+
+def _ends(numbers: str) -> list[int]:
+    """Every number that stands in a list of numbers and ranges."""
+    return [int(number) for number in re.findall(r"\d+", numbers)]
 
 
 def memory_swap(host: HostConfig) -> int:

@@ -608,6 +608,8 @@ class HostFacts:
     """RLIMIT_NOFILE ... -> the highest hard limit that a zone can have; absent = any."""
     oom_score_adj: int = -1000
     """The lowest that a zone can have."""
+    memory_nodes: str = ""
+    """Of NUMA, as a list of numbers and ranges; "": not known."""
     warnings: tuple[str, ...] = ()
     components: tuple[tuple[str, str], ...] = ()
     """Name and version of the programs used: crun, conmon."""

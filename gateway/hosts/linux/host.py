@@ -22,7 +22,7 @@ from gateway.hosts.linux.cgroups import Cgroups
 from gateway.hosts.linux.execs import Execs
 from gateway.hosts.linux.files import LinuxFiles
 from gateway.hosts.linux.gauges import LinuxGauges
-from gateway.hosts.linux.machine import Machine, detect
+from gateway.hosts.linux.machine import Machine, detect, memory_nodes
 from gateway.hosts.linux.nameservers import NameServers
 from gateway.hosts.linux.network import LinuxNetworks
 from gateway.hosts.linux.reaper import become_subreaper
@@ -242,6 +242,7 @@ async def _facts(settings: Settings, parts: Parts, found: probes.Found) -> HostF
         os_version=release.get("VERSION_ID", ""),
         architecture=uname.machine,
         ncpu=len(os.sched_getaffinity(0)),
+        memory_nodes=memory_nodes(),
         mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         root_dir=str(settings.data_root),
         security_options=_security_options(parts.machine),

@@ -186,3 +186,11 @@ def _enabled(parameter: str) -> bool:
         return Path(parameter).read_text().startswith("Y")
     except OSError:
         return False
+
+
+def memory_nodes() -> str:
+    """Of NUMA, as a list of numbers and ranges; "" where the kernel does not say."""
+    try:
+        return Path("/sys/devices/system/node/online").read_text().strip()
+    except OSError:
+        return ""
