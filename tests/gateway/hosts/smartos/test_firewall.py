@@ -155,7 +155,7 @@ async def test_rules_of_others_stay(gz: LocalGlobalZone, fake: FakeGZ, name: str
     await firewall.load()
     await firewall.retain([])
     assert theirs in [rule["rule"] for rule in fwadm.load(fake.root).values()]
-    assert len(there(fake, f"{name}x")) == 3
+    assert len(there(fake, f"{name}x")) == 5
 
 
 @pytest.mark.root
