@@ -240,7 +240,7 @@ class UserNetworks:
     def _ipv4(self, plan: NetworkPlan, options: Options, others: Iterable[Network]) -> AddressRange:
         if not plan.enable_ipv4:
             return AddressRange()
-        ours = [_parsed(one.subnet) for one in others if one.subnet]
+        ours = [_parsed4(one.subnet) for one in others if one.subnet]
         if plan.ipv4.subnet:
             subnet = IPv4Network(plan.ipv4.subnet)
             _check_overlap(subnet, ours)
@@ -253,7 +253,7 @@ class UserNetworks:
     ) -> AddressRange | None:
         if plan.ipv6 is None:
             return None
-        ours = [_parsed(one.ipv6.subnet) for one in others if one.ipv6 is not None]
+        ours = [_parsed6(one.ipv6.subnet) for one in others if one.ipv6 is not None]
         if plan.ipv6.subnet:
             subnet = IPv6Network(plan.ipv6.subnet)
             _check_overlap(subnet, ours)
@@ -356,10 +356,9 @@ def _read(path: Path) -> _Record:
     )
 
 
-@lru_cache(maxsize=4096)
-def _parsed(subnet: str) -> IPv4Network | IPv6Network:
-    """Every new network is compared with all there are: they are parsed once, and keep what they have worked out."""
-    return ip_network(subnet)
+# Every new network is compared with all there are: they are parsed once, and keep what they have worked out.
+_parsed4 = lru_cache(maxsize=4096)(IPv4Network)
+_parsed6 = lru_cache(maxsize=4096)(IPv6Network)
 
 
 def _check_overlap(
