@@ -288,6 +288,8 @@ class LeaseBook:
         with self._lock:
             for uuid in [u for u in self._leases if u not in self._learned]:
                 self.release(uuid)
+            if self._stored:  # it may also tell of networks that are gone
+                self._write_later()
 
     @overload
     def lease(
