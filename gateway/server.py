@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -50,6 +51,8 @@ CERTIFICATES = Path("/etc/docker/certs.d")
 
 
 _TRIM_EVERY_S = 5.0
+_TRIM_SHARE = 100
+"""Of the time at most one in so many goes to it."""
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -196,11 +199,15 @@ async def _give_memory_back() -> None:
     # be searched, and cycles go now and not after hundreds of containers (10 KB each).
     gc.collect()
     gc.freeze()
+    took_s = 0.0
     while True:
-        await asyncio.sleep(_TRIM_EVERY_S)
+        # Among hundreds of zones a look takes a tenth of a second, in which nobody is answered.
+        await asyncio.sleep(max(_TRIM_EVERY_S, took_s * _TRIM_SHARE))
+        began = time.perf_counter()
         gc.collect()
         if trim:
             trim(0)
+        took_s = time.perf_counter() - began
 
 
 async def _open_host(settings: Settings, group: asyncio.TaskGroup) -> Host:

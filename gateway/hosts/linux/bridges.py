@@ -135,8 +135,7 @@ def _furnish(
     for address in addresses:
         if (index, address) not in present:
             route.execute(netlink.add_address(index, address))
-    # Else the machine drops what 127.0.0.1 sends to a zone by a published port.
-    write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+    route.execute(netlink.let_localnet_in(index))
 
 
 def random_mac() -> str:

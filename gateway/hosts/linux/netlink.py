@@ -45,6 +45,7 @@ _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 20, 26, 28
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER, _BRPORT_MODE, _BRPORT_ISOLATED, _VLAN_ID, _NODAD = 1, 4, 33, 1, 0x02
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
+_INET_CONF, _ROUTE_LOCALNET = 1, 26
 _IFF_UP = 1
 SOL_NETLINK, CAP_ACK, _EXT_ACK = 270, 10, 11
 _TABLE_MAIN = 254
@@ -193,6 +194,16 @@ def bridge_port_up(index: int, *, alias: str, ipv6: bool, isolated: bool = False
 def link_up(index: int) -> Message:
     """Bring an interface up."""
     return Message(_NEWLINK, 0, _link_header(index, up=True), f"bring up interface {index}")
+
+
+def let_localnet_in(index: int) -> Message:
+    """Else the machine drops what 127.0.0.1 sends to a zone by a published port: sysctl route_localnet of the interface.
+
+    By its path in /proc/sys it is looked up among the same names of all network namespaces there are.
+    """
+    settings = attribute(_INET_CONF, _number(_ROUTE_LOCALNET, 1))
+    body = _link_header(index) + attribute(_IFLA_AF_SPEC, attribute(socket.AF_INET, settings))
+    return Message(_NEWLINK, 0, body, f"set route_localnet of interface {index}")
 
 
 def set_alias(index: int, alias: str) -> Message:

@@ -89,6 +89,15 @@ async def test_zones_of_a_network_reach_each_other_and_no_others(networks: Linux
         assert ask(None, address(first), 80) == networks.get("one").gateway
 
 
+async def test_a_networks_bridge_takes_what_127_0_0_1_sends_to_published_ports(
+    networks: LinuxNetworks,
+) -> None:
+    await networks.create(planned("let", options={BRIDGE + "name": "let0"}))
+    settings = Path("/proc/sys/net/ipv4/conf")
+    assert (settings / "let0" / "route_localnet").read_text() == "1\n"
+    assert (settings / "lo" / "route_localnet").read_text() == "0\n"
+
+
 async def test_an_internal_network_leads_nowhere(networks: LinuxNetworks, outside: int) -> None:
     await networks.create(planned("inner", internal=True))
     await networks.create(planned("outer"))
