@@ -183,7 +183,8 @@ SCENARIOS = [
         Step("docker network prune -f", compare="exit"),
         Step("docker image prune -f", compare="exit"),
         Step("docker builder prune -f", compare="exit"),
-        Step(EVENTS + "--format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{if .Actor.Attributes.reclaimed}}reclaimed{{end}}'"),
+        # What others left goes, too: the prunes alone are looked at.
+        Step(EVENTS + "--filter event=prune --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{if .Actor.Attributes.reclaimed}}reclaimed{{end}}'"),
     ),
 ]  # fmt: skip
 

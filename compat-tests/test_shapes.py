@@ -14,7 +14,11 @@ GONE = {
     ".NetworkSettings.SandboxKey": "null where nothing runs",
     ".Containerd": "there is none",
 }
-NOT_ON_SMARTOS = {".CgroupVersion": "there are no cgroups"}
+NOT_ON_SMARTOS = {
+    ".CgroupVersion": "there are no cgroups",
+    ".KernelMemoryTCP": "there are no cgroups",
+    ".FirewallBackend": "fwadm is none of the two",
+}
 OPEN = (
     ".GraphDriver.Data",
     ".DriverStatus",
