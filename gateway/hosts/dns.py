@@ -12,7 +12,6 @@ first zone on a user network starts: dnspython takes some MB that a gateway with
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -54,7 +53,6 @@ class NameServer:
         self._book = book
         self._upstream = upstream
         self._group = group
-        self._turn = itertools.count()
 
     def answer(self, asker: ZoneUUID, wire: bytes, *, tcp: bool = False) -> bytes | None:
         """The whole answer, or None where only others can know.  ValueError for what is no query."""
@@ -83,11 +81,8 @@ class NameServer:
         if found is None:
             return None
         version = _VERSION.get(kind)
-        matching = [address for address in found if address.version == version]
-        if len(matching) > 1:  # round robin
-            start = next(self._turn) % len(matching)
-            matching = matching[start:] + matching[:start]
-        return matching
+        # Several take turns: dnspython shuffles what it writes.
+        return [address for address in found if address.version == version]
 
     async def resolve(self, asker: ZoneUUID, wire: bytes, *, tcp: bool = False) -> bytes:
         """The answer, ours or somebody's; b"" to what is no query."""
