@@ -15,7 +15,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -47,7 +49,7 @@ _VETH_PEER, _BRPORT_MODE, _BRPORT_ISOLATED, _VLAN_ID, _NODAD = 1, 4, 33, 1, 0x02
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _INET_CONF, _ROUTE_LOCALNET = 1, 26
 _IFF_UP = 1
-SOL_NETLINK, CAP_ACK, _EXT_ACK = 270, 10, 11
+SOL_NETLINK, CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
 _TABLE_MAIN = 254
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
@@ -345,7 +347,7 @@ class RouteSocket:
             prefix, index = body[1], struct.unpack_from("I", body, 4)[0]
             values = dict(attributes(body[8:]))
             if raw := values.get(2) or values.get(1):
-                found.append((index, ip_interface((raw, prefix))))
+                found.append((index, _interface(raw, prefix)))
         return found
 
     def link(self, name: str) -> Link | None:
@@ -381,14 +383,41 @@ class RouteSocket:
 
     def _routes(self, family: int) -> list[tuple[int, IPv4Network | IPv6Network]]:
         found: list[tuple[int, IPv4Network | IPv6Network]] = []
-        head = struct.pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
-        for body in self._dump(_GETROUTE, head):
+        for body in self._main_routes(family):
             length, table = body[1], body[4]
+            if table != _TABLE_MAIN or not length:
+                continue
             values = dict(attributes(body[12:]))
-            if table == _TABLE_MAIN and length and (raw := values.get(1)):
+            if raw := values.get(1):
                 index = struct.unpack("I", values[4])[0] if 4 in values else 0
-                found.append((index, ip_network((raw, length), strict=False)))
+                found.append((index, _destination(raw, length)))
         return found
+
+    def _main_routes(self, family: int) -> list[bytes]:
+        """Of the main table alone where the kernel can tell (since 4.20): each address has three in another."""
+        head = struct.pack("BBBBBBBBI", family, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
+        with suppress(OSError):
+            self._socket.setsockopt(SOL_NETLINK, _STRICT, 1)
+        try:
+            return list(self._dump(_GETROUTE, head))
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return []  # no route was ever made: there is no such table
+            raise
+        finally:
+            with suppress(OSError):
+                self._socket.setsockopt(SOL_NETLINK, _STRICT, 0)
+
+
+# With a hundred networks the same ones are read again and again: to make one of these takes longer than to read it.
+@lru_cache(maxsize=4096)
+def _interface(raw: bytes, prefix: int) -> Interface:
+    return ip_interface((raw, prefix))
+
+
+@lru_cache(maxsize=4096)
+def _destination(raw: bytes, prefix: int) -> IPv4Network | IPv6Network:
+    return ip_network((raw, prefix), strict=False)
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
