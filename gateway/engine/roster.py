@@ -65,6 +65,11 @@ class Roster:
             raise
 
     @property
+    def making(self) -> set[str]:
+        """UUIDs of zones whose name is reserved and which are not there yet."""
+        return {zone_uuid(one) for one in self._names.values() if one not in self._ids}
+
+    @property
     def held(self) -> set[str]:
         """Names of volumes that a container is being made with, which no zone shows yet."""
         return set(self._held)

@@ -113,10 +113,8 @@ class Volumes:
         return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed}
 
     def _is_in_the_making(self, volume: Volume) -> bool:
-        """Made for a container that is not there yet."""
-        return bool(volume.owner) and not any(
-            zone.uuid == volume.owner for zone in self._roster.all()
-        )
+        """Made for a container that is not there yet.  One that is gone has left it to another, which is gone, too."""
+        return volume.owner in self._roster.making
 
     async def sweep(self) -> None:
         """Remove anonymous volumes whose container is not there: its creation or removal was cut off."""

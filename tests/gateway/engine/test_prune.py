@@ -71,6 +71,15 @@ async def test_a_volume_of_a_container_in_the_making_stays(bench: Bench) -> None
     assert len((await bench.gateway.volumes.list(Filters()))["Volumes"]) == 2
 
 
+async def test_a_volume_that_outlived_both_its_containers_is_pruned(bench: Bench) -> None:
+    # The first, which it was made for, went with its volumes while the second had this one.
+    await bench.host.volumes.create("f" * 64, labels=ANONYMOUS, options={}, owner="gone")
+    await bench.create("web", HostConfig={"Binds": [f"{'f' * 64}:/x"]})
+    assert (await bench.gateway.volumes.prune(filters()))["VolumesDeleted"] == []
+    await bench.gateway.containers.remove("web", force=False, volumes=True, link=False)
+    assert (await bench.gateway.volumes.prune(filters()))["VolumesDeleted"] == ["f" * 64]
+
+
 async def test_volumes_are_pruned(bench: Bench) -> None:
     for name, labels in (("named", {}), ("anon", ANONYMOUS), ("kept", ANONYMOUS | {"k": "v"})):
         await volume(bench, name, Labels=labels)
