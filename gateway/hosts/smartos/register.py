@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -175,6 +175,8 @@ class Register(Roll[Resident]):
         """What there is now; also after a gap, whose changes become events like all others."""
         there = {str(vm.get("uuid")) for vm in vms}
         self._gone &= there
+        if not self._is_open:
+            self._forget_notes(there)
         for uuid in self._others - there:
             self._not_foreign(uuid)
         for uuid in set(self.zones) - there:
@@ -183,6 +185,12 @@ class Register(Roll[Resident]):
             self.observe(vm, now_ns)
         self.resynced()
         self.look_around()
+
+    def _forget_notes(self, there: Container[str]) -> None:
+        """A kill between `vmadm delete` and the end of our own removal leaves the note of a zone that is gone."""
+        for uuid in [uuid for uuid in self._noted if uuid not in there]:
+            del self._noted[uuid]
+            self.notes.remove(uuid)
 
     # -- observing ---------------------------------------------------------------------------------
 

@@ -392,6 +392,22 @@ async def test_a_creation_that_a_kill_cut_off_is_taken_away(
         await until(lambda: not list((smartos_settings.data_root / "zones").iterdir()))
 
 
+async def test_the_note_of_a_zone_that_went_unseen_goes_at_the_next_opening(
+    smartos_settings: Settings,  # noqa: F811
+    global_zone: FakeGZ,  # noqa: F811
+) -> None:
+    """A kill between `vmadm delete` and the end of our own removal leaves it; those of others stay."""
+    notes = smartos_settings.data_root / "zones"
+    async with kept(opened(smartos_settings, keep=True)) as bench:
+        zone = await bench.start("true")
+        await bench.seen(ZoneChange.STOPPED, zone)
+        gone = "6f1a1c5e-0d3b-4a53-9f6e-2f8f6f0f3a11"
+        (notes / f"{gone}.json").write_text((notes / f"{zone.uuid}.json").read_text())
+    async with kept(opened(smartos_settings)) as bench:
+        assert [path.stem for path in notes.iterdir()] == [zone.uuid]
+        assert [kept_zone.uuid for kept_zone in bench.zones.list()] == [zone.uuid]
+
+
 async def test_restarts_are_vmadmds_and_end_with_a_kill(bench: Bench, machine: FakeGZ) -> None:
     zone = await bench.start("sh", "-c", "sleep 0.1; exit 1", restart_policy="always")
     restarting = await bench.seen(ZoneChange.STOPPED, zone, times=2)
