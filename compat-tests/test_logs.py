@@ -424,7 +424,7 @@ def test_fluentd_gets_records_and_pieces_of_long_lines(api: API) -> None:
 
         # How a long line is cut follows how it was written: its pieces are whole together.
         found = records(until(lambda data: sum(len(r[2]["log"]) for r in records(data)) >= 20003))
-    assert [len(record[2]["log"]) for record in found][0] == 3
+    assert len(found[0][2]["log"]) == 3
     assert sum(len(record[2]["log"]) for record in found) == 20003
     assert max(len(record[2]["log"]) for record in found) <= 16384
     tag, moment, first, _ = found[0][:4] if len(found[0]) == 4 else [*found[0], None]
