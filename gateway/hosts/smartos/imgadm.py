@@ -245,8 +245,10 @@ async def _lines(
 
 # --- the lock
 
-# O_EXCL is the only thing that makes a lock of a file: noclobber gives it to the shell.
-_TAKE = 'set -C; echo "$2" 2>/dev/null > "$1"'
+# O_EXCL is the only thing that makes a lock of a file: noclobber gives it to the shell.  That somebody has the lock
+# cannot be seen by looking at it afterwards, he may be done by then: a folder that can be written says it.
+_HELD = 75
+_TAKE = f'set -C; echo "$2" > "$1" && exit; test -w "${{1%/*}}" && exit {_HELD}; exit 1'
 
 
 def lock_path(root: str, uuid: str) -> str:
@@ -299,8 +301,8 @@ async def _reserved(held: set[str], uuid: str) -> AsyncIterator[None]:
 async def _take(gz: GlobalZone, path: str, owner: str) -> bool:
     try:
         await gz.run(["bash", "-c", _TAKE, "zonegate-lock", path, owner], timeout_s=_TIMEOUT_S)
-    except CommandFailed:
-        if await gz.status(path) is None:
+    except CommandFailed as error:
+        if error.exit_status != _HELD:
             raise  # the folder is missing, or not ours to write
         return False
     return True

@@ -48,10 +48,12 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 @asynccontextmanager
 async def zone_server(host: str = "127.0.0.2") -> AsyncIterator[int]:
-    """Echoes in capitals until the client has ended; its port."""
+    """Echoes in capitals; its port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.read()).upper())
+        while data := await reader.read(65536):
+            writer.write(data.upper())
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, host, 0)
@@ -273,7 +275,7 @@ async def test_a_port_leads_through_a_real_ssh_connection_and_its_loss_is_only_a
             assert [task.result() for task in answers] == [f"N{n}".encode() for n in range(20)]
             reader, writer = await asyncio.open_connection("127.0.0.1", asked.host_port)
             writer.write(b"half")
-            await writer.drain()
+            assert await reader.readexactly(4) == b"HALF", "it goes through the connection that is lost"
             server.drop()
             async with asyncio.timeout(DEADLINE_S):
                 assert await reader.read() == b""
