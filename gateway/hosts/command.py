@@ -27,6 +27,11 @@ from gateway.hosts.inlet import Inlet, Outlet, pipe
 
 _STDERR_LIMIT = 65536
 
+starting = threading.Lock()
+"""Held while a process is being started: who has it knows that `started` is complete."""
+started: set[int] = set()
+"""Processes that a `Child` waits for, from before they can be seen until they are reaped."""
+
 
 class Child:
     """A process that we started and must wait for."""
@@ -53,6 +58,7 @@ class Child:
     def _reap(self) -> None:
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
+        started.discard(self.pid)  # before its number may be another's
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         if self._pidfd >= 0:
@@ -153,14 +159,17 @@ def _posix_spawn(
             actions.append((os.POSIX_SPAWN_DUP2, copy, number))
         if cwd is not None:
             os.chdir(cwd)
-        return os.posix_spawn(
-            argv[0],
-            argv,
-            environment,
-            file_actions=actions,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ),
-        )
+        with starting:
+            pid = os.posix_spawn(
+                argv[0],
+                argv,
+                environment,
+                file_actions=actions,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ),
+            )
+            started.add(pid)
+        return pid
     finally:
         for copy in lifted:
             os.close(copy)

@@ -203,7 +203,6 @@ async def _probe(
             await conmon.start(spawner, runtime, name)
             if not await _ended(pidfd):
                 return None
-            reap_when_ended(bundle.conmon_pid())
         finally:
             os.close(pidfd)
         return await asyncio.to_thread(output.read_text)
@@ -229,9 +228,12 @@ async def _ended(pidfd: int) -> bool:
 
 def _kill(bundle: Bundle) -> None:
     for pid in (bundle.pid(), bundle.conmon_pid()):
-        if pid:
+        if not pid:
+            continue
+        if bundle.is_of(pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
+        reap_when_ended(pid)
 
 
 def _sweep(runtime: Runtime, name: str, bundle: Bundle) -> None:

@@ -4,8 +4,8 @@ Where we do not wait for them it is process 1's duty, and some take seconds for 
 stands in the process list, and, if it was in a zone's pid namespace, the zone cannot end: the kernel lets
 a first process go only after all others were waited for.  So we become the subreaper of our descendants.
 
-Children that command.py started are its own to wait for: only processes known by pid, or known to have
-been inside a pid namespace below ours, are taken.
+Children that command.py started are its own to wait for: only processes known by pid, known to have been
+inside a pid namespace below ours, or of the runtime's name and not command.py's are taken.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gateway.hosts import command
+
 _PR_SET_CHILD_SUBREAPER = 36
 _DELAYS_S = (0.0, 0.005, 0.02, 0.1, 0.5)
+_RUNTIMES = ("crun", "runc")
 _libc = ctypes.CDLL(None, use_errno=True)
 _kept = 0
 awaited: set[int] = set()
@@ -66,15 +69,21 @@ def keep_orphans() -> Iterator[None]:
 
 
 def _reap() -> None:
-    if _kept:
+    if _kept or not command.starting.acquire(blocking=False):
         return
-    for pid in set(_strays()) - awaited:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+    try:
+        for pid in set(_strays()) - awaited - command.started:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+    finally:
+        command.starting.release()
 
 
 def _strays() -> list[int]:
-    """Dead children of ours that had a number in a further pid namespace."""
+    """Dead children of ours that had a number in a further pid namespace, or are a half of a runtime's.
+
+    The runtime forks to enter a zone; where that one ends meanwhile, it leaves the half that was not inside yet.
+    """
     found = []
     for path in Path("/proc/self/task").iterdir():
         with suppress(OSError):
@@ -89,7 +98,8 @@ def _is_stray(pid: str) -> bool:
     except OSError:
         return False
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    return fields["State"].startswith("Z") and len(fields["NSpid"].split()) > len(_own_numbers())
+    was_inside = len(fields["NSpid"].split()) > len(_own_numbers())
+    return fields["State"].startswith("Z") and (was_inside or fields["Name"].startswith(_RUNTIMES))
 
 
 def _own_numbers() -> list[str]:
