@@ -74,8 +74,9 @@ def traces(folder: Path) -> list[str]:
         ("--config /nowhere.toml", "cannot read /nowhere.toml: No such file or directory"),
         ("--label x", "bad attribute format: x"),
         ("--data-root /etc/passwd", "cannot start: File exists: /etc/passwd"),
-        ("--exec-root /etc/passwd", "cannot start: Not a directory: /etc/passwd/bundles"),
+        ("--exec-root /etc/passwd", "cannot start: File exists: /etc/passwd"),
         ("--pidfile /tmp", "cannot start: Is a directory: /tmp"),
+        ("--group nobody-here", "group nobody-here not found"),
         ("-H tcp://0.0.0.0:2375", "tcp://0.0.0.0:2375 without TLS would give root"),
         ("-H fd://", "no sockets found via socket activation"),
         ("-H tcp://127.0.0.1:{port}", "cannot listen on tcp://127.0.0.1:{port}: Address already"),
@@ -97,16 +98,17 @@ def test_a_start_that_fails_says_why_on_one_line_and_leaves_nothing(
     assert not traces(folder)
 
 
-def test_a_data_root_has_one_server(folder: Path) -> None:
+def test_a_data_root_and_an_exec_root_have_one_server(folder: Path) -> None:
     first = Daemon("zonegate", folder / "d", NAME, "", own_bridge("zonegate", 3))
     first.start()
     try:
-        more = ["--data-root", str(first.data_root), "-H", f"unix://{folder}/b.sock"]
-        done = subprocess.run(
-            argv(folder, *more), capture_output=True, text=True, timeout=30, check=False
-        )
-        assert done.returncode == 1
-        assert done.stderr == f"zonegate: {first.data_root} is in use by another zonegate\n"
+        for flag, root in (("--data-root", first.data_root), ("--exec-root", first.exec_root)):
+            more = [flag, str(root), "-H", f"unix://{folder}/b.sock"]
+            done = subprocess.run(
+                argv(folder, *more), capture_output=True, text=True, timeout=30, check=False
+            )
+            assert done.returncode == 1
+            assert done.stderr == f"zonegate: {root} is in use by another zonegate\n"
         assert API(first.socket)("GET", "=/_ping").status == 200
     finally:
         assert first.stop() == 0

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dockerapi.errors import APIError, InvalidParameter
 from gateway import memory
@@ -63,8 +63,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Flags are written in full, as dockerd wants them; wrong usage is told without the list of all flags."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="zonegate", description="A Docker Engine API that runs containers as zones"
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -139,6 +149,13 @@ def _settings(flags: Mapping[str, Any]) -> Settings:
     return load(file=file, environment=os.environ, flags=given)
 
 
+def _warn_of_unknown() -> None:
+    from gateway.settings import unknown_names
+
+    for name in unknown_names(os.environ):
+        logging.getLogger(__name__).warning("%s in the environment is no setting", name)
+
+
 def _start_logging(level: str) -> None:
     logging.basicConfig(
         level=_LEVELS[level], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -152,6 +169,7 @@ def _serve(options: argparse.Namespace) -> int:
     with memory.importing():
         settings = _settings(vars(options))
         _start_logging(settings.log_level)
+        _warn_of_unknown()
         from gateway.server import serve
 
     if os.geteuid() != 0 and not settings.smartos.host:
@@ -184,7 +202,10 @@ def _doctor(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from gateway.verify import verify
 
-    images, layers, faults = asyncio.run(verify(_settings(vars(options))))
+    try:
+        images, layers, faults = asyncio.run(verify(_settings(vars(options))))
+    except PermissionError as error:
+        raise InvalidParameter(f"cannot read {error.filename}: {error.strerror}") from error
     for fault in faults:
         print(f"FAIL  {fault}")
     print(f"{'FAIL' if faults else 'ok  '}  {images} images, {layers} layers, {len(faults)} faults")

@@ -1,6 +1,6 @@
 """Sockets that the API is served on: unix with group and mode, tcp, and descriptors of systemd.
 
-unix:///run/zonegate.sock     mode 0660, group docker (root with a warning where there is none)
+unix:///run/zonegate.sock     mode 0660, group docker (root's, with a warning, where the machine has none)
 tcp://127.0.0.1:2375          without TLS only on the loopback; anywhere with it
 fd://                         every socket that was passed by socket activation
 """
@@ -19,6 +19,8 @@ from dockerapi.errors import InvalidParameter
 
 log = logging.getLogger(__name__)
 
+DEFAULT_GROUP = "docker"
+"""Of unix sockets; where a machine lacks it, root's is taken.  One that was asked for must be there."""
 _BACKLOG = 1024
 _FIRST_PASSED_FD = 3
 _HIGHEST_PORT = 65535
@@ -77,6 +79,7 @@ def is_tcp(listener: socket.socket) -> bool:
 def _unix(path: Path, group: str) -> socket.socket:
     if not path.is_absolute():
         raise InvalidParameter(f"invalid bind address: unix://{path} is not an absolute path")
+    gid = _group_id(group)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,7 +99,7 @@ def _unix(path: Path, group: str) -> socket.socket:
         raise InvalidParameter(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.umask(previous)
-    os.chown(path, 0, _group_id(group))
+    os.chown(path, 0, gid)
     path.chmod(0o660)
     listener.listen(_BACKLOG)
     return listener
@@ -114,7 +117,9 @@ def _answers(path: Path) -> bool:
 def _group_id(group: str) -> int:
     try:
         return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    except KeyError:
+    except KeyError as error:
+        if group != DEFAULT_GROUP:
+            raise InvalidParameter(f"group {group} not found") from error
         log.warning("group %s not found: the socket belongs to group root", group)
         return 0
 

@@ -41,10 +41,11 @@ def start_lean() -> None:
     compiled = Path(importlib.util.cache_from_source(__file__, optimization="2"))
     kept = not sys.dont_write_bytecode and os.access(compiled.parent, os.W_OK)
     if sys.flags.optimize < 2 and (compiled.exists() or kept):
-        os.execv(  # noqa: S606  # this very program again
-            sys.executable,
-            [sys.executable, "-OO", "-X", "no_debug_ranges", *sys.orig_argv[1:]],
-        )
+        with contextlib.suppress(OSError):  # an interpreter that only root may start
+            os.execv(  # noqa: S606  # this very program again
+                sys.executable,
+                [sys.executable, "-OO", "-X", "no_debug_ranges", *sys.orig_argv[1:]],
+            )
 
 
 def tune_malloc() -> None:

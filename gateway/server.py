@@ -80,7 +80,7 @@ async def _serve(
 ) -> None:
     context = server_context(settings)
     systemd = _taken_from_environment("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-    with _owned(settings.data_root), _pidfile(settings.pidfile):
+    with _owned(*_roots(settings)), _pidfile(settings.pidfile):
         listeners = open_listeners(
             settings.hosts,
             group=settings.group,
@@ -253,20 +253,25 @@ def _stop_signal() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
+def _roots(settings: Settings) -> list[Path]:
+    """What belongs to this instance alone.  On Linux a start removes what it does not know below exec_root, too."""
+    runs = [settings.exec_root] if settings.backend == "linux" else []
+    return list(dict.fromkeys([settings.data_root, *runs]))
+
+
 @contextlib.contextmanager
-def _owned(data_root: Path) -> Iterator[None]:
-    """One instance per data root; the lock goes with the process, so a kill leaves none behind."""
-    data_root.mkdir(mode=0o710, parents=True, exist_ok=True)
-    descriptor = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise InvalidParameter(f"{data_root} is in use by another zonegate") from error
-    try:
+def _owned(*roots: Path) -> Iterator[None]:
+    """One instance for each of `roots`; the locks go with the process, so a kill leaves none behind."""
+    with contextlib.ExitStack() as locks:
+        for root in roots:
+            root.mkdir(mode=0o710, parents=True, exist_ok=True)
+            descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            locks.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InvalidParameter(f"{root} is in use by another zonegate") from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Names are dockerd's where dockerd has the setting.  One frozen value; nothing re
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,12 +83,34 @@ def _mirror(url: str) -> str:
     return url
 
 
+_REGISTRY = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
+)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _insecure_registry(text: str) -> str:
     if "://" in text:
         raise ValueError(f"insecure registry {text} should not contain '://'")
     if "/" in text:
         return str(ipaddress.ip_network(text, strict=False))
+    if not _REGISTRY.fullmatch(text) and not _is_address(text):
+        raise ValueError(f'insecure registry {text} is not valid: invalid host "{text}"')
     return text
+
+
+def _interface(name: str) -> str:
+    # Linux: 16 bytes with the zero at the end, no slash, no white space, and no colon.
+    if len(name.encode()) > 15 or name in (".", "..") or set(name) & set("/: \t\n"):
+        raise ValueError(f'"{name}" is no name of an interface')
+    return name
 
 
 def _name_server(text: str) -> str:
@@ -192,7 +215,7 @@ class Settings(BaseModel):
     labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ()
     registry_mirrors: tuple[Annotated[str, AfterValidator(_mirror)], ...] = ()
     insecure_registries: tuple[Annotated[str, AfterValidator(_insecure_registry)], ...] = ()
-    bridge: str = ""
+    bridge: Annotated[str, AfterValidator(_interface)] = ""
     """Name of the default network's bridge; "" = `NAME0`, none = no default network."""
     bip: str = ""
     """Address/prefix of the default bridge; "" = first free of the default pools."""
@@ -274,6 +297,22 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 _LISTS = {"hosts", "labels", "registry_mirrors", "insecure_registries", "dns", "storage_opts"}
+
+
+_OF_SCRIPTS = {"HOME", "STOP_S"}
+"""ZONEGATE_* that the SMF method takes itself."""
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """Variables ZONEGATE_* that set nothing: mostly misspelt.  Tables are for the file alone, too."""
+    tables = {"zone_defaults", "smartos"}
+    names = Settings.model_fields.keys() - tables | {
+        f"smartos_{key}" for key in SmartOSSettings.model_fields
+    }
+    known = {f"ZONEGATE_{name}" for name in {key.upper() for key in names} | _OF_SCRIPTS}
+    return sorted(
+        name for name in environment if name.startswith("ZONEGATE_") and name not in known
+    )
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

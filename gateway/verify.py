@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dockerapi.errors import InvalidParameter
 from gateway.settings import Settings
 from imgsources.layers import BlobTar
 from imgsources.verify import Known, KnownLayer, examine, read
@@ -15,7 +16,10 @@ from imgsources.verify import Known, KnownLayer, examine, read
 
 async def verify(settings: Settings) -> tuple[int, int, list[str]]:
     """(images, layers, faults); a fault is one line.  APIError where the platform cannot be asked."""
-    known = read(settings.data_root / "images", settings.data_root / "layers")
+    images = settings.data_root / "images"
+    if not images.is_dir():
+        raise InvalidParameter(f"{settings.data_root} is no data root: it has no folder images")
+    known = read(images, settings.data_root / "layers")
     wrong = {layer.uuid: words for layer in known.layers if (words := examine(layer))}
     faults = [*known.faults, *dict.fromkeys(wrong.values())]
     if settings.backend == "smartos":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import socket
 import stat
@@ -27,14 +28,22 @@ def test_a_unix_socket_is_for_root_and_the_group_alone(tmp_path: Path) -> None:
         assert not is_tcp(listener)
 
 
-def test_a_missing_group_falls_back_to_root_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_missing_group_docker_falls_back_to_root_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "z.sock"
-    (listener,) = listeners(f"unix://{path}", group="no-such-group")
+    monkeypatch.setattr(grp, "getgrnam", {}.__getitem__)  # a machine without the group docker
+    (listener,) = listeners(f"unix://{path}", group="docker")
     with listener:
         assert path.stat().st_gid == 0
-    assert "group no-such-group not found" in caplog.text
+    assert "group docker not found" in caplog.text
+
+
+def test_a_group_that_was_asked_for_and_is_missing_keeps_it_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "z.sock"
+    with pytest.raises(InvalidParameter, match="group no-such-group not found"):
+        listeners(f"unix://{path}", group="no-such-group")
+    assert not path.exists()
 
 
 def test_a_socket_left_by_a_killed_gateway_is_replaced(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dockerapi.errors import InvalidParameter
-from gateway.settings import AddressPool, load
+from gateway.settings import AddressPool, load, unknown_names
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -73,6 +73,8 @@ def test_the_default_bridge_is_called_after_the_instance() -> None:
         ({"registry_mirrors": ["http://x/?y"]}, "invalid mirror"),
         ({"insecure_registries": ["http://x"]}, "should not contain '://'"),
         ({"insecure_registries": ["10.0.0.0/99"]}, "10.0.0.0/99"),
+        ({"insecure_registries": ["##"]}, 'insecure registry ## is not valid: invalid host "##"'),
+        ({"bridge": "a-name-that-is-too-long"}, 'bridge: "a-name-that-is-too-long" is no name'),
     ],
 )
 def test_a_value_that_would_do_nothing_is_refused(
@@ -90,6 +92,31 @@ def test_a_value_that_would_do_nothing_is_refused(
 def test_a_wrong_address_pool_is_named_on_one_line(pool: str) -> None:
     with pytest.raises(InvalidParameter, match=f"^invalid default address pool {pool}: .+$"):
         AddressPool.parse(pool)
+
+
+@pytest.mark.parametrize(
+    "name", ["registry", "r.example:5000", "10.0.0.1", "[::1]:5000", "::1", "a_b"]
+)
+def test_insecure_registries_are_hosts_with_or_without_a_port(name: str) -> None:
+    settings = load(file=None, environment={}, flags={"insecure_registries": [name]})
+    assert settings.insecure_registries == (name,)
+
+
+def test_misspelt_variables_are_found() -> None:
+    environment = {
+        "ZONEGATE_LABEL": "a=b",
+        "ZONEGATE_LABELS": "a=b",
+        "ZONEGATE_SMARTOS_NIC": "x",
+        "ZONEGATE_SMARTOS_NIC_TAG": "x",
+        "ZONEGATE_ZONE_DEFAULTS": "{}",
+        "ZONEGATE_HOME": "/opt/zonegate",
+        "HOME": "/root",
+    }
+    assert unknown_names(environment) == [
+        "ZONEGATE_LABEL",
+        "ZONEGATE_SMARTOS_NIC",
+        "ZONEGATE_ZONE_DEFAULTS",
+    ]
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
