@@ -138,9 +138,12 @@ class Renderer:
 
     def _render_stamped(self, log: bytes | bytearray, size: int) -> list[Block] | None:
         """Where all lines are whole ones of one stream in UTC, wanted with their times; None where that is not so."""
-        stream, _ = _STREAMS.get(bytes(log[36:44]), (None, True))
+        stream, full = _STREAMS.get(bytes(log[36:44]), (None, True))
         shown = StreamId.STDOUT if self._tty else stream
         if stream is None or shown is None or not self._stamps_alone or self._begun[shown]:
+            return None
+        # What a follower wakes up for may be pieces of one line and nothing else.
+        if not full:
             return None
         kind = bytes(log[35:_TEXT])
         head = _UTC + kind

@@ -173,6 +173,26 @@ def test_times_are_the_same_whatever_a_text_looks_like(written, frames, tty):
     assert b"".join(text for _, text in renderer.render(log)) == expected
 
 
+@given(chunks, st.booleans(), st.data())
+def test_text_and_times_are_the_same_however_the_log_s_lines_come_together(written, times, data):
+    lines = conmon_writes(written).splitlines(keepends=True)
+    assert all(line.endswith(b"\n") for line in lines)
+    cut = data.draw(st.lists(st.integers(0, len(lines)), max_size=4).map(sorted))
+    at_once = text_of(LogQuery(follow=True, timestamps=times, since_ns=0), [lines])
+    borders = zip([0, *cut], [*cut, len(lines)], strict=True)
+    parts = [lines[start:end] for start, end in borders]
+    assert text_of(LogQuery(follow=True, timestamps=times), parts) == at_once
+
+
+def text_of(query: LogQuery, parts: list[list[bytes]]) -> dict[StreamId, bytes]:
+    """Rendered part by part."""
+    renderer, text = Renderer(query), {OUT: b"", ERR: b""}
+    for part in parts:
+        for stream, block in renderer.render(b"".join(part)):
+            text[stream] += block
+    return text
+
+
 def test_a_line_in_pieces_has_one_timestamp_and_one_prefix(log):
     log.write_bytes(
         entry(OUT, b"a", full=False, ns=START_NS)
