@@ -155,7 +155,11 @@ def tmpfs(body: ContainerCreate) -> tuple[Tmpfs, ...]:
     ]
     fault = 'invalid mount config for type "tmpfs"'
     found += [
-        Tmpfs(target=destination(mount.target, fault), options=_tmpfs_words(mount, fault))
+        Tmpfs(
+            target=destination(mount.target, fault),
+            options=_tmpfs_words(mount, fault),
+            is_mount=True,
+        )
         for mount in host.mounts or []
         if mount.type == "tmpfs"
     ]

@@ -57,6 +57,8 @@ class Tmpfs(_Frozen):
 
     target: str
     options: tuple[str, ...] = ()
+    is_mount: bool = False
+    """Asked for in HostConfig.Mounts: docker counts it among the container's mounts then."""
 
 
 class PublishedPort(_Frozen):

@@ -13,6 +13,7 @@ out, and all mounts go with the process.  PLAN and result are values as `packed`
     upper, lowers   to compare: the zone's own directory and those below it
     before    to compare instead: the folder that the root is a snapshot of
     mounts    [{source, target, readonly}] in order
+    tmpfs     [{target, readonly}] of mounts that are not there: what is copied lies in the root below them
     readonly  the root is the zone's read-only
     path, no_overwrite_dir_non_dir, user (of --archive, "" = the archive's numbers)
 
@@ -369,7 +370,7 @@ _BROKEN: list[type[Exception]] = [BadArchive, EOFError]
 def _refuse_read_only(plan: Plan, folder: str) -> None:
     """By the mount that holds the folder, the last one counts."""
     holder: dict[str, Any] | None = None
-    for mount in plan["mounts"]:
+    for mount in (*plan["mounts"], *plan["tmpfs"]):
         target = posixpath.realpath(mount["target"])
         inside = folder == target or folder.startswith(target.rstrip("/") + "/")
         if inside and (holder is None or len(target) >= len(posixpath.realpath(holder["target"]))):

@@ -121,6 +121,11 @@ class LinuxFiles:
             "path": path,
             "readonly": zone.metadata.runtime.readonly_rootfs,
             "mounts": [] if operation == "export" else _mounts(zone, sources),
+            "tmpfs": [
+                {"target": tmpfs.target, "readonly": "ro" in tmpfs.options}
+                for tmpfs in zone.metadata.runtime.tmpfs
+                if tmpfs.is_mount
+            ],
         }
 
 
