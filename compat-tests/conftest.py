@@ -6,7 +6,6 @@ machine's firewall stays as it is.  `--record` keeps its answers.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
@@ -21,11 +20,11 @@ from compat.clients import API, CLI
 from compat.daemons import WITNESSED, Daemon, own_bridge, start_registry
 from compat.debian import NoMirror, debian
 from compat.images import Image, Registry, archive, catalogue
+from compat.ownnetwork import own_network
 from compat.smartos import SmartOS
 
 from tests.fakes import loopdisk
 
-CLONE_NEWNET = 0x40000000
 NEEDED = {
     "zonegate": ["docker", "docker-registry", "conmon", "busybox"],
     "dockerd": ["docker", "docker-registry", "dockerd", "busybox"],
@@ -64,23 +63,8 @@ def kind(request: pytest.FixtureRequest) -> str:
             f"{program} is missing: scripts/test installs what the tests need"
         )
     if kind == "dockerd":
-        _own_network()
+        own_network()
     return kind
-
-
-def _own_network() -> None:
-    """Leave the machine's network: this process and its children get one of their own, with one outside address."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    for command in (
-        "link set lo up",
-        "link add outside type veth peer name beyond",
-        "addr add 192.0.2.1/24 dev outside",
-        "link set outside up",
-        "link set beyond up",
-        "route add default dev outside",
-    ):
-        subprocess.run(["ip", *command.split()], check=True)
 
 
 @pytest.fixture(scope="session")
