@@ -137,6 +137,14 @@ def chain_uuids(layer_digests: Sequence[Digest]) -> tuple[ImageUUID, ...]:
     return tuple(image_uuid(layer_digests[: end + 1]) for end in range(len(layer_digests)))
 
 
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """Each layer's chain id, base first: how dockerd names a layer with all that are below it."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        chain.append(sha256(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+    return chain
+
+
 def sha256(raw: bytes) -> Digest:
     """The digest of these bytes."""
     return Digest(f"sha256:{hashlib.sha256(raw).hexdigest()}")

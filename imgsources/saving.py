@@ -1,11 +1,12 @@
 """Images as one archive, as dockerd 28 writes it: a docker archive and an OCI layout in the same tar.
 
-    blobs/sha256/<hex>    layers as plain tars, configs, manifests; mtime: when the image was created
+    blobs/sha256/<hex>    layers as plain tars, configs, descriptions; mtime: when the image was created; manifests
     index.json            a manifest for each name, with containerd's annotations
     manifest.json         [{Config, RepoTags, Layers}], what `docker load` of every version reads
     oci-layout, repositories
 
-The same images give the same bytes.  Nothing is written to disk: sizes are known before, so that layers
+The same images give the same bytes; dockerd's differ in the time of `blobs/sha256/`, which is when it wrote there, and in
+the order of several images.  Nothing is written to disk: sizes are known before, so that layers
 are inflated into the answer, and are verified once more on their way.
 """
 
@@ -23,6 +24,7 @@ from dockerapi.errors import APIError, NotSupported
 from imgsources import pages
 from imgsources.blobs import KeptBlob, LayerBlobs
 from imgsources.catalog import Image
+from imgsources.descriptions import descriptions
 from imgsources.layers import BlobTar
 from imgsources.oci import (
     OCI_CONFIG,
@@ -101,8 +103,10 @@ def _members(images: Sequence[Saved], blobs: LayerBlobs) -> dict[str, _Member]:
         mtime_s = one.created_ns // _SECOND
         for layer in layers:
             members.setdefault(_BLOBS + layer.diff_id[7:], _Member(layer, mtime_s))
-        for raw in (one.image.config.raw, manifest):
+        for raw in (one.image.config.raw, *descriptions(one.image.config)):
             members.setdefault(_BLOBS + sha256(raw)[7:], _Member(raw, mtime_s))
+        members.setdefault(_BLOBS + sha256(manifest)[7:], _Member(manifest))
+        members["blobs/"] = _Member(None, mtime_s)
         manifests += _index_entries(manifest, one.references)
         rows.append(_row(one, layers, {other.image.id for other in images}))
         for reference in one.references:
@@ -114,7 +118,8 @@ def _members(images: Sequence[Saved], blobs: LayerBlobs) -> dict[str, _Member]:
     members["manifest.json"] = _Member(_json(rows or None) + b"\n")
     members["oci-layout"] = _Member(b'{"imageLayoutVersion": "1.0.0"}')
     if repositories:
-        members["repositories"] = _Member(_json(repositories) + b"\n")
+        by_name = {name: dict(sorted(tags.items())) for name, tags in sorted(repositories.items())}
+        members["repositories"] = _Member(_json(by_name) + b"\n")
     return dict(sorted(members.items()))
 
 
@@ -169,7 +174,7 @@ def _row(one: Saved, layers: Sequence[_Layer], others: Container[Digest]) -> dic
             "size": layer.blob.tar_size,
             "digest": layer.diff_id,
         }
-        for layer in layers
+        for layer in sorted(layers, key=lambda layer: layer.diff_id)
     }
     return row
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -158,18 +157,6 @@ def _time_ns(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0, int(moment.timestamp())) * _SECOND + moment.microsecond * 1000
-
-
-def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """Each layer's chain id: how dockerd names the layers that it deletes."""
-    chain: list[str] = []
-    for diff_id in diff_ids:
-        if chain:
-            text = f"{chain[-1]} {diff_id}"
-            chain.append(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
-        else:
-            chain.append(diff_id)
-    return chain
 
 
 class ImageTests:

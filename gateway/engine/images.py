@@ -33,7 +33,7 @@ from gateway.zones.host import Zone
 from imgsources.catalog import Catalog, Image
 from imgsources.datasets import DatasetStore
 from imgsources.imgapi import ImageServers, is_uuid
-from imgsources.oci import Digest, Platform, parse_digest, parse_platform
+from imgsources.oci import Digest, Platform, chain_ids, parse_digest, parse_platform
 from imgsources.puller import Puller
 from imgsources.references import Reference
 from imgsources.registry import RegistryClient
@@ -335,7 +335,7 @@ class Images:
 
     async def _layer_sizes(self, image: Image) -> dict[str, int]:
         """Bytes by chain id: the image's own layers and thereby its parents'."""
-        chain = image_shapes.chain_ids(image.config.diff_ids)
+        chain = chain_ids(image.config.diff_ids)
         return {
             chain_id: await self._datasets.used_bytes(uuid)
             for chain_id, uuid in zip(chain, image.uuids, strict=False)
@@ -369,11 +369,9 @@ class Images:
         if running or stopped:
             return []
         kept = {
-            chain
-            for other in self._catalog.images()
-            for chain in image_shapes.chain_ids(other.config.diff_ids)
+            chain for other in self._catalog.images() for chain in chain_ids(other.config.diff_ids)
         }
-        return [c for c in reversed(image_shapes.chain_ids(image.config.diff_ids)) if c not in kept]
+        return [c for c in reversed(chain_ids(image.config.diff_ids)) if c not in kept]
 
     def is_gone_from_under(self, zone: Zone) -> bool:
         """Whether an image that a zone stood on was removed by force while it did: its layers wait for the zone's end."""
