@@ -82,7 +82,9 @@ def applications(server: Daemon, cli: CLI, cycles: int, chance: random.Random) -
         if told.endswith("recreation"):
             # Anonymous volumes have names for the containers that inherit them: dockerd's `down -v` leaves them, too.
             cli.ok("volume prune -f")
-        wrong += _left(server, cli, before, f"cycle {number}, {told}")
+        if left := _left(server, cli, before, f"cycle {number}, {told}"):
+            wrong += left
+            before = things(server, cli)  # each is told once
     print(f"{cycles} applications, each killed, in {time.monotonic() - begun:.0f} s")
     return wrong
 

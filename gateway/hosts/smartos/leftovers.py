@@ -2,13 +2,15 @@
 
 Most of them end by themselves, when they next write to nobody.  A `zlogin -I` that has nothing to write stays, and
 zoneadmd lets nobody else in beside it.  A vmadm that hangs keeps its zone from every other one: one of ours that
-nobody waits for any more is ended when it has had more time than any vmadm needs.
+nobody waits for any more is ended when it has had more time than any vmadm needs.  A `vmadm create` goes on to
+its end: what it makes is known only then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PS = "/usr/bin/ps"
 _TIMEOUT_S = 60.0
+_POLL_S = 0.5
 HANGS_AFTER_S = 600.0
 """vmadm itself waits 300 s at most for a zone; what `stop -t` asks for comes on top."""
 _CHANGING = frozenset(("start", "stop", "kill", "update", "reboot", "delete"))
@@ -82,16 +85,34 @@ def orphans(listing: str, zones: Collection[str], limit_s: float) -> list[Orphan
         fields = line.split(None, 3)
         if len(fields) < 4 or fields[1] != "1":
             continue
-        words = fields[3].split()
-        names = [word.rpartition("/")[2] for word in words]
-        if "vmadm" not in names:
-            continue
-        arguments = words[names.index("vmadm") + 1 :]
+        arguments = _of_vmadm(fields[3])
         if arguments and arguments[0] in _CHANGING and {*zones} & {*arguments[1:]}:
             grace = arguments[arguments.index("-t") + 1] if "-t" in arguments[:-1] else "0"
             allowed_s = limit_s + (int(grace) if grace.isdecimal() else 0)
             found.append(Orphan(int(fields[0]), seconds(fields[2]), allowed_s, fields[3]))
     return found
+
+
+def creations(listing: str) -> set[int]:
+    """Output of `ps -o pid= -o ppid= -o args=` -> each `vmadm create` that nobody waits for; it does not tell its zone.
+
+    What was started over a lost connection may still have the sshd of that one as its parent.
+    """
+    rows = [line.split(None, 2) for line in listing.splitlines()]
+    parents = {row[0]: row[2] for row in rows if len(row) == 3}
+    return {
+        int(pid)
+        for pid, parent, arguments in (row for row in rows if len(row) == 3)
+        if _of_vmadm(arguments)[:1] == ["create"]
+        and (parent == "1" or "sshd" in parents.get(parent, ""))
+    }
+
+
+def _of_vmadm(shown: str) -> list[str]:
+    """The arguments of a vmadm; node stands before it."""
+    words = shown.split()
+    names = [word.rpartition("/")[2] for word in words]
+    return words[names.index("vmadm") + 1 :] if "vmadm" in names else []
 
 
 def seconds(text: str) -> float:
@@ -122,6 +143,23 @@ async def end_hung(
         await asyncio.sleep(
             max(1.0, min((one.left_s for one in found if one.left_s > 0), default=1.0))
         )
+
+
+async def until_made(gz: GlobalZone, limit_s: float = HANGS_AFTER_S) -> None:
+    """Returns when every `vmadm create` of this moment that nobody waits for has ended: a zone that is not there then comes no more.
+
+    One that takes longer than `limit_s` hangs, and is not waited for.
+    """
+    deadline, left = time.monotonic() + limit_s, await _creations(gz)
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(_POLL_S)
+        left &= await _creations(gz)
+
+
+async def _creations(gz: GlobalZone) -> set[int]:
+    fields = ("-o", "pid=", "-o", "ppid=", "-o", "args=")
+    listing = await gz.run([PS, "-e", *fields], timeout_s=_TIMEOUT_S)
+    return creations(listing.decode(errors="replace"))
 
 
 async def _kill(gz: GlobalZone, pid: int) -> None:

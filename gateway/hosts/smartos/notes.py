@@ -2,14 +2,13 @@
 
 A VM object forgets when its last run began, why a start failed, and who stopped it.  A note that is lost
 costs those facts and nothing else.  A note that says `creating` is older than its zone: the mark by
-which a creation that a kill cut off is found and taken away.
+which a creation that a kill cut off is found and taken away.  It stays until that zone can come no more.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,9 +19,6 @@ from gateway.zones.host import Zone
 from gateway.zones.spec import ZoneUUID, is_uuid
 
 log = logging.getLogger(__name__)
-
-_FORGOTTEN_AFTER_S = 86400
-"""So long a creation that was cut off may still turn up on the machine."""
 
 
 class Notes:
@@ -42,12 +38,10 @@ class Notes:
                 continue
             uuid = ZoneUUID(path.stem)
             values = _read(path)
-            if not values.get("creating"):
-                notes[uuid] = self._written[uuid] = _note(values)
-            elif time.time() - path.stat().st_mtime < _FORGOTTEN_AFTER_S:
+            if values.get("creating"):
                 unfinished.add(uuid)
             else:
-                path.unlink(missing_ok=True)
+                notes[uuid] = self._written[uuid] = _note(values)
         return notes, unfinished
 
     def creating(self, uuid: ZoneUUID) -> None:

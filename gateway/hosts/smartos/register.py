@@ -177,6 +177,8 @@ class Register(Roll[Resident]):
         self._gone &= there
         if not self._is_open:
             self._forget_notes(there)
+            for unfinished in tuple(self.unfinished):
+                self._sweep(unfinished)
         for uuid in self._others - there:
             self._not_foreign(uuid)
         for uuid in set(self.zones) - there:
@@ -280,8 +282,7 @@ class Register(Roll[Resident]):
         return vmadm.is_ours(vm, self._name)
 
     def forget(self, uuid: ZoneUUID) -> None:
-        """Nothing is left of a creation that failed."""
-        self.unfinished.discard(uuid)
+        """Nothing is left of a creation that failed.  Should it turn up all the same, it is taken away."""
         self._swept.discard(uuid)
         self._gone.add(uuid)
         self.notes.remove(uuid)

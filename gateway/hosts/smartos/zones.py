@@ -30,7 +30,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from dockerapi.framing import Stdio, StreamId
-from gateway.hosts.smartos import execs, observed, plumbing, vmadm, whiteouts
+from gateway.hosts.smartos import execs, leftovers, observed, plumbing, vmadm, whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
 from gateway.hosts.smartos.naming import Naming
@@ -248,6 +248,8 @@ class SmartOSZones:
         self._register.forget(uuid)
 
     async def _take_away(self, uuid: ZoneUUID) -> None:
+        # One that was cut off from us may be at work on it still.
+        await leftovers.until_made(self._gz)
         try:
             vm = await vmadm.get(self._gz, uuid)
         except NoSuchContainer:

@@ -11,11 +11,13 @@ import pytest
 
 from gateway.hosts.smartos.leftovers import (
     attached,
+    creations,
     end_hung,
     is_same,
     orphans,
     processes,
     seconds,
+    until_made,
 )
 from gateway.hosts.smartos.local import LocalGlobalZone
 
@@ -74,6 +76,21 @@ def test_only_a_vmadm_that_nobody_waits_for_is_meant() -> None:
     assert [(one.pid, one.age_s, one.left_s) for one in found] == [(10, 1200, -570), (11, 5, 595)]
 
 
+def test_only_creations_that_nobody_waits_for_are_meant() -> None:
+    listing = f"""
+      1  0 /sbin/init
+     10  1 /usr/node/bin/node --abort_on_uncaught_exception /usr/sbin/vmadm create
+     11 16 vmadm create -f /tmp/x.json
+     12  1 vmadm get {OURS}
+     13  1 /usr/node/bin/node /usr/sbin/imgadm create {OURS}
+     14  1 less vmadm
+     15 17 vmadm create
+     16  2 /usr/lib/ssh/sshd
+     17  2 zonegate serve
+    """
+    assert creations(listing) == {10, 11}
+
+
 def status(pid: int) -> list[str]:
     """State and parent, "Z" and nobody for one that is gone."""
     try:
@@ -100,3 +117,24 @@ async def test_a_vmadm_that_hangs_is_ended_in_its_time(tmp_path: Path) -> None:
         assert status(pid)[0] != "Z"
         await end_hung(gz, lambda: {OURS}, 0)
         assert status(pid)[0] == "Z"
+
+
+@pytest.mark.root
+async def test_a_creation_of_an_earlier_life_is_waited_for(tmp_path: Path) -> None:
+    program = tmp_path / "vmadm"
+    program.write_text("#!/bin/sh\nwhile :; do sleep 1; done\n")
+    program.chmod(0o755)
+    async with asyncio.timeout(30), LocalGlobalZone() as gz, asyncio.TaskGroup() as group:
+        said = await gz.run(
+            ["sh", "-c", f"{program} create >/dev/null 2>&1 & echo $!"], timeout_s=10
+        )
+        try:
+            await until_made(gz, limit_s=0)
+            if status(int(said))[1] != "1":
+                pytest.skip("orphans have another parent than init here")
+            waiting = group.create_task(until_made(gz))
+            await asyncio.wait([waiting], timeout=0.1)
+            assert not waiting.done()
+        finally:
+            os.kill(int(said), signal.SIGKILL)
+        await waiting

@@ -385,7 +385,9 @@ async def test_a_creation_that_a_kill_cut_off_is_taken_away(
     async with kept(opened(smartos_settings)):
         pass
     uuid = make(global_zone, tags={"zonegate": smartos_settings.name})
-    (smartos_settings.data_root / "zones" / f"{uuid}.json").write_text('{"creating": true}')
+    never_made = "6f1a1c5e-0d3b-4a53-9f6e-2f8f6f0f3a12"
+    for noted in (uuid, never_made):
+        (smartos_settings.data_root / "zones" / f"{noted}.json").write_text('{"creating": true}')
     async with kept(opened(smartos_settings)) as bench:
         assert not bench.zones.list()
         await until(lambda: uuid not in vms(global_zone))
