@@ -65,7 +65,7 @@ def _mount_from(version: Version, mount: Mount) -> Mount:
     if mount.volume_options is not None and version < V1_45 and mount.volume_options.subpath:
         raise InvalidParameter("VolumeOptions.Subpath needs API v1.45 or newer")
     if mount.type == "image" and version < V1_48:
-        raise InvalidParameter('mount type "image" needs API v1.48 or newer')
+        raise InvalidParameter('Mount type "Image" needs API v1.48 or newer')
     return mount.model_copy(update={"bind_options": _bind_options_from(version, mount)})
 
 

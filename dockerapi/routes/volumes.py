@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from dockerapi import web
-from dockerapi.errors import Unavailable
+from dockerapi.errors import InvalidParameter, NotFound, Unavailable
 from dockerapi.filters import Filters
 from dockerapi.models.volumes import VolumeCreate
 from dockerapi.routes.base import Call, Route, empty, json_answer
@@ -17,7 +17,16 @@ V1_42 = Version(1, 42)
 
 async def list_(call: Call) -> web.StreamResponse:
     """GET /volumes."""
-    return json_answer(await call.engine.volumes.list(call.filters()))
+    try:
+        filters = call.filters()
+    except InvalidParameter as error:
+        raise InvalidParameter(f"error reading volume filters: {error.message}") from error
+    return json_answer(await call.engine.volumes.list(filters))
+
+
+async def inspect_none(_call: Call) -> NoReturn:
+    """GET /volumes/: dockerd takes nothing for a name."""
+    raise NotFound("get: no such volume")
 
 
 async def inspect(call: Call) -> web.StreamResponse:
@@ -27,7 +36,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     """POST /volumes/create."""
-    body = await call.body(VolumeCreate, required=True)
+    body = await call.body(VolumeCreate)
     if body.cluster_volume_spec is not None and call.since(V1_42):
         await not_a_manager(call)
     return json_answer(await call.finish(call.engine.volumes.create(body)), 201)
@@ -43,7 +52,8 @@ async def prune(call: Call) -> web.StreamResponse:
     """POST /volumes/prune; before 1.42 named volumes went as well."""
     filters = call.filters()
     if not call.since(V1_42):
-        filters = Filters({**{key: filters.get(key) for key in filters}, "all": ["true"]})
+        named = dict.fromkeys((*filters.get("all"), "true"))
+        filters = Filters({**{key: filters.get(key) for key in filters}, "all": tuple(named)})
     return json_answer(await call.finish(call.engine.volumes.prune(filters)))
 
 
@@ -54,6 +64,7 @@ async def update(_call: Call) -> NoReturn:
 
 ROUTES = (
     Route("GET", "/volumes", list_),
+    Route("GET", "/volumes/", inspect_none),
     Route("GET", "/volumes/{name}", inspect),
     Route("POST", "/volumes/create", create),
     Route("DELETE", "/volumes/{name}", remove),

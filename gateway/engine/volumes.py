@@ -6,7 +6,7 @@ import logging
 import re
 import time
 
-from dockerapi.errors import APIError, Conflict, NotFound
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound
 from dockerapi.filters import Filters
 from dockerapi.models.base import JSONObject
 from dockerapi.models.volumes import VolumeCreate
@@ -21,6 +21,8 @@ from gateway.zones.host import Volume, VolumeHost, Zone
 log = logging.getLogger(__name__)
 
 _LOCAL = {"driver": "local"}
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
 class Volumes:
@@ -87,7 +89,7 @@ class Volumes:
     async def prune(self, filters: Filters) -> JSONObject:
         """{VolumesDeleted, SpaceReclaimed}: anonymous ones that no container has; with the filter `all` named ones too."""
         filters.accept("all", "label", "label!")
-        takes_named = filters.boolean("all") or False
+        takes_named = _takes_named(filters)
         tests = PruneTests(filters, time.time_ns())
         deleted: list[str] = []
         reclaimed = 0
@@ -136,6 +138,20 @@ class Volumes:
         """Names that a container has, or that one is being made with."""
         found = {point.name for zone in self._roster.all() for point in _of_volumes(zone)}
         return found | self._roster.held
+
+
+def _takes_named(filters: Filters) -> bool:
+    """The filter `all` of a prune, which is read as flags of a command line are, and not as filters."""
+    values = filters.get("all")
+    if len(values) > 1:
+        raise InvalidParameter(
+            f"invalid filter 'all=[{' '.join(values)}]': only one value is expected"
+        )
+    if values and values[0] not in (*_TRUE, *_FALSE):
+        raise InvalidParameter(
+            f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax"
+        )
+    return bool(values) and values[0] in _TRUE
 
 
 def _of_volumes(zone: Zone) -> list[MountPoint]:

@@ -147,7 +147,7 @@ def _subpath(path: str, fault: str) -> tuple[str, ...]:
 
 
 def tmpfs(body: ContainerCreate) -> tuple[Tmpfs, ...]:
-    """Of --tmpfs and of mounts of that type."""
+    """Of --tmpfs and of mounts of that type, which are heard where both name a target."""
     host = body.host_config
     found = [
         Tmpfs(target=destination(target), options=tuple(filter(None, text.split(","))))
@@ -163,7 +163,7 @@ def tmpfs(body: ContainerCreate) -> tuple[Tmpfs, ...]:
         for mount in host.mounts or []
         if mount.type == "tmpfs"
     ]
-    return tuple(found)
+    return tuple({tmpfs.target: tmpfs for tmpfs in found}.values())
 
 
 def _tmpfs_words(mount: Mount, fault: str) -> tuple[str, ...]:

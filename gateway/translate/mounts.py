@@ -24,6 +24,7 @@ from gateway.translate.mountpoints import (
     destination,
     volume,
 )
+from gateway.zones.metadata import Tmpfs
 from gateway.zones.spec import Filesystem
 
 __all__ = ["ANONYMOUS_LABEL", "MountPoint", "mount_points", "tmpfs"]
@@ -46,15 +47,16 @@ def mount_points(
     points = {point.destination: point for point in inherited}
     asked: dict[str, MountPoint] = {}
     temporary = {destination(target) for target in host.tmpfs or {}}
-    explicit = [parse_bind(raw, host.volume_driver) for raw in host.binds or []]
-    explicit += [from_mount(mount) for mount in host.mounts or []]
-    for point in explicit:
-        if point.destination in asked or point.destination in temporary:
+    binds = [parse_bind(raw, host.volume_driver) for raw in host.binds or []]
+    for point in (*binds, *(from_mount(mount) for mount in host.mounts or [])):
+        # dockerd looks for a tmpfs only where -v wants to be: one over a mount of --mount hides it.
+        if point.destination in asked or (point.destination in temporary and point in binds):
             raise InvalidParameter(f"Duplicate mount point: {point.destination}")
         asked[point.destination] = point
     points |= asked
     for raw in (*(body.volumes or {}), *image_volumes):
-        target = destination(raw)
+        # dockerd takes a relative one as well, and the runtime starts at the root.
+        target = destination(raw if raw.startswith("/") else f"/{raw}")
         if target not in points and target not in temporary:
             points[target] = volume(target, "", words=("volume",), driver=host.volume_driver)
     return tuple(points.values())
@@ -127,8 +129,9 @@ def valid_mode(mode: str) -> bool:
     return True
 
 
-def filesystems(points: Sequence[MountPoint]) -> tuple[Filesystem, ...]:
-    """The lofs entries of the payload."""
+def filesystems(points: Sequence[MountPoint], temporary: Iterable[Tmpfs]) -> tuple[Filesystem, ...]:
+    """The lofs entries of the payload: none where a tmpfs would hide it."""
+    hidden = {tmpfs.target for tmpfs in temporary}
     return tuple(
         Filesystem(
             source=point.source,
@@ -136,7 +139,7 @@ def filesystems(points: Sequence[MountPoint]) -> tuple[Filesystem, ...]:
             options=() if point.rw else ("ro",),
         )
         for point in points
-        if point.type != "tmpfs"
+        if point.type != "tmpfs" and point.destination not in hidden
     )
 
 
@@ -162,6 +165,7 @@ def inherited(points: Iterable[MountPoint], *, writable: bool) -> list[MountPoin
             point,
             rw=point.rw and writable,
             anonymous=False,
+            mode="",
             words=tuple("nocopy" if word == "volume" else word for word in point.words),
         )
         for point in points

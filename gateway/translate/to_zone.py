@@ -161,7 +161,7 @@ def _of_os_zone(found: Plan, points: Sequence[MountPoint]) -> dict[str, object]:
         "image_uuid": found.image.uuid or NO_IMAGE,
         "dns_domain": found.body.domainname or None,
         "maintain_resolvers": True,
-        "filesystems": mounts.filesystems(points),
+        "filesystems": mounts.filesystems(points, mounts.tmpfs(found.body)),
     }
     if found.brand.kind is Kind.CONTAINER:
         values |= {"init_name": found.brand.init_name, "tmpfs": 0}

@@ -52,6 +52,12 @@ from gateway.zones.spec import Filesystem, ZoneUUID
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_MOUNT_FLAGS = {
+    os.ST_RDONLY: "ro",
+    os.ST_NOSUID: "nosuid",
+    os.ST_NODEV: "nodev",
+    os.ST_NOEXEC: "noexec",
+}
 _INITS = (
     "/usr/libexec/docker/docker-init",
     "/usr/bin/docker-init",
@@ -256,6 +262,7 @@ def _make_bundle(
         init=_init() if uses_init(metadata.runtime) else "",
         volumes=sources,
         files=_files(spec.filesystems, sources),
+        flags=_flags(spec.filesystems, sources),
         devices=find_devices(metadata.runtime),
         disks=disks(metadata.runtime.resources),
     )
@@ -272,6 +279,19 @@ def _files(filesystems: Sequence[Filesystem], sources: Mapping[str, str]) -> fro
     """Sources that are no folders."""
     found = (sources.get(f.target, f.source) for f in filesystems)
     return frozenset(source for source in found if not Path(source).is_dir())
+
+
+def _flags(
+    filesystems: Sequence[Filesystem], sources: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """`Place.flags`: crun's bind would lose them (1.8), and what lies on a read-only mount could be written."""
+    found = {}
+    for filesystem in filesystems:
+        source = sources.get(filesystem.target, filesystem.source)
+        with suppress(OSError):  # what is missing is told of by the runtime
+            flags = os.statvfs(source).f_flag
+            found[source] = tuple(word for flag, word in _MOUNT_FLAGS.items() if flags & flag)
+    return found
 
 
 def cgroup(parts: Parts, zone: Zone) -> str:

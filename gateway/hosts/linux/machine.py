@@ -112,6 +112,7 @@ class Place:
     `shm`: folder to bind on /dev/shm where ipc is shared; "" = a tmpfs of its own.
     `volumes`: target of a filesystem that is bound from elsewhere than its source (which may be no path) -> where.
     `files`: sources of filesystems that are no folders.
+    `flags`: sources of filesystems -> words of the mount that they lie on, which a bind of them is to have as well.
     `devices`: what `devices.find` made of the spec.  `disks`: path of a disk that is limited -> major, minor.
     """
 
@@ -126,6 +127,7 @@ class Place:
     shm: str = ""
     volumes: Mapping[str, str] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     devices: tuple[DeviceNode, ...] = ()
     disks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 

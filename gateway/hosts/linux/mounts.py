@@ -148,7 +148,18 @@ def _filesystems(
             raise InvalidParameter(
                 "recursively read-only mounts are not supported by this kernel: 5.12 or newer is needed"
             )
-        yield _bind(clean(filesystem.target), source, _bind_options(options, deep=deep))
+        chosen = _bind_options(options, deep=deep)
+        yield _bind(clean(filesystem.target), source, chosen + _kept(source, chosen, place))
+
+
+def _kept(source: str, chosen: Sequence[str], place: Place) -> list[str]:
+    """What holds for the source's own mount holds for its bind, unless the opposite was asked for."""
+    opposites = {word: other for other, word in _FLAG_OPPOSITES.items()}
+    return [
+        word
+        for word in place.flags.get(source, ())
+        if not {word, f"r{word}", opposites[word]} & set(chosen)
+    ]
 
 
 def _options(filesystem: Filesystem, runtime: Runtime) -> list[str]:

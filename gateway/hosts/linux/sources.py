@@ -85,22 +85,26 @@ class Sources:
             return
         user = f"create-{zone.uuid}"
         try:
-            try:
-                self._local.hold(user, self._mounting(wanted))
-            except APIError as error:
-                where = next(iter(self._mounting(wanted))).mountpoint
-                raise APIError(
-                    f"failed to populate volume: error while mounting volume '{where}': {error.message}"
-                ) from error
             with self._view(ImageUUID(zone.spec.image_uuid or ""), user) as root:
+                # What mounts something is mounted only for what the image has, as dockerd does.
+                wanted = [s for s in wanted if _has_folder(root, s.filesystem.target)]
+                self._mount_to_fill(user, wanted)
                 for source in wanted:
                     self._fill(source, root)
         finally:
             self._local.release(user)
 
+    def _mount_to_fill(self, user: str, wanted: Sequence[_Source]) -> None:
+        mounting = self._mounting(wanted)
+        try:
+            self._local.hold(user, mounting)
+        except APIError as error:
+            raise APIError(
+                f"failed to populate volume: error while mounting volume '{mounting[0].mountpoint}': {error.message}"
+            ) from error
+
     def _fill(self, source: _Source, root: Path) -> None:
         folder, target = Path(source.filesystem.source), source.filesystem.target
-        _check_target(root, target)
         # Two creations may find it empty at once.
         with self._local.locked(str(folder)):
             self._copy(source, root, target, folder)
@@ -278,18 +282,19 @@ def _make_source(source: _Source) -> None:
             ) from error
 
 
-def _check_target(root: Path, target: str) -> None:
-    """APIError where the image has a file: no volume is mounted there."""
+def _has_folder(root: Path, target: str) -> bool:
+    """Whether the image has it; APIError where it has a file: no volume is mounted there."""
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = open_in_root(top, target, os.O_PATH)
     except OSError:
-        return  # it is made, or missed, at the start
+        return False  # it is made, or missed, at the start
     finally:
         os.close(top)
     try:
         if not stat.S_ISDIR(os.fstat(found).st_mode):
             raise APIError(f"source {target} is not directory")
+        return True
     finally:
         os.close(found)
 
