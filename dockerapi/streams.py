@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 JOIN_LIMIT = 128 * 1024
 INPUT_HIGH = 256 * 1024
-INPUT_LOW = 128 * 1024
 LINGER_S = 2.0
 HEAD_WAIT_S = 0.5
 HANGUP_LOOK_S = 1.0

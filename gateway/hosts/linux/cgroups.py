@@ -147,13 +147,6 @@ class Cgroups:
             return _keyed(folder / "cgroup.events").get("frozen") == 1
         return (folder / "freezer.state").read_text().strip() == "FROZEN"
 
-    def oom_count(self, path: str) -> int:
-        """Processes killed for want of memory so far; 0 if nobody counted."""
-        name = "memory.events" if self.layout == "v2" else "memory.oom_control"
-        with suppress(OSError, NotSupported):
-            return _keyed(self._folder("memory", path) / name).get("oom_kill", 0)
-        return 0
-
     def pids(self, path: str) -> list[int]:
         """Processes in the cgroup and below it; none if it is gone."""
         found: list[int] = []

@@ -465,11 +465,6 @@ def _link(body: bytes) -> Link:
     )
 
 
-def is_gone(error: OSError) -> bool:
-    """Whether an error says that the interface is no longer there."""
-    return error.errno in (errno.ENODEV, errno.ENOENT)
-
-
 def is_no_route(error: OSError) -> bool:
     """Whether there was no route to delete, or no such version of IP."""
     return error.errno in (errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT)

@@ -37,7 +37,6 @@ _NO_DEVICE = b"0000000\x000000000\0"
 _NO_DEVICE_SUM = sum(_NO_DEVICE)
 _ZEROS = bytes(_FLUSH)
 _PADDING = [bytes(-size % _BLOCK) for size in range(_BLOCK)]
-_FOLDERS_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TarWriter:

@@ -40,7 +40,6 @@ from gateway.zones.host import AddressRange, Network, NetworkPlan
 log = logging.getLogger(__name__)
 
 OVERLAP = "invalid pool request: Pool overlaps with other one on this address space"
-_NO_RANGE = AddressRange()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import asyncio
 import datetime
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -333,8 +333,3 @@ async def break_locks(gz: GlobalZone, root: str, owner: str) -> Sequence[str]:
                 await gz.remove(f"{folder}/{name}")
                 found.append(uuid)
     return found
-
-
-def is_platform_image(manifest: Mapping[str, Any]) -> bool:
-    """Whether it is of an IMGAPI server and not a layer of docker's."""
-    return manifest.get("type") != "docker"

@@ -173,12 +173,6 @@ class LogFiles:
             self._offset = self.files[-1].size
         self._rest = b""
 
-    def go_to(self, name: str, offset: int) -> None:
-        """The place is within a file; the beginning of the oldest if it is gone."""
-        names = [file.name for file in self.files]
-        self._at, self._offset = (names.index(name), offset) if name in names else (0, 0)
-        self._rest = b""
-
     @property
     def place(self) -> tuple[int, int]:
         """Inode and offset of the next byte to read; (0, 0) before anything is there."""
