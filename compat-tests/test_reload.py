@@ -1,4 +1,4 @@
-"""Transfers that are tried again, and SIGHUP, which says anew how often: what clients are told, and what is told of it."""
+"""Transfers that are tried again, and SIGHUP, which says anew how often, and where from: what clients are told, and what is told of it."""
 
 from __future__ import annotations
 
@@ -93,6 +93,29 @@ def test_a_hangup_takes_the_attempts_from_the_settings_anew(
     assert told["max-concurrent-downloads"] == "7"
     assert told["max-concurrent-uploads"] == "2"
     assert first_words(alone, broken) == "unexpected EOF"
+
+
+def test_a_hangup_takes_mirrors_insecure_registries_and_labels_anew(alone: Daemon) -> None:
+    text = 'registry_mirrors = ["http://{}"]\ninsecure_registries = ["r.example:5000"]\nlabels = ["a=b"]\n'
+    api = API(alone.socket)
+    with RegistryThread() as first, RegistryThread() as second:
+        for registry in (first, second):
+            registry.add_image("library/x", "latest", [layer_tar({"host": registry.host.encode()})])
+            told = reload(alone, text.format(registry.host))
+            assert told["registry-mirrors"] == f'["http://{registry.host}"]'
+            assert told["insecure-registries"] == '["r.example:5000"]'
+            assert told["labels"] == '["a=b"]'
+            info = api.ok("GET", "/info")
+            assert info["RegistryConfig"]["Mirrors"] == [f"http://{registry.host}/"]
+            assert not info["RegistryConfig"]["IndexConfigs"]["r.example:5000"]["Secure"]
+            assert info["Labels"] == ["a=b"]
+            asked = len(registry.log)
+            lines = api("POST", "/images/create?fromImage=x&tag=latest").body.decode()
+            assert "Downloaded newer image for x:latest" in lines
+            assert len(registry.log) > asked
+    told = reload(alone, "")
+    assert (told["registry-mirrors"], told["insecure-registries"]) == ("[]", "[]")
+    assert api.ok("GET", "/info")["RegistryConfig"]["Mirrors"] is None
 
 
 def test_settings_that_are_wrong_change_nothing(alone: Daemon, broken: FakeRegistry) -> None:

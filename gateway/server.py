@@ -30,7 +30,7 @@ from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.models.system import AuthConfig
 from gateway.engine import Gateway
 from gateway.listeners import is_tcp, open_listeners
-from gateway.reloading import reloading
+from gateway.reloading import InForce, reloading
 from gateway.settings import Settings
 from gateway.tls import TLSServer, listen, server_context
 from gateway.zones.host import Host
@@ -152,13 +152,14 @@ async def _opened(settings: Settings, reread: Callable[[], Settings]) -> AsyncIt
         )
 
         answers: Answers = {}
+        in_force = InForce(settings)
 
         def registry(auth: AuthConfig | None) -> RegistryClient:
             return RegistryClient(
                 session,
                 known=catalog.config,
-                mirrors=settings.registry_mirrors,
-                insecure=settings.insecure_registries,
+                mirrors=in_force.settings.registry_mirrors,
+                insecure=in_force.settings.insecure_registries,
                 certificates=CERTIFICATES,
                 answers=answers,
                 auth=_credentials(auth),
@@ -173,7 +174,12 @@ async def _opened(settings: Settings, reread: Callable[[], Settings]) -> AsyncIt
             group=group,
             servers=ImageServers(session, settings.smartos.image_servers),
         )
-        stack.enter_context(reloading(reread, engine.reload))
+
+        def take(other: Settings) -> None:
+            engine.reload(in_force.take(other))
+            answers.clear()  # who was insecure may not be any more
+
+        stack.enter_context(reloading(reread, take))
         group.create_task(host.run())
         group.create_task(engine.run())
         # Layers of a pull that a kill cut short, which no image came to need.

@@ -184,7 +184,7 @@ class Gateway:
             download_attempts=settings.max_download_attempts,
         )
         self.distribution.uploads.resize(settings.max_concurrent_uploads)
-        self.system.tell_of_reload(settings)
+        self.system.reload(settings)
 
     async def run(self) -> None:
         """Follow the host's changes until cancelled."""

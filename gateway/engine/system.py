@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from dockerapi.engine import EventsQuery
 from dockerapi.models.base import JSONObject
@@ -83,18 +84,22 @@ class System:
             **common,
         }
 
-    def tell_of_reload(self, settings: Settings) -> None:
-        """The event, with what dockerd tells of these settings."""
+    def reload(self, settings: Settings) -> None:
+        """Show these settings from now on; the event has what dockerd tells of them."""
+        self._settings = settings
         self._bus.emit(
             "daemon",
             "reload",
             self._identity,
             {
                 "debug": "true" if settings.log_level == "debug" else "false",
+                "insecure-registries": _json_list(settings.insecure_registries),
+                "labels": _json_list(settings.labels),
                 "max-concurrent-downloads": str(settings.max_concurrent_downloads),
                 "max-concurrent-uploads": str(settings.max_concurrent_uploads),
                 "max-download-attempts": str(settings.max_download_attempts),
                 "name": self._hostname,
+                "registry-mirrors": _json_list(settings.registry_mirrors),
                 "shutdown-timeout": str(settings.shutdown_timeout),
             },
         )
@@ -218,6 +223,10 @@ class System:
         return self._bus.stream(query)
 
 
+def _json_list(texts: Sequence[str]) -> str:
+    return json.dumps(list(texts), separators=(",", ":"), ensure_ascii=False)
+
+
 def _proxy(name: str) -> str:
     """A proxy of the environment, its credentials hidden as dockerd hides them."""
     text = os.environ.get(name) or os.environ.get(name.lower(), "")
@@ -233,7 +242,7 @@ def _address_pools(settings: Settings) -> JSONObject:
 
 
 def _registry_config(settings: Settings) -> JSONObject:
-    mirrors = list(settings.registry_mirrors)
+    mirrors = [f"{mirror.rstrip('/')}/" for mirror in settings.registry_mirrors]
     index: JSONObject = {
         "docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
     }
