@@ -9,12 +9,14 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 from dockerapi.errors import APIError
 from dockerapi.framing import StreamId
 from gateway.logdrivers import Message, Sink, Source
-from gateway.logdrivers.wire import Datagrams, Stream
+from gateway.logdrivers.wire import Datagrams, LineSink, Stream
 from gateway.translate import log_options
+from gateway.translate.log_options import Address
 from gateway.translate.status import go_time
 
 _CHUNK = 1420
@@ -27,13 +29,7 @@ _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
 async def open_sink(source: Source) -> Sink:
     """Connected.  APIError in dockerd's words."""
     address = log_options.gelf_address(source.options)
-    sink: _Datagrams | _Stream
-    if address.scheme == "udp":
-        kind = source.options.get("gelf-compression-type", "gzip")
-        level = int(source.options.get("gelf-compression-level", "1"))
-        sink = _Datagrams(Datagrams(address), Encoder(source), kind, level)
-    else:
-        sink = _Stream(Stream(address), Encoder(source))
+    sink = _sink(address, source)
     try:
         await sink.dial()
     except APIError as error:
@@ -41,6 +37,24 @@ async def open_sink(source: Source) -> Sink:
         words = f"gelf: cannot connect to GELF endpoint: {where} {error.message}"
         raise APIError(words) from error
     return sink
+
+
+def _sink(address: Address, source: Source) -> LineSink[Any]:
+    """A message without a text is none."""
+    encode = Encoder(source)
+    kind = source.options.get("gelf-compression-type", "gzip")
+    level = int(source.options.get("gelf-compression-level", "1"))
+
+    def datagrams(messages: Sequence[Message]) -> list[bytes]:
+        whole = (compressed(encode(message), kind, level) for message in messages if message.text)
+        return [chunk for data in whole for chunk in chunks(data)]
+
+    def stream(messages: Sequence[Message]) -> bytes:
+        return b"".join(encode(message) + b"\0" for message in messages if message.text)
+
+    if address.scheme == "udp":
+        return LineSink(Datagrams(address), datagrams)
+    return LineSink(Stream(address), stream)
 
 
 class Encoder:
@@ -95,40 +109,3 @@ def chunks(data: bytes) -> list[bytes]:
         head + bytes((number, count)) + data[number * size : (number + 1) * size]
         for number in range(count)
     ]
-
-
-class _Datagrams:
-    def __init__(self, datagrams: Datagrams, encode: Encoder, kind: str, level: int) -> None:
-        self._datagrams = datagrams
-        self._encode = encode
-        self._kind = kind
-        self._level = level
-
-    async def dial(self) -> None:
-        await self._datagrams.dial()
-
-    async def send(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if message.text:  # a message without a text is none
-                data = compressed(self._encode(message), self._kind, self._level)
-                await self._datagrams.send(chunks(data))
-
-    async def close(self) -> None:
-        await self._datagrams.close()
-
-
-class _Stream:
-    def __init__(self, stream: Stream, encode: Encoder) -> None:
-        self._stream = stream
-        self._encode = encode
-
-    async def dial(self) -> None:
-        await self._stream.dial()
-
-    async def send(self, messages: Sequence[Message]) -> None:
-        texts = [self._encode(message) + b"\0" for message in messages if message.text]
-        if texts:
-            await self._stream.send(b"".join(texts))
-
-    async def close(self) -> None:
-        await self._stream.close()

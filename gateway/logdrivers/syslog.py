@@ -12,13 +12,14 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dockerapi.errors import APIError, InvalidParameter
 from dockerapi.framing import StreamId
 from gateway.logdrivers import Message, Sink, Source
-from gateway.logdrivers.wire import Datagrams, Stream
+from gateway.logdrivers.wire import Datagrams, LineSink, Stream
 from gateway.translate import log_options
 from gateway.translate.log_options import Address
 
@@ -116,12 +117,13 @@ def _own() -> Address:
     raise APIError("Unix syslog delivery error")
 
 
-def _sink(address: Address, options: dict[str, str], encode: Encoder) -> _Datagrams | _Stream:
+def _sink(address: Address, options: dict[str, str], encode: Encoder) -> LineSink[Any]:
     if address.path and not Path(address.path).exists():
         raise InvalidParameter(f"stat {address.path}: no such file or directory")
     if address.scheme in ("udp", "unixgram"):
-        return _Datagrams(Datagrams(address), encode)
-    return _Stream(Stream(address, _tls(address, options)), encode)
+        return LineSink(Datagrams(address), lambda messages: list(map(encode, messages)))
+    stream = Stream(address, _tls(address, options))
+    return LineSink(stream, lambda messages: b"".join(map(encode, messages)))
 
 
 def _tls(address: Address, options: dict[str, str]) -> ssl.SSLContext | None:
@@ -152,33 +154,3 @@ def _file_words(path: str, error: Exception) -> str:
     if isinstance(error, ssl.SSLError) or not isinstance(error, OSError):
         return str(error)
     return f"open {path}: {(error.strerror or '').lower()}"
-
-
-class _Datagrams:
-    def __init__(self, datagrams: Datagrams, encode: Encoder) -> None:
-        self._datagrams = datagrams
-        self._encode = encode
-
-    async def dial(self) -> None:
-        await self._datagrams.dial()
-
-    async def send(self, messages: Sequence[Message]) -> None:
-        await self._datagrams.send([self._encode(message) for message in messages])
-
-    async def close(self) -> None:
-        await self._datagrams.close()
-
-
-class _Stream:
-    def __init__(self, stream: Stream, encode: Encoder) -> None:
-        self._stream = stream
-        self._encode = encode
-
-    async def dial(self) -> None:
-        await self._stream.dial()
-
-    async def send(self, messages: Sequence[Message]) -> None:
-        await self._stream.send(b"".join(self._encode(message) for message in messages))
-
-    async def close(self) -> None:
-        await self._stream.close()

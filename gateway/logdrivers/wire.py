@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
+from typing import Generic, Protocol, TypeVar
 
 from dockerapi.errors import APIError
+from gateway.logdrivers import Message
 from gateway.translate.log_options import Address
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -176,3 +178,44 @@ class Datagrams:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+Data = TypeVar("Data", bound=Sized)
+_Data_contra = TypeVar("_Data_contra", contravariant=True)
+
+
+class Line(Protocol[_Data_contra]):
+    """A connection: Datagrams takes a list, Stream bytes."""
+
+    async def dial(self) -> None:
+        """APIError in Go's words."""
+        ...
+
+    async def send(self, data: _Data_contra, /) -> None:
+        """Connects where it must.  OSError."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing is sent after this."""
+        ...
+
+
+class LineSink(Generic[Data]):
+    """A Sink: what `pack` makes of messages goes by `line`; where that is empty, nothing does."""
+
+    def __init__(self, line: Line[Data], pack: Callable[[Sequence[Message]], Data]) -> None:
+        self._line = line
+        self._pack = pack
+
+    async def dial(self) -> None:
+        """APIError in Go's words."""
+        await self._line.dial()
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """As `Sink` says."""
+        if data := self._pack(messages):
+            await self._line.send(data)
+
+    async def close(self) -> None:
+        """As `Sink` says."""
+        await self._line.close()

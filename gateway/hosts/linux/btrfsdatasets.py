@@ -17,10 +17,11 @@ from typing import Any
 
 from dockerapi.errors import APIError
 from gateway.hosts.command import Spawner
+from gateway.hosts.finishing import finish
 from gateway.hosts.linux import btrfs, overlay, snapdiff
 from gateway.hosts.linux.copier import OURS
 from gateway.hosts.linux.layerfolders import LayerFolders, mark_whole
-from gateway.hosts.linux.unpacking import Report, finish
+from gateway.hosts.linux.unpacking import Report
 from imgsources.oci import ImageUUID
 
 

@@ -1,4 +1,4 @@
-"""Cgroups of zones on v1, v2 and the hybrid of both: freeze, count out-of-memory kills, kill, remove.
+"""Cgroups of zones on v1, v2 and the hybrid of both: freeze, kill, remove.
 
 The runtime makes a zone's cgroups and sets its limits from config.json; this is the rest, by files.
 

@@ -19,10 +19,12 @@ from typing import Any
 from dockerapi.errors import APIError, InvalidParameter
 from gateway.hosts import trees
 from gateway.hosts.command import Spawner
+from gateway.hosts.datasets import named
+from gateway.hosts.finishing import finish
 from gateway.hosts.linux import overlay
 from gateway.hosts.linux.implied import settle
 from gateway.hosts.linux.layerfolders import LayerFolders, mark_whole
-from gateway.hosts.linux.unpacking import Report, finish
+from gateway.hosts.linux.unpacking import Report
 from imgsources.oci import ImageUUID
 
 _LAYER_LIMIT = 499  # the kernel's own limit is 500 lower directories
@@ -74,7 +76,7 @@ class OverlayDatasets(LayerFolders):
         paths = []
         name: ImageUUID | None = uuid
         while name is not None:
-            dataset = self._get(name)
+            dataset = named(self._datasets, name)
             paths.append(self._root / "datasets" / name / "layer")
             name = None if dataset.opaque else dataset.origin
         return tuple(paths)

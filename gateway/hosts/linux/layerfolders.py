@@ -27,8 +27,10 @@ from pathlib import Path
 from dockerapi.errors import Conflict, NotFound
 from gateway.hosts import trees
 from gateway.hosts.command import Spawner, default_spawner
+from gateway.hosts.datasets import named, refuse_existing, refuse_origin
+from gateway.hosts.finishing import finish
 from gateway.hosts.linux.spreading import spread_below
-from gateway.hosts.linux.unpacking import LayerWriter, Report, finish
+from gateway.hosts.linux.unpacking import LayerWriter, Report
 from imgsources.datasets import LayerInfo, LayerTree
 from imgsources.oci import ImageUUID
 
@@ -108,11 +110,11 @@ class LayerFolders(ABC):
 
     async def used_bytes(self, uuid: ImageUUID) -> int:
         """Sum of the file sizes of this layer alone.  NotFound."""
-        return self._get(uuid).size
+        return named(self._datasets, uuid).size
 
     def image_folder(self, uuid: ImageUUID) -> Path:
         """The folder of a dataset.  NotFound."""
-        self._get(uuid)
+        named(self._datasets, uuid)
         return self._root / "datasets" / uuid
 
     def extend(
@@ -125,9 +127,9 @@ class LayerFolders(ABC):
     async def _extend(
         self, uuid: ImageUUID, origin: ImageUUID | None, layer: LayerInfo
     ) -> AsyncIterator[LayerTree]:
-        self._refuse_existing(uuid)
+        refuse_existing(self._datasets, uuid)
         if origin is not None and not self.layers_are_independent:
-            self._get(origin)
+            named(self._datasets, origin)
         building = self._root / "datasets" / f"{_PARTIAL}{uuid}-{secrets.token_hex(4)}"
         spawner = self._spawner or default_spawner()
         tree = LayerWriter(building / "layer", self.writes, spawner, self._feeders)
@@ -136,11 +138,11 @@ class LayerFolders(ABC):
             await self._begin(building, uuid, origin)
             yield tree
             if origin is not None:
-                self._get(origin)
+                named(self._datasets, origin)
             with self._kept(origin):
                 dataset = Dataset(origin, tree.report.size, tree.report.opaque)
                 await self._settle(building, uuid, origin, tree.report)
-                self._refuse_existing(uuid)
+                refuse_existing(self._datasets, uuid)
                 meta = _encode(dataset, layer)
                 await finish(self._mounter, lambda: self._commit(building, uuid, meta))
                 self._datasets[uuid] = dataset
@@ -170,13 +172,9 @@ class LayerFolders(ABC):
 
     async def destroy(self, uuid: ImageUUID) -> None:
         """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it.  Zones that leave are waited for."""
-        self._get(uuid)
+        named(self._datasets, uuid)
         await self._left(uuid)
-        children = [name for name, dataset in self._datasets.items() if dataset.origin == uuid]
-        if children:
-            raise Conflict(f"dataset {uuid} is the origin of dataset {children[0]}")
-        if uuid in self._origins_in_use:
-            raise Conflict(f"dataset {uuid} is the origin of a dataset that is being made")
+        refuse_origin(self._datasets, uuid, self._origins_in_use)
         zones = [zone for zone, origin in self._clones.items() if origin == uuid]
         if zones:
             raise Conflict(f"dataset {uuid} is in use by zone {zones[0]}")
@@ -214,7 +212,7 @@ class LayerFolders(ABC):
         if zone in self._clones:
             raise Conflict(f"zone {zone} already has a root")
         if uuid is not None:
-            self._get(uuid)
+            named(self._datasets, uuid)
         # From here on nobody may destroy the dataset.
         self._clones[zone] = uuid
         folder = self.folder(zone)
@@ -256,16 +254,6 @@ class LayerFolders(ABC):
                 event.set()
 
     # --- inside
-
-    def _get(self, uuid: ImageUUID) -> Dataset:
-        try:
-            return self._datasets[uuid]
-        except KeyError:
-            raise NotFound(f"no such dataset: {uuid}") from None
-
-    def _refuse_existing(self, uuid: ImageUUID) -> None:
-        if uuid in self._datasets:
-            raise Conflict(f"dataset {uuid} already exists")
 
     async def _put_away(self, folder: Path) -> None:
         # btrfs keeps a rename waiting while it commits.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from typing import TypeVar
 from dockerapi.errors import APIError, InvalidParameter
 from gateway.hosts import untar
 from gateway.hosts.command import Child, Spawner
+from gateway.hosts.finishing import finish
 from imgsources.datasets import Readable
 
 _BLOCK = 1 << 20
@@ -99,27 +98,6 @@ def _pump(tar: Readable, pipe: int) -> None:
         return  # the writer refused the layer, or was killed; its status tells
     finally:
         os.close(pipe)
-
-
-async def finish(
-    pool: ThreadPoolExecutor,
-    work: Callable[[], T],
-    *,
-    on_cancel: Callable[[], None] | None = None,
-) -> T:
-    """The result of blocking work; a cancelled caller waits for the work to end all the same."""
-    future = asyncio.get_running_loop().run_in_executor(pool, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if on_cancel is not None:
-            on_cancel()
-        while not future.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # seen, and of no interest any more
-        raise
 
 
 def _last_line(text: bytes) -> str:

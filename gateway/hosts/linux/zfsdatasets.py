@@ -25,10 +25,12 @@ from typing import Any
 from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound
 from gateway.hosts import command
 from gateway.hosts.command import Spawner
+from gateway.hosts.datasets import named
+from gateway.hosts.finishing import finish
 from gateway.hosts.linux import overlay, snapdiff
 from gateway.hosts.linux.copier import OURS
 from gateway.hosts.linux.layerfolders import LayerFolders, mark_whole
-from gateway.hosts.linux.unpacking import Report, finish
+from gateway.hosts.linux.unpacking import Report
 from gateway.hosts.zfs import NAME_LIMIT, ZFS
 from imgsources.oci import ImageUUID
 
@@ -163,7 +165,7 @@ class ZFSDatasets(LayerFolders):
 
     def tree(self, uuid: ImageUUID) -> Path | None:
         """Every layer is one; it is mounted for that, and stays so.  In a thread that is not the loop's."""
-        self._get(uuid)
+        named(self._datasets, uuid)
         asyncio.run_coroutine_threadsafe(self._see(uuid), self._loop).result()
         return self._place(uuid)
 

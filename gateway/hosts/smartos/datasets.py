@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dockerapi.errors import Conflict, NotFound
+from gateway.hosts.datasets import named, refuse_existing, refuse_origin
 from gateway.hosts.smartos import imgadm
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.imageplace import CLAIM, PARTIAL, ImagePlace
@@ -100,7 +101,7 @@ class ZFSDatasets:
 
     async def used_bytes(self, uuid: ImageUUID) -> int:
         """Sum of the file sizes of this layer; what zfs says it takes, for images that imgadm imported."""
-        found = self._get(uuid)
+        found = named(self._datasets, uuid)
         if found.bytes is None:
             found = replace(
                 found, bytes=int(await self._zfs.get(self._place.dataset(uuid), "used"))
@@ -110,7 +111,7 @@ class ZFSDatasets:
 
     def root(self, uuid: ImageUUID) -> str:
         """The folder of the global zone that holds an image's tree.  NotFound."""
-        self._get(uuid)
+        named(self._datasets, uuid)
         return f"{self._place.mountpoint}/{uuid}/root"
 
     async def refresh(self) -> None:
@@ -151,9 +152,9 @@ class ZFSDatasets:
         self, uuid: ImageUUID, origin: ImageUUID | None, layer: LayerInfo
     ) -> AsyncIterator[LayerTree]:
         place = self._place
-        self._refuse_existing(uuid)
+        refuse_existing(self._datasets, uuid)
         if origin is not None:
-            self._get(origin)
+            named(self._datasets, origin)
         lock = imgadm.import_lock(
             self._gz,
             place.root,
@@ -195,13 +196,10 @@ class ZFSDatasets:
 
     async def destroy(self, uuid: ImageUUID) -> None:
         """Remove a dataset.  NotFound; Conflict while a zone or another dataset stands on it, or if it is not ours."""
-        place, found = self._place, self._get(uuid)
+        place, found = self._place, named(self._datasets, uuid)
         if not found.is_ours:
             raise Conflict(f"image {uuid} was imported by somebody else: it is left to imgadm")
-        if children := [name for name, other in self._datasets.items() if other.origin == uuid]:
-            raise Conflict(f"dataset {uuid} is the origin of dataset {children[0]}")
-        if uuid in self._origins_in_use:
-            raise Conflict(f"dataset {uuid} is the origin of a dataset that is being made")
+        refuse_origin(self._datasets, uuid, self._origins_in_use)
         try:
             if await self._others_want(uuid):
                 await self._zfs.inherit(place.dataset(uuid), place.claim)
@@ -250,7 +248,7 @@ class ZFSDatasets:
         new: ImageUUID | None = uuid
         while new is not None and new not in before:
             await self._zfs.set(place.dataset(new), {place.claim: "yes", "zonegate:source": source})
-            found = self._get(new)
+            found = named(self._datasets, new)
             self._datasets[new] = replace(found, is_ours=True)
             new = found.origin
         return manifest
@@ -264,16 +262,6 @@ class ZFSDatasets:
         await place.quietly(self._gz.remove(place.lock(uuid)))
 
     # --- inside
-
-    def _get(self, uuid: ImageUUID) -> _Dataset:
-        try:
-            return self._datasets[uuid]
-        except KeyError:
-            raise NotFound(f"no such dataset: {uuid}") from None
-
-    def _refuse_existing(self, uuid: ImageUUID) -> None:
-        if uuid in self._datasets:
-            raise Conflict(f"dataset {uuid} already exists")
 
     async def _others_want(self, uuid: ImageUUID) -> bool:
         properties = await self._zfs.own_properties(self._place.dataset(uuid))

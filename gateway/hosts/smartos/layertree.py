@@ -11,11 +11,11 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from dockerapi.errors import APIError, Conflict, InvalidParameter
+from gateway.hosts.finishing import finish
 from gateway.hosts.smartos import imgadm, layers, whiteouts
 from gateway.hosts.smartos.imageplace import PARTIAL, ImagePlace
 from gateway.hosts.tarstream import BadArchive
@@ -233,17 +233,7 @@ def _drained(stream: Readable) -> None:
 async def _in_thread(work: Callable[[threading.Event], T]) -> T:
     """The result of blocking work; a cancelled caller stops it, and waits until it has ended."""
     stop = threading.Event()
-    future = asyncio.get_running_loop().run_in_executor(None, work, stop)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        stop.set()
-        while not future.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # seen, and of no interest any more
-        raise
+    return await finish(None, lambda: work(stop), on_cancel=stop.set)
 
 
 def _gtar_failure(error: APIError) -> APIError:
