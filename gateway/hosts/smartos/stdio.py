@@ -93,6 +93,7 @@ class ZoneStreams:
         self._logged: list[Chunk] = []
         self._eof_flag = False
         self._written = 0
+        self._wrote_at = 0.0
         self._input_over = False
         self._keeper: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -211,6 +212,7 @@ class ZoneStreams:
             if program is not None:
                 self._written += len(data)
                 await program.write(data)
+                self._wrote_at = asyncio.get_running_loop().time()
                 return
             if self._ended.is_set():
                 return
@@ -241,7 +243,16 @@ class ZoneStreams:
             # Who attaches meanwhile waits for the next connection.
             program, self._program = self._program, None
             self._connected.clear()
-            await program.close()
+            try:
+                await self._sent_on()
+            finally:
+                await program.close()
+
+    async def _sent_on(self) -> None:
+        """What somebody typed just before he left is in zlogin's terminal or pipe: ended now, it would lose that."""
+        passed_s = asyncio.get_running_loop().time() - self._wrote_at
+        if passed_s < _DRAIN_S:
+            await self._pause(_DRAIN_S - passed_s)
 
     def _wants_eof(self) -> bool:
         return self.passes_eof and any(client.takes_input for client in self._clients)

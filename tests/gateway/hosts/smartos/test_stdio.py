@@ -291,6 +291,21 @@ async def test_a_terminal_is_raw_and_has_the_clients_size(lab: Lab, gz: LocalGlo
 
 
 @root
+@pytest.mark.parametrize("tty", [True, False])
+async def test_what_a_client_wrote_just_before_it_left_arrives(
+    lab: Lab, gz: LocalGlobalZone, tty: bool
+) -> None:
+    zone = await made(lab, "sh", tty=tty, open_stdin=True)
+    async with streams_of(lab, gz, zone) as streams, asyncio.TaskGroup() as group:
+        client = streams.attach(ALL)
+        await started(lab, gz, zone, streams, group)
+        await client.write(b"exit 0\n")
+        await client.close()
+        await lab.until(zone, "stopped")
+        streams.ended()
+
+
+@root
 async def test_clients_of_a_run_are_let_go_with_it_though_the_next_is_to_come(
     lab: Lab, gz: LocalGlobalZone
 ) -> None:
