@@ -140,11 +140,8 @@ class Egress:
             log.debug("%s was not plumbed: %s", name, error.message)
         await self._run("dladm", "delete-vnic", "-t", name)
 
-    async def open(self, own: StubNic) -> bool:
-        """Let the network out by the egress nic.  True: forwarding was off on that nic, and is on now.
-
-        APIError that says what the machine lacks.
-        """
+    async def open(self, own: StubNic) -> None:
+        """Let the network out by the egress nic, which forwards then.  APIError that says what the machine lacks."""
         subnet = own.address.network
         try:
             if (self.nic, subnet) not in await self._mapped():
@@ -155,11 +152,9 @@ class Egress:
                 " (in the global zone: svcadm enable network/ipfilter)",
                 detail=error.stderr,
             ) from error
-        was_off = await self._forwards(self.nic) is False
-        if was_off:
+        if not await self.forwards():
             await self._forward(self.nic, on=True)
         await self._forward(own.name, on=True)
-        return was_off
 
     async def shut(self, subnet: IPv4Network, but: str = "") -> None:
         """No way out any more, except by the nic `but`; the vnic stays."""
@@ -180,10 +175,11 @@ class Egress:
     async def _mapped(self) -> set[tuple[str, IPv4Network]]:
         return mapped((await self._run("ipnat", "-l")).decode())
 
-    async def _forwards(self, nic: str) -> bool:
+    async def forwards(self) -> bool:
+        """Whether the egress nic does already: if not, `open` begins it."""
         listing = await self._run(
-            "ipadm", "show-ifprop", "-c", "-o", "current", "-p", "forwarding", "-m", "ipv4", nic
-        )
+            "ipadm", "show-ifprop", "-c", "-o", "current", "-p", "forwarding", "-m", "ipv4", self.nic
+        )  # fmt: skip
         return listing.decode().strip() == "on"
 
     async def _forward(self, nic: str, *, on: bool, version: int = 4) -> None:

@@ -33,6 +33,8 @@ class Notes:
         """The notes of finished zones, and the zones whose creation was cut off.  Blocks."""
         notes: dict[ZoneUUID, Note] = {}
         unfinished: set[ZoneUUID] = set()
+        for torn in self._folder.glob("*.new"):
+            torn.unlink()
         for path in self._folder.glob("*.json"):
             if not is_uuid(path.stem):
                 continue

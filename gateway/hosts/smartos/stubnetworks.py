@@ -148,6 +148,11 @@ class StubNetworks:
         """At start.  What could not be put right, for the admin; the rest works."""
         problems: list[str] = []
         known = {record.stub for record in self._records.all()}
+        try:
+            # Of a nic that is the egress nic no more: before another takes its place in the records.
+            await self._settle_forwarding()
+        except APIError as error:
+            problems.append(f"forwarding: {error.message}")
         for record in self._records.all():
             if record.is_configuration:
                 continue
@@ -159,7 +164,6 @@ class StubNetworks:
             except APIError as error:
                 problems.append(f"network {record.name}: {error.message}")
         try:
-            await self._settle_forwarding()
             for tag in await self._tags.list():
                 if is_ours(self._instance, tag) and tag not in known:
                     await self._remove_stray(tag)
@@ -186,7 +190,13 @@ class StubNetworks:
             await self._egress.plumb(record.own)
         leads_out = self.leads_out(record)
         await self._egress.shut(record.network, but=self._egress.nic if leads_out else "")
-        if leads_out and await self._egress.open(record.own):
+        if leads_out:
+            await self._note_forwarding()
+            await self._egress.open(record.own)
+
+    async def _note_forwarding(self) -> None:
+        """Before it begins: after a kill in between it would be nobody's to end."""
+        if self._records.forwarding != self._egress.nic and not await self._egress.forwards():
             self._records.forwarding = self._egress.nic
             self._records.write()
 

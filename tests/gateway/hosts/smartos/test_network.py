@@ -405,6 +405,7 @@ FAULTS = [
     ("ipadm", "create-addr"),
     ("ipnat", "-f"),
     ("ipadm", "set-ifprop"),
+    ("ipadm", "forwarding=on"),
     ("fwadm", "add"),
 ]
 
@@ -434,7 +435,7 @@ async def test_what_a_killed_gateway_left_is_swept_at_the_next_start(
     fake.fault(program, match, times=1, after=True, stderr="killed")
     # Nor is there anybody to clean up: every program fails from then on.
     for other in ("fwadm", "ipnat", "ipadm", "dladm", "nictagadm"):
-        fake.fault(other, "delete" if other != "ipnat" else "-l", stderr="killed")
+        fake.fault(other, "delete" if other != "ipnat" else "-r", stderr="killed")
     with pytest.raises(APIError):
         await networks.create(plan("web"))
     fake.clear_faults()
@@ -442,6 +443,40 @@ async def test_what_a_killed_gateway_left_is_swept_at_the_next_start(
     assert traces(fake, settings.name) == []
     assert "web" not in [network.name for network in again.list()]
     assert again.warnings() == ()
+    assert links(fake).interfaces["e1000g0"].forwarding == "off"
+    await again.close()
+
+
+REMOVALS = [
+    ("fwadm", "delete", False),
+    ("ipnat", "-r", False),
+    ("ipnat", "-r", True),
+    ("dladm", "delete-vnic", False),
+    ("dladm", "delete-vnic", True),
+    ("nictagadm", "delete", False),
+    ("nictagadm", "delete", True),
+    ("ipadm", "forwarding=off", False),
+    ("ipadm", "forwarding=off", True),
+]
+
+
+@pytest.mark.parametrize(("program", "match", "after"), REMOVALS)
+async def test_what_a_gateway_killed_at_a_removal_left_is_swept_at_the_next_start(
+    gz: LocalGlobalZone, fake: FakeGZ, tmp_path: Path, program: str, match: str, after: bool
+) -> None:
+    """One by one the parts go: a removal ends before a part, or right after it."""
+    settings = told(fake, tmp_path, egress_nic="e1000g0")
+    networks = await SmartOSNetworks.open(gz, settings)
+    await networks.create(plan("web"))
+    fake.fault(program, match, times=1, after=after, stderr="killed")
+    with pytest.raises(APIError, match="killed"):
+        await networks.remove("web")
+    fake.clear_faults()
+    again = await SmartOSNetworks.open(gz, settings)
+    assert traces(fake, settings.name) == []
+    assert "web" not in [network.name for network in again.list()]
+    assert again.warnings() == ()
+    assert links(fake).interfaces["e1000g0"].forwarding == "off"
     await again.close()
 
 

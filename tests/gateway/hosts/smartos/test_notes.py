@@ -58,4 +58,6 @@ def test_a_torn_note_is_passed_over(tmp_path: Path) -> None:
     zone = _zone()
     (tmp_path / f"{zone.uuid}.json").write_text("{")
     (tmp_path / "else.json").write_text("{}")
+    (tmp_path / f"{zone.uuid}.new").write_text("{")
     assert Notes(tmp_path).all() == ({zone.uuid: Note()}, set())
+    assert not list(tmp_path.glob("*.new"))
