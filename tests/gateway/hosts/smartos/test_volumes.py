@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from gateway.hosts.smartos.volumes import ZFSVolumes, properties, volume_of
 from gateway.zones.host import Volume
 from tests.contract.test_dataset_store import REAL_ZPOOL, in_global_zone
 from tests.fakes.globalzone.process import FakeGZ
+from tests.gateway.hosts.smartos.test_datasets import has_struck, until
 
 pytestmark = pytest.mark.root
 
+DATASET = "zones/zonegate/test/volumes/data"
 TEXTS = st.dictionaries(st.text(max_size=20), st.text(max_size=400), max_size=8)
 
 
@@ -201,3 +204,53 @@ async def test_a_volume_with_something_in_it_stays_as_it_is(
     (Path(volume.mountpoint) / ".mine").touch()
     await volumes.copy_up(str(root), "/data", volume)
     assert [path.name for path in Path(volume.mountpoint).iterdir()] == [".mine"]
+
+
+KILLED = """
+import asyncio
+import sys
+from gateway.hosts.smartos.local import LocalGlobalZone
+from tests.gateway.hosts.smartos.test_volumes import opened
+async def main():
+    volumes = await opened(LocalGlobalZone(sys.argv[1]))
+    await volumes.create("data", labels={"a": "b"}, options={"size": "1g"}, owner="zone")
+    await volumes.keep("data")
+    await volumes.remove("data")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "after", "owner"),
+    [
+        ("create", False, None),
+        ("create", True, "zone"),
+        ("inherit", False, "zone"),
+        ("inherit", True, ""),
+        ("destroy", False, ""),
+        ("destroy", True, None),
+    ],
+)
+async def test_a_gateway_that_was_killed_leaves_all_of_a_volume_or_nothing(
+    fake: FakeGZ, gz: LocalGlobalZone, command: str, after: bool, owner: str | None
+) -> None:
+    await opened(gz)
+    fake.fault("zfs", command, hang=True, times=1, after=after)
+    environment = fake.environment | {"PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    child = await gz.spawn([sys.executable, "-c", KILLED, str(fake.root)], env=environment)
+    try:
+        await until(lambda: has_struck(fake, 0) and (not after or _acted(fake, command, owner)))
+    finally:
+        await child.kill()
+        await child.close()
+    found = [volume for volume in (await opened(gz)).list() if volume.name == "data"]
+    assert [volume.owner for volume in found] == ([] if owner is None else [owner])
+    assert all((volume.labels, volume.options) == ({"a": "b"}, {"size": "1g"}) for volume in found)
+
+
+def _acted(fake: FakeGZ, command: str, owner: str | None) -> bool:
+    """What the program that hangs then does before."""
+    there = fake.run("zfs", "get", "-Hp", "-o", "value", "zonegate:owner", DATASET)
+    if command == "destroy":
+        return there.returncode != 0
+    return there.stdout.strip() == (owner or "-")
