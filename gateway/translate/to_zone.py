@@ -351,7 +351,8 @@ def _console(size: Sequence[int]) -> tuple[int, int] | None:
 
 
 def _hostname(body: ContainerCreate, identity: Identity, around: Surroundings, mode: str) -> str:
-    if mode == "host" or networking.target(mode) or body.host_config.uts_mode == "host":
+    # With the host's UTS namespace alone it has a name of its own all the same, that no program sees.
+    if mode == "host" or networking.target(mode):
         return body.hostname or around.hostname
     return body.hostname or identity.docker_id[:12]
 
