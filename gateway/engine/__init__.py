@@ -64,8 +64,9 @@ class Gateway:
         group: asyncio.TaskGroup,
         servers: ImageServers | None = None,
     ) -> None:
-        self._host = host
-        self._catalog = catalog
+        self._host, self._catalog, self._puller, self._group = host, catalog, puller, group
+        self._spool = _spool(settings.data_root)
+        hostname = socket.gethostname()
         self._bus = Bus()
         self._roster = Roster(host.zones)
         self._lifecycle = Lifecycle(host, self._bus, exited=self._exited, changed=self._changed)
@@ -73,55 +74,17 @@ class Gateway:
         self._checks = Checks(host.zones, self.execs, self._lifecycle, group)
         self.files = Files(host.files, self._roster, self._lifecycle)
         self.usage = Usage(host.gauges, self._roster, self._lifecycle)
-        hostname = socket.gethostname()
         self._forwarding = Forwarding(
             host.zones, settings.data_root / "forwarding", group, hostname
         )
         host.zones.before_start(self._forwarding.before_start)
-        self.networks = Networks(
-            host,
-            self._roster,
-            self._bus,
-            interface=settings.smartos.interface or "eth0"
-            if host.facts.platform == "smartos"
-            else "eth0",
-        )
-        self.containers = Containers(
-            host,
-            catalog,
-            roster=self._roster,
-            lifecycle=self._lifecycle,
-            bus=self._bus,
-            networks=self.networks,
-            execs=self.execs,
-            checks=self._checks,
-            forwarding=self._forwarding,
-            places=places(settings.data_root, settings.exec_root, host, settings.smartos.zpool),
-            surroundings=surroundings(host, settings, hostname),
-        )
+        interface = _own_interface(host, settings) or "eth0"
+        self.networks = Networks(host, self._roster, self._bus, interface=interface)
+        self.volumes = Volumes(host.volumes, self._roster, self._bus)
+        self.containers = self._containers(settings, hostname)
         self._supervisor = Supervisor(group, self.containers.discard)
-        spool = _spool(settings.data_root)
-        self.commits = Commits(
-            host,
-            catalog,
-            puller,
-            roster=self._roster,
-            lifecycle=self._lifecycle,
-            bus=self._bus,
-            spool=spool,
-            is_removing=self.containers.is_removing,
-        )
-        self.images = Images(
-            catalog,
-            puller,
-            datasets=host.datasets,
-            registry=registry,
-            roster=self._roster,
-            bus=self._bus,
-            spool=spool,
-            storage_driver=host.facts.storage_driver,
-            servers=servers,
-        )
+        self.commits = self._commits()
+        self.images = self._images(registry, servers)
         self.image_files = self.images.files
         self.distribution = Distribution(
             catalog,
@@ -131,8 +94,6 @@ class Gateway:
             emit=self.images.emit,
             max_concurrent_uploads=settings.max_concurrent_uploads,
         )
-        self._puller, self._spool, self._group = puller, spool, group
-        self.volumes = Volumes(host.volumes, self._roster, self._bus)
         self.system = System(
             host,
             catalog,
@@ -143,6 +104,51 @@ class Gateway:
             disk=self._disk_usage(),
             identity=_identity(settings.data_root),
             hostname=hostname,
+        )
+
+    def _containers(self, settings: Settings, hostname: str) -> Containers:
+        host = self._host
+        return Containers(
+            host,
+            self._catalog,
+            roster=self._roster,
+            lifecycle=self._lifecycle,
+            bus=self._bus,
+            networks=self.networks,
+            execs=self.execs,
+            checks=self._checks,
+            forwarding=self._forwarding,
+            places=places(settings.data_root, settings.exec_root, host, settings.smartos.zpool),
+            surroundings=surroundings(host, settings, hostname),
+        )
+
+    def _commits(self) -> Commits:
+        return Commits(
+            self._host,
+            self._catalog,
+            self._puller,
+            roster=self._roster,
+            lifecycle=self._lifecycle,
+            bus=self._bus,
+            spool=self._spool,
+            is_removing=self.containers.is_removing,
+        )
+
+    def _images(
+        self,
+        registry: Callable[[AuthConfig | None], RegistryClient],
+        servers: ImageServers | None,
+    ) -> Images:
+        return Images(
+            self._catalog,
+            self._puller,
+            datasets=self._host.datasets,
+            registry=registry,
+            roster=self._roster,
+            bus=self._bus,
+            spool=self._spool,
+            storage_driver=self._host.facts.storage_driver,
+            servers=servers,
         )
 
     def _disk_usage(self) -> DiskUsage:
@@ -241,8 +247,13 @@ def surroundings(host: Host, settings: Settings, hostname: str) -> Surroundings:
         zone_defaults=smartos.zone_defaults(settings),
         platform=facts.platform,
         storage_driver=facts.storage_driver,
-        interface=settings.smartos.interface if facts.platform == "smartos" else "",
+        interface=_own_interface(host, settings),
     )
+
+
+def _own_interface(host: Host, settings: Settings) -> str:
+    """The name of first nics that was set; "" = the brand's."""
+    return settings.smartos.interface if host.facts.platform == "smartos" else ""
 
 
 def _spool(data_root: Path) -> Path:
