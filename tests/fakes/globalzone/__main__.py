@@ -89,7 +89,9 @@ async def _run(gz: GZ, call: Call) -> int:
         return error.code
     except BrokenPipeError:
         return -signal.SIGPIPE
-    except Exception:  # noqa: BLE001 - a fault of the fake itself must not look like one of the program's
+    except Exception as error:  # noqa: BLE001 - a fault of the fake itself must not look like one of the program's
+        if isinstance(error, ExceptionGroup) and error.split(BrokenPipeError)[1] is None:
+            return -signal.SIGPIPE
         traceback.print_exc()
         with contextlib.suppress(OSError):
             await call.err(f"fake global zone: {traceback.format_exc()}")
