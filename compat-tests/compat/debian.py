@@ -46,7 +46,6 @@ echo create_main_cluster=false > root/etc/postgresql-common/createcluster.conf
 printf '%s\\n' 'Package: libllvm14' 'Version: 1:14.0.6-0' 'Architecture: all' 'Maintainer: nobody <nobody@localhost>' \\
     'Description: stands in for LLVM' > root/tmp/llvm/DEBIAN/control
 export DEBIAN_FRONTEND=noninteractive
-unset TMPDIR
 chroot root dpkg-deb -b /tmp/llvm /tmp/llvm.deb
 chroot root dpkg -i /tmp/llvm.deb
 rm -r root/tmp/llvm root/tmp/llvm.deb
@@ -97,10 +96,14 @@ def _make(folder: Path, made: Path) -> None:
 
 
 def _apart(*argv: str) -> subprocess.CompletedProcess[str]:
-    """In namespaces of its own: what it mounts and starts goes with it, however it ends."""
+    """In namespaces of its own: what it mounts and starts goes with it, however it ends.
+
+    Part of it runs in the new system, where a TMPDIR of this machine would not be there.
+    """
     apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
     return subprocess.run(
         [*apart, *argv],
+        env=os.environ | {"TMPDIR": "/tmp"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
