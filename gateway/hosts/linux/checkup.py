@@ -47,47 +47,20 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def _runtime() -> tuple[list[Finding], Machine | None]:
+    """How containers run here, and the machine if they do."""
     cgroups = Cgroups.detect()
     layout = Finding(True, f"cgroups {_LAYOUTS[cgroups.layout]}")
-    folder = Path(tempfile.mkdtemp(prefix="zonegate-doctor-", dir="/run"))
-    places = {name: folder / name for name in ("state", "exits", "bundles")}
-    for place in places.values():
-        place.mkdir()
-    spawner = Spawner(probes.leave_mount_namespace)
     try:
-        found = await probes.find_runtime(
-            spawner,
-            cgroups,
-            parent=_PARENT,
-            state=places["state"],
-            exits=places["exits"],
-            scratch=places["bundles"],
-        )
+        found = await _tried(cgroups)
     except APIError as error:
         return [layout, Finding(False, error.message, fatal=True)], None
-    finally:
-        spawner.close()
-        await cgroups.remove(f"/{_PARENT}")
-        await asyncio.to_thread(shutil.rmtree, folder, True)
     found.runtime.close()
     version = await probes.version(found.runtime.program)
     conmon = await probes.version(found.runtime.conmon)
     rows = [
         layout,
         Finding(True, f"{found.runtime.name} {version} under conmon {conmon} runs containers"),
-        *(Finding(False, warning) for warning in found.warnings),
-        Finding(
-            found.bpf or found.runtime.name != "crun",
-            "the seccomp filter is compiled once and handed over"
-            if found.bpf
-            else "the seccomp filter is compiled by the runtime at every start (+23 ms of CPU)",
-        ),
-        Finding(
-            found.runtime.by_fifo,
-            "containers are started by the runtime's fifo"
-            if found.runtime.by_fifo
-            else "containers are started by a process of the runtime's (+6 ms)",
-        ),
+        *_speed(found),
     ]
     machine = detect(
         runtime="crun" if found.runtime.name == "crun" else "runc",
@@ -98,6 +71,46 @@ async def _runtime() -> tuple[list[Finding], Machine | None]:
     if missing:
         rows.append(Finding(False, f"limits that this machine does not know: {', '.join(missing)}"))
     return rows, machine
+
+
+async def _tried(cgroups: Cgroups) -> probes.Found:
+    """The runtime that a server would take, tried in a folder and a cgroup that are gone afterwards.  APIError."""
+    folder = Path(tempfile.mkdtemp(prefix="zonegate-doctor-", dir="/run"))
+    places = {name: folder / name for name in ("state", "exits", "bundles")}
+    for place in places.values():
+        place.mkdir()
+    spawner = Spawner(probes.leave_mount_namespace)
+    try:
+        return await probes.find_runtime(
+            spawner,
+            cgroups,
+            parent=_PARENT,
+            state=places["state"],
+            exits=places["exits"],
+            scratch=places["bundles"],
+        )
+    finally:
+        spawner.close()
+        await cgroups.remove(f"/{_PARENT}")
+        await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def _speed(found: probes.Found) -> Iterator[Finding]:
+    """What of the quick ways works, and what the slow ones cost."""
+    for warning in found.warnings:
+        yield Finding(False, warning)
+    yield Finding(
+        found.bpf or found.runtime.name != "crun",
+        "the seccomp filter is compiled once and handed over"
+        if found.bpf
+        else "the seccomp filter is compiled by the runtime at every start (+23 ms of CPU)",
+    )
+    yield Finding(
+        found.runtime.by_fifo,
+        "containers are started by the runtime's fifo"
+        if found.runtime.by_fifo
+        else "containers are started by a process of the runtime's (+6 ms)",
+    )
 
 
 def _stores(settings: Settings) -> Iterator[Finding]:
