@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from compat import rows
 from compat.answers import Recording
 from compat.clients import API, CLI
 from compat.daemons import WITNESSED, Daemon, own_bridge, start_registry
@@ -167,18 +168,9 @@ def daemon(
         () if platform else (*own_bridge(kind, 0), *flags),
         platform,
     )
-    try:
-        server.start()
+    with server.serving():
         CLI(server.url, workdir / "seed").ok(f"docker load -q -i {baseline}")
         yield server
-    finally:
-        try:
-            if server.process is not None:
-                server.stop()
-        finally:
-            if os.environ.get("KEEP_LOG"):
-                shutil.copy(server.log, os.environ["KEEP_LOG"])
-            server.discard()
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +183,13 @@ def cli(daemon: Daemon, workdir: Path) -> CLI:
 def api(daemon: Daemon) -> API:
     """Bare HTTP."""
     return API(daemon.socket)
+
+
+@pytest.fixture(scope="module")
+def states(daemon: Daemon, registry: str, platform: SmartOS | None) -> Iterator[dict[str, str]]:
+    """Containers in each state, by name: what rows of requests put into their paths."""
+    with rows.states(API(daemon.socket), on_smartos=platform is not None) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

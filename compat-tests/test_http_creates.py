@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from compat import rows
 from compat.answers import Recording
 from compat.clients import API
-from compat.daemons import Daemon
 from compat.rows import ZERO, Row, create, host, mount, row
 
 ROWS = [
@@ -328,12 +325,6 @@ ROWS = [
     host("a port that is too large", {"PortBindings": {"99999/tcp": [{}]}}),
     host("a range of ports", {"PortBindings": {"80-82/tcp": [{"HostPort": "90"}]}}),
 ]
-
-
-@pytest.fixture(scope="module")
-def states(daemon: Daemon, registry: str, platform: object) -> Iterator[dict[str, str]]:
-    with rows.states(API(daemon.socket), on_smartos=platform is not None) as found:
-        yield found
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)

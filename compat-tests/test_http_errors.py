@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from compat import rows
 from compat.answers import Recording
 from compat.clients import API
-from compat.daemons import Daemon
 from compat.rows import ZERO, Row, row
 
 GO_WORDS = "invalid JSON: json: cannot unmarshal {} into Go struct field {} of type {}"
@@ -473,12 +471,6 @@ ROWS = (
     *(ENTRY + BODIES + LIFE + EXEC + LISTS),
     *(OWN_FAULTS + CHECKPOINTS + OTHER_BODIES + OLD_CLIENTS),
 )
-
-
-@pytest.fixture(scope="module")
-def states(daemon: Daemon, registry: str, platform: object) -> Iterator[dict[str, str]]:
-    with rows.states(API(daemon.socket), on_smartos=platform is not None) as found:
-        yield found
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)

@@ -96,16 +96,9 @@ def daemon(kind: str, disk: Path, images: dict[str, Image], workdir: Path) -> It
     (workdir / "bb.tar").write_bytes(archive({"bb:latest": images["bb"]}))
     flags = ("--storage-driver", "btrfs", *own_bridge(kind, 2))
     server = Daemon(kind, disk / "d", f"zb{os.getpid() % 1000000}", "127.0.0.1:1", flags)
-    try:
-        server.start()
+    with server.serving():
         CLI(server.url, workdir / "seed").ok(f"docker load -q -i {workdir}/bb.tar")
         yield server
-    finally:
-        try:
-            if server.process is not None:
-                server.stop()
-        finally:
-            server.discard()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -180,6 +182,21 @@ class Daemon:
             self.process.kill()
             self.process.wait(20)
             raise AssertionError(f"{self.kind} did not stop: {self.tail()}") from None
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Ready inside the block; stopped and gone behind it.  KEEP_LOG=FILE: what it printed stays there."""
+        try:
+            self.start()
+            yield
+        finally:
+            try:
+                if self.process is not None:
+                    self.stop()
+            finally:
+                if os.environ.get("KEEP_LOG") and self.log.exists():
+                    shutil.copy(self.log, os.environ["KEEP_LOG"])
+                self.discard()
 
     def discard(self) -> None:
         """Take away its files, and what it left mounted below its roots."""
