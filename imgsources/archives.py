@@ -38,6 +38,7 @@ from imgsources.oci import (
     Index,
     Manifest,
     Platform,
+    check_config_type,
     check_layers,
     choose_platform,
     fits,
@@ -335,7 +336,9 @@ def _layout_manifest(tar: _Tar, entry: Descriptor, platform: Platform | None) ->
     if entry.media_type in INDEX_TYPES:
         entry = choose_platform(_present(tar, parse_index(raw, entry.media_type)), platform)
         raw = _blob(tar, entry.digest)
-    return parse_manifest(raw, entry.media_type)
+    manifest = parse_manifest(raw, entry.media_type)
+    check_config_type(manifest)
+    return manifest
 
 
 def _present(tar: _Tar, index: Index) -> Index:

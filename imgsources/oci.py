@@ -333,7 +333,7 @@ def parse_manifest(raw: bytes, media_type: str = "", *, name: str = "") -> Manif
     if "config" not in document:
         raise InvalidParameter("unsupported manifest format")
     config = _descriptor(document["config"], "config")
-    if config.media_type not in _CONFIG_TYPES:
+    if kind not in ("", OCI_MANIFEST) and config.media_type not in _CONFIG_TYPES:
         raise InvalidParameter(
             f'Encountered remote "{config.media_type}"({_artifact_kind(config.media_type)}) when fetching'
         )
@@ -342,6 +342,12 @@ def parse_manifest(raw: bytes, media_type: str = "", *, name: str = "") -> Manif
         if layer.media_type.endswith("+encrypted"):
             raise InvalidParameter(f"layer {layer.digest} is encrypted")
     return Manifest(kind or OCI_MANIFEST, sha256(raw), config, layers)
+
+
+def check_config_type(manifest: Manifest) -> None:
+    """InvalidParameter for a manifest of something else than an image: a chart, a signature."""
+    if manifest.config.media_type not in _CONFIG_TYPES:
+        raise InvalidParameter(f"unsupported media type {manifest.config.media_type}")
 
 
 def parse_config(raw: bytes) -> ImageConfig:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dockerapi.errors import APIError, Conflict, NotFound, NotSupported
+from dockerapi.errors import APIError, Conflict, InvalidParameter, NotFound, NotSupported
 from imgsources.archives import Archive
 from imgsources.blobs import LayerBlobs, free_bytes
 from imgsources.blobs import remove as remove_blobs
@@ -112,7 +112,24 @@ class Puller:
         this client's interest.
         """
         reference = reference.with_default_tag()
-        return self._pull(reference, source, await source.resolve(reference, platform))
+        is_found = False
+
+        def found() -> None:
+            nonlocal is_found
+            is_found = True
+
+        try:
+            remote = await source.resolve(reference, platform, found=found)
+        except APIError as error:
+            if not is_found:
+                raise
+            return self._lost(reference, error)
+        return self._pull(reference, source, remote)
+
+    async def _lost(self, reference: Reference, error: APIError) -> AsyncGenerator[PullEvent, None]:
+        """A pull that ends as soon as it has begun: the name leads somewhere, but to no image for us."""
+        yield _begun(reference)
+        raise error
 
     @property
     def can_import(self) -> bool:
@@ -158,9 +175,7 @@ class Puller:
     ) -> AsyncGenerator[PullEvent, None]:
         by_digest = reference is not None and reference.digest is not None
         if reference is not None:
-            # dockerd names a digest with the whole reference, a tag alone.
-            label = reference.full if by_digest else reference.tag or ""
-            yield PullEvent(f"Pulling from {reference.path}", id=label)
+            yield _begun(reference)
         before = self._holder(reference)
         tags = () if by_digest or reference is None else (reference,)
         async with self._interest(remote, source, tags) as (kept, events):
@@ -222,7 +237,9 @@ class Puller:
         it has here: one that is known, perhaps compressed in another way, keeps its own.
         """
         known = await self._known(remote)
-        if known is not None:
+        if known is None:
+            self._check_diff_ids(remote)
+        else:
             remote = replace(remote, manifest=replace(remote.manifest, layers=known.layers))
         uuids = remote.uuids
         digests = [layer.digest for layer in remote.manifest.layers]
@@ -243,6 +260,24 @@ class Puller:
             self._blobs_in_use.subtract(digests)
             if not is_recorded:
                 await self._settle_in_group(uuids, ending)
+
+    def _check_diff_ids(self, remote: RemoteImage) -> None:
+        """InvalidParameter where a config says of a layer that is here, or on its way, that it is another tar.
+
+        Layers are shared by the digests of their blobs, and only who unpacks one sees what is in it.
+        """
+        if remote.imgapi:
+            return
+        known = {
+            uuid: diff_id
+            for image in self._catalog.images()
+            if not image.imgapi
+            for uuid, diff_id in zip(image.uuids, image.config.diff_ids, strict=False)
+        }
+        known |= {uuid: layer.info.diff_id for uuid, layer in self._layers.items()}
+        for uuid, diff_id in zip(remote.uuids, remote.config.diff_ids, strict=True):
+            if known.get(uuid, diff_id) != diff_id:
+                raise InvalidParameter("layers from manifest don't match image configuration")
 
     async def _record(
         self, remote: RemoteImage, references: Sequence[Reference], *, is_tagged: bool = False
@@ -592,6 +627,12 @@ class Puller:
         except (Conflict, NotFound):
             return False
         return True
+
+
+def _begun(reference: Reference) -> PullEvent:
+    # dockerd names a digest with the whole reference, a tag alone.
+    label = reference.full if reference.digest is not None else reference.tag or ""
+    return PullEvent(f"Pulling from {reference.path}", id=label)
 
 
 def _adopt(blobs: LayerBlobs, path: Path, digest: Digest, diff_id: Digest) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from imgsources.oci import (
     ImageConfig,
     Manifest,
     Platform,
+    check_config_type,
     check_layers,
     choose_platform,
     normalize,
@@ -44,6 +46,8 @@ from imgsources.oci import (
 from imgsources.references import DEFAULT_REGISTRY, Reference
 from imgsources.sources import RemoteImage, TransferBroken
 from imgsources.transport import Credentials, Endpoint, Transport, addresses, body, read
+
+log = logging.getLogger(__name__)
 
 INDEX = "https://index.docker.io"
 _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
@@ -89,14 +93,20 @@ class RegistryClient:
         self.transport = Transport(session, **options)
         self._known = known
 
-    async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
-        """Manifest and config, verified.
+    async def resolve(
+        self,
+        reference: Reference,
+        platform: Platform | None,
+        *,
+        found: Callable[[], None] = lambda: None,
+    ) -> RemoteImage:
+        """Manifest and config, verified; `found` is called when what the name leads to is there.
 
         NotFound if there is no such manifest, or none for the platform (this machine's if None).
         """
         wanted = reference.with_default_tag()
         return await self.transport.first_answer(
-            wanted, lambda endpoint: self._resolve_at(endpoint, wanted, platform)
+            wanted, lambda endpoint: self._resolve_at(endpoint, wanted, platform, found)
         )
 
     @asynccontextmanager
@@ -145,7 +155,12 @@ class RegistryClient:
         url = endpoint.base / "v2/"
         token = None
         if endpoint.challenge is not None and endpoint.challenge.scheme == "bearer":
-            token = await self.transport.fetch_token(endpoint, endpoint.challenge, (), offline=True)
+            try:
+                token = await self.transport.fetch_token(
+                    endpoint, endpoint.challenge, (), offline=True
+                )
+            except APIError as error:
+                raise type(error)(f'Get "{url}": {error.message}', detail=error.detail) from error
         authorization = f"Bearer {token.text}" if token else endpoint.basic
         headers = {"Authorization": authorization} if authorization else {}
         async with self.transport.send("GET", url, endpoint.verifies, headers) as response:
@@ -191,19 +206,32 @@ class RegistryClient:
     # What to ask ------------------------------------------------------------------------------------
 
     async def _resolve_at(
-        self, endpoint: Endpoint, reference: Reference, platform: Platform | None
+        self,
+        endpoint: Endpoint,
+        reference: Reference,
+        platform: Platform | None,
+        found: Callable[[], None],
     ) -> RemoteImage:
         target = reference.digest or reference.tag or ""
         raw, media_type = await self._get_manifest(endpoint, reference, target)
         digest = sha256(raw)
         is_index = _is_index(raw, media_type)
         if is_index:
-            entry = choose_platform(parse_index(raw, media_type), platform)
+            index = parse_index(raw, media_type)
+            found()
+            entry = choose_platform(index, platform)
             raw, media_type = await self._get_manifest(endpoint, reference, entry.digest)
         manifest = parse_manifest(raw, media_type, name=reference.full)
+        found()
+        check_config_type(manifest)
         config = self._known(manifest.config.digest)
         if config is None:
             config = parse_config(await self._tried_config(endpoint, reference, manifest))
+        if config.platform.os != "linux":
+            raise InvalidParameter(
+                f'image operating system "{config.platform.os}" cannot be used on this platform: '
+                "operating system is not supported"
+            )
         check_layers(manifest, config)
         # A lone image is what it is: whoever wants another platform is told, as dockerd does.
         is_other = platform is not None and normalize(config.platform) not in runnable(platform)
@@ -224,10 +252,14 @@ class RegistryClient:
             found = [entry.platform for entry in index.manifests if entry.platform is not None]
             return Described(descriptor, tuple(found))
         manifest = parse_manifest(raw, media_type, name=reference.full)
-        config = parse_config(await self._get_config(endpoint, reference, manifest))
-        return Described(
-            Descriptor(manifest.media_type, manifest.digest, len(raw)), (config.platform,)
-        )
+        descriptor = Descriptor(manifest.media_type, manifest.digest, len(raw))
+        try:
+            config = parse_config(await self._get_config(endpoint, reference, manifest))
+        except APIError as error:
+            # As dockerd: what a name leads to is known without its config, and may be no image.
+            log.info("config of %s: %s", reference, error)
+            return Described(descriptor, ())
+        return Described(descriptor, (config.platform,) if config.platform.architecture else ())
 
     async def _get_manifest(
         self, endpoint: Endpoint, reference: Reference, target: str, *, own_words: bool = True
@@ -274,17 +306,17 @@ class RegistryClient:
                         f"download failed after attempts={attempt}", error
                     ) from error
                 await asyncio.sleep(_CONFIG_PAUSE_S * 2**attempt)
-            except NotFound as error:
-                raise _config_lost(f"download failed after attempts={attempt}", error) from error
             except DataLoss as error:
                 raise DataLoss(_config_lost("", error).message) from error
+            except APIError as error:
+                raise _config_lost(f"download failed after attempts={attempt}", error) from error
         raise AssertionError
 
     async def _get_config(
         self, endpoint: Endpoint, reference: Reference, manifest: Manifest
     ) -> bytes:
         digest = manifest.config.digest
-        async with self._get_blob(endpoint, reference, digest, 0) as response:
+        async with self._get_blob(endpoint, reference, digest, 0, own_words=False) as response:
             raw = await read(response, MAX_CONFIG_BYTES, "image configuration")
         if sha256(raw) != digest:
             raise DataLoss(f"image config verification failed for digest {digest}")
@@ -292,14 +324,20 @@ class RegistryClient:
 
     @asynccontextmanager
     async def _get_blob(
-        self, endpoint: Endpoint, reference: Reference, digest: Digest, offset: int
+        self,
+        endpoint: Endpoint,
+        reference: Reference,
+        digest: Digest,
+        offset: int,
+        *,
+        own_words: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A 200 with the whole blob, or a 206 that starts at `offset`."""
         path = f"v2/{reference.path}/blobs/{digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self.transport.ask(endpoint, path, reference, headers) as response:
             if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                error = await refusal(response, reference)
+                error = await refusal(response, reference if own_words else None)
                 if response.status == HTTPStatus.NOT_FOUND:
                     raise NotFound("unknown blob", detail=error.detail)
                 # What has no kind of its own may go better the next time: dockerd's rule.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,13 @@ class RemoteImage:
 class ImageSource(Protocol):
     """One place that images can be had from."""
 
-    async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
+    async def resolve(
+        self,
+        reference: Reference,
+        platform: Platform | None,
+        *,
+        found: Callable[[], None] = lambda: None,
+    ) -> RemoteImage:
         """Manifest and config, verified.  NotFound, Unauthorized, InvalidParameter, Unavailable."""
         ...
 

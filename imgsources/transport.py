@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 from yarl import URL
@@ -35,7 +36,6 @@ from dockerapi.errors import (
     APIError,
     DataLoss,
     InvalidParameter,
-    PullAccessDenied,
     Unauthorized,
 )
 from imgsources.answers import (
@@ -244,11 +244,11 @@ class Transport:
         # Only the body of a blob may take its time; who does not answer this is not there.
         request = self.send("GET", base / "v2/", trust, {}, timeout=self.ping_timeout)
         async with request as response:
-            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise await refusal(response, None)
             found = Endpoint(base, trust, challenge_of(response), server.credentials)
-            until = time.monotonic() + _REMEMBERED_S
-            self._answers[server.addresses] = _Answered(base, trust, found.challenge, until)
+            # As dockerd: who answers is there, and may serve manifests all the same.
+            if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                until = time.monotonic() + _REMEMBERED_S
+                self._answers[server.addresses] = _Answered(base, trust, found.challenge, until)
             return found
 
     def trust(self, authority: str) -> ssl.SSLContext:
@@ -289,11 +289,11 @@ class Transport:
         the body, once more for each try.
         """
         scope = scope or (f"repository:{reference.path}:{PULL}",)
-        url = where if isinstance(where, URL) else URL(f"/{where}", encoded=True)
-        url = endpoint.base.join(url)
+        url = endpoint.base.join(where) if isinstance(where, URL) else _below(endpoint.base, where)
         is_foreign = url.origin() != endpoint.base.origin()
         challenge = None if is_foreign else endpoint.challenge
-        authorization = await self._authorization(endpoint, challenge, scope, reference)
+        what = _request_words(method, url, scope)
+        authorization = await self._authorization(endpoint, challenge, scope, what)
         for is_last in (is_foreign, True):
             sent = {**headers, "Authorization": authorization} if authorization else {**headers}
             data = body() if body else None
@@ -307,16 +307,16 @@ class Transport:
                         (await refusal(response, None)).message, detail=f"{url} refused us"
                     )
             self._forget_token(challenge, scope)
-            authorization = await self._authorization(endpoint, challenge, scope, reference)
+            authorization = await self._authorization(endpoint, challenge, scope, what)
 
     async def _authorization(
         self,
         endpoint: Endpoint,
         challenge: Challenge | None,
         scope: Scope,
-        reference: Reference,
+        what: str,
     ) -> str:
-        """The Authorization header's value; "" where none is asked for."""
+        """The Authorization header's value; "" where none is asked for.  Errors begin with `what`, the request."""
         if challenge is None:
             return ""
         if endpoint.credentials is not None and endpoint.credentials.registry_token:
@@ -324,8 +324,7 @@ class Transport:
         if challenge.scheme == "basic":
             basic = endpoint.basic
             if not basic:
-                target = f"{reference.path}/manifests/{reference.digest or reference.tag}"
-                raise APIError(f'Head "{endpoint.base}v2/{target}": no basic auth credentials')
+                raise APIError(f"{what}no basic auth credentials")
             return basic
         key = (
             challenge.parameters.get("realm", ""),
@@ -336,10 +335,8 @@ class Transport:
         if token is None or token.expires < time.monotonic():
             try:
                 token = await self.fetch_token(endpoint, challenge, scope)
-            except Unauthorized as error:
-                if endpoint.credentials is not None or PUSH in scope[0]:
-                    raise
-                raise PullAccessDenied(reference.familiar_name, detail=error.message) from error
+            except APIError as error:
+                raise type(error)(f"{what}{error.message}", detail=error.detail) from error
             self._tokens[key] = token
         return f"Bearer {token.text}"
 
@@ -351,7 +348,9 @@ class Transport:
         self, endpoint: Endpoint, challenge: Challenge, scope: Scope, *, offline: bool = False
     ) -> Token:
         """A token from the challenge's realm; Unauthorized if it refuses who asks."""
-        realm = URL(challenge.parameters.get("realm", ""))
+        if not challenge.parameters.get("realm"):
+            raise APIError("no realm specified for token auth challenge")
+        realm = URL(challenge.parameters["realm"])
         if realm.scheme not in ("http", "https"):
             raise APIError(f"invalid token realm {str(realm)!r}")
         service = challenge.parameters.get("service", "")
@@ -373,9 +372,9 @@ class Transport:
             if auth is not None:
                 query.append(("account", auth.username))
             headers = {"Authorization": endpoint.basic} if endpoint.basic else {}
-            request = self.send("GET", realm.extend_query(query), endpoint.verifies, headers)
+            request = self.send("GET", _with_query(realm, query), endpoint.verifies, headers)
         async with request as response:
-            return await _read_token(response, endpoint)
+            return await _read_token(response)
 
     @asynccontextmanager
     async def send(
@@ -462,6 +461,26 @@ def addresses(https: str, *, is_insecure: bool) -> tuple[tuple[URL, bool], ...]:
     return ((url, False), (url.with_scheme("http").with_port(url.explicit_port), False))
 
 
+def _below(base: URL, path: str) -> URL:
+    """A path of a server, below the one that its address may have (a mirror's)."""
+    return URL(f"{str(base).rstrip('/')}/{path}", encoded=True)
+
+
+def _with_query(url: URL, query: Sequence[tuple[str, str]]) -> URL:
+    """As Go's url.Values.Encode puts it: by key, and escaped."""
+    pairs = sorted([*url.query.items(), *query], key=lambda pair: pair[0])
+    return URL(f"{url.with_query(None)}?{urlencode(pairs)}", encoded=True)
+
+
+def _request_words(method: str, url: URL, scope: Scope) -> str:
+    """How dockerd begins an error of getting leave for a request: not at all where it pushes."""
+    if PUSH in scope[0]:
+        return ""
+    # It asks for a manifest by HEAD first.
+    verb = "Head" if method == "GET" and "/manifests/" in url.path else method.capitalize()
+    return f'{verb} "{url}": '
+
+
 def challenge_of(response: aiohttp.ClientResponse) -> Challenge | None:
     """The challenge to answer; bearer where there is a choice."""
     if response.status != HTTPStatus.UNAUTHORIZED:
@@ -471,15 +490,7 @@ def challenge_of(response: aiohttp.ClientResponse) -> Challenge | None:
     return min(known, key=lambda challenge: challenge.scheme != "bearer") if known else None
 
 
-async def _read_token(response: aiohttp.ClientResponse, endpoint: Endpoint) -> Token:
-    if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST):
-        error = await refusal(response, None)
-        reason = (
-            "incorrect username or password" if endpoint.credentials else "authentication required"
-        )
-        raise Unauthorized(
-            f'Get "{endpoint.base / "v2/"}": unauthorized: {reason}', detail=error.detail
-        )
+async def _read_token(response: aiohttp.ClientResponse) -> Token:
     if response.status != HTTPStatus.OK:
         raise await refusal(response, None)
     document = json_object(await read(response, MAX_ERROR_BYTES, "token"))

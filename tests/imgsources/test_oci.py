@@ -15,6 +15,7 @@ from imgsources.oci import (
     OCI_MANIFEST,
     Platform,
     chain_uuids,
+    check_config_type,
     check_layers,
     choose_platform,
     image_uuid,
@@ -78,11 +79,17 @@ def test_a_manifest_is_known_by_its_bytes():
         (manifest(schemaVersion=3), "schema version 3"),
         (b"{}", "unsupported manifest format"),
         (
-            manifest(config=descriptor("application/vnd.cncf.helm.config.v1+json")),
+            manifest(
+                mediaType=DOCKER_MANIFEST,
+                config=descriptor("application/vnd.cncf.helm.config.v1+json"),
+            ),
             'Encountered remote "application/vnd.cncf.helm.config.v1+json"(unknown) when fetching',
         ),
         (
-            manifest(config=descriptor("application/vnd.docker.plugin.v1+json")),
+            manifest(
+                mediaType=DOCKER_MANIFEST,
+                config=descriptor("application/vnd.docker.plugin.v1+json"),
+            ),
             "(plugin) when fetching",
         ),
     ],
@@ -91,6 +98,14 @@ def test_what_is_no_image_manifest_is_refused_with_the_reason(raw, words):
     with pytest.raises(InvalidParameter, match=r".") as caught:
         parse_manifest(raw)
     assert words in caught.value.message
+
+
+def test_what_an_oci_manifest_is_of_is_looked_at_once_it_is_known():
+    """dockerd describes it (`docker manifest inspect`), and does not pull it."""
+    parsed = parse_manifest(manifest(config=descriptor("application/vnd.cncf.helm.config.v1+json")))
+    with pytest.raises(InvalidParameter, match=r"^unsupported media type application/vnd.cncf"):
+        check_config_type(parsed)
+    check_config_type(parse_manifest(manifest()))
 
 
 def test_schema_one_is_refused_as_dockerd_does():

@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -242,8 +242,14 @@ class Gated:
         self.started = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def resolve(self, reference: Reference, platform: Platform | None) -> RemoteImage:
-        return await self._source.resolve(reference, platform)
+    async def resolve(
+        self,
+        reference: Reference,
+        platform: Platform | None,
+        *,
+        found: Callable[[], None] = lambda: None,
+    ) -> RemoteImage:
+        return await self._source.resolve(reference, platform, found=found)
 
     @asynccontextmanager
     async def open_blob(
@@ -429,6 +435,32 @@ async def test_an_unknown_image_is_known_before_the_stream_begins(place: Place) 
 
 
 # --- collect
+
+
+async def test_a_config_that_says_another_tar_of_a_layer_that_is_here_is_refused(
+    place: Place,
+) -> None:
+    """dockerd's words; a layer is found by its blob, so nobody unpacks it once more to see."""
+    (tar,) = layers("a")
+    place.registry.add_image("me/a", "v", [tar])
+    await place.pull("me/a:v")
+    false = {"type": "layers", "diff_ids": ["sha256:" + "2" * 64]}
+    place.registry.add_image("me/b", "v", [tar], rootfs=false)
+    with pytest.raises(InvalidParameter, match="layers from manifest don't match image conf"):
+        await place.pull("me/b:v")
+    assert len(place.catalog.images()) == 1
+    assert place.is_clean()
+
+
+async def test_a_name_that_leads_to_no_image_for_us_is_a_pull_that_has_begun(place: Place) -> None:
+    (tar,) = layers("a")
+    place.registry.add_image("me/w", "v", [tar], os="windows")
+    events = place.events("me/w:v")
+    assert await anext(events) == PullEvent("Pulling from me/w", id="v")
+    with pytest.raises(InvalidParameter, match='"windows" cannot be used on this platform'):
+        await anext(events)
+    with pytest.raises(NotFound):
+        await place.puller.pull(place.reference("me/w:none"), place.source, platform=None)
 
 
 async def test_collect_removes_what_no_image_needs(place: Place) -> None:

@@ -166,10 +166,33 @@ async def test_name_and_password_are_sent_where_basic_is_asked_for(session):
         registry.add_image("me/app", "v1", [layer_tar({"a": b"1"})])
         client = RegistryClient(session, auth=Credentials("ann", "pw"))
         await read(client, await client.resolve(ref(registry), None))
-        with pytest.raises(APIError, match="no basic auth credentials"):
+        words = f'^Head "http://{registry.host}/v2/me/app/manifests/v1": no basic auth credentials$'
+        with pytest.raises(APIError, match=words):
             await RegistryClient(session).resolve(ref(registry), None)
         with pytest.raises(Unauthorized, match="unauthorized: authentication required"):
             await RegistryClient(session, auth=Credentials("ann", "x")).resolve(ref(registry), None)
+
+
+async def test_who_gets_no_token_is_told_which_request_it_was_for(session):
+    async with FakeRegistry.serve(bearer=True, users={"ann": "pw"}) as registry:
+        registry.add_image("me/app", "v1", [layer_tar({"a": b"1"})])
+        client = RegistryClient(session, auth=Credentials("ann", "no"))
+        words = f'^Head "http://{registry.host}/v2/me/app/manifests/v1": unauthorized: incorrect username'
+        with pytest.raises(Unauthorized, match=words):
+            await client.resolve(ref(registry), None)
+        query = registry.requests("/token")[-1].query
+        assert [*query] == ["account", "scope", "service"]  # as Go orders them
+        assert query["scope"] == "repository:me/app:pull"
+
+
+async def test_a_mirror_may_have_a_path(session):
+    async with FakeRegistry.serve() as registry:
+        client = RegistryClient(session, mirrors=[f"http://{registry.host}/mirror/"])
+        mirror = client.transport.servers("docker.io", None)[0]
+        endpoint = await client.transport.connect(mirror)
+        path = "v2/library/x/manifests/latest"
+        async with client.transport.ask(endpoint, path, Reference.parse("x"), {}) as response:
+            assert response.url.path == f"/mirror/{path}"
 
 
 async def test_login_tells_good_from_bad_credentials(session):
