@@ -387,7 +387,7 @@ V28 = [
 @pytest.mark.usefixtures("joined")
 def test_words_of_28(api: API, kind: str, recording: Recording) -> None:
     if kind == "dockerd":
-        pytest.skip("20.10 has others")
+        pytest.skip("what it says is recorded in test_http_networks.py")
     wrong = []
     for path, body, status, words in V28:
         answer = api("POST", f"=/v1.51{path}", body)
@@ -459,12 +459,11 @@ def test_endpoints_are_shown(api: API, joined: dict[str, str], kind: str) -> Non
 def test_the_network_that_leads_out_and_the_interfaces_names(
     cli: CLI, joined: dict[str, str], kind: str
 ) -> None:
-    if kind == "dockerd":
-        pytest.skip("GwPriority came with API 1.48")
     show = "sh -c 'ip route | grep default; ls /sys/class/net | grep -v -e sit -e tunl -e gre'"
     plain = cli.ok(f"docker run --rm --network nw2 --network nw1 bb {show}").split()
     assert plain[2].startswith("10.77.1.")
-    assert plain[plain.index("dev") + 1] == "eth1"
+    if kind == "zonegate":  # dockerd's are in an order of their own at each start
+        assert plain[plain.index("dev") + 1] == "eth1"
     first = cli.ok(
         "docker run --rm --network nw1 --network name=nw2,gw-priority=1,"
         f"driver-opt=com.docker.network.endpoint.ifname=web0 bb {show}"
