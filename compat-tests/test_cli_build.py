@@ -1,7 +1,7 @@
 """docker build by the classic builder: what it prints, what the images are, what it refuses.
 
-A case is a Dockerfile and a query; the lines that the server sends are compared with dockerd's.  What differs in 28.5 by its own
-words is put into them first (`of_28`); what a step leaves out here, because it makes no container, is left out on both sides.
+A case is a Dockerfile and a query; the lines that the server sends are compared with dockerd's.  What a step leaves out
+here, because it makes no container, is left out on both sides.
 """
 
 from __future__ import annotations
@@ -174,15 +174,10 @@ def shown(messages: list[Any], names: dict[str, str]) -> list[str]:
             lines[-1] = (lines[-1] + text).replace("\x1b[0m\x1b[91m", "")
         else:
             lines.append(f">{text}")
-    found = [of_28(normal(line, names)).rstrip("\n") for line in lines]
+    found = [normal(line, names).rstrip("\n") for line in lines]
     return [
         re.sub(r"(?<=---> )[0-9a-f]{12}|(?<=built )[0-9a-f]{12}", "ID12", line) for line in found
     ]
-
-
-def of_28(line: str) -> str:
-    """dockerd 20.10's words in 28.5's."""
-    return re.sub(r"(dockerfile parse error )line", r"\1on line", line)
 
 
 @pytest.fixture
