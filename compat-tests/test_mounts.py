@@ -62,6 +62,17 @@ def test_a_bind_takes_what_is_below_it_or_not(
     assert output(api, script, {"Mounts": [mount | options]}).strip() == seen
 
 
+def test_what_the_sources_mount_forbids_is_forbidden_inside(api: API, tmp_path: Path) -> None:
+    """crun 1.8 would bind it without."""
+    options = "ro,nosuid,nodev,noexec"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "strict", tmp_path], check=True)
+    try:
+        found = output(api, "grep ' /m ' /proc/mounts", {"Binds": [f"{tmp_path}:/m"]})
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert set(options.split(",")) <= set(found.split()[3].split(","))
+
+
 def test_what_programs_look_for_is_there(api: API) -> None:
     said = output(api, "readlink /etc/mtab; ls /.dockerenv; df / | tail -1 | cut -d' ' -f1", {})
     assert said.split() == ["/proc/mounts", "/.dockerenv", "overlay"]

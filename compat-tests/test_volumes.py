@@ -14,15 +14,16 @@ from compat.leftovers import new, settled, snapshot
 
 NEW = "/v1.51"
 LX = "is not supported for a container of brand lx on SmartOS"
-MOUNTING = "a volume that mounts something (options type, device, o) is not supported on SmartOS: bind a folder of the global zone instead"
-UNKNOWN = "no such volume"
+NO_SUCH_MOUNT = "re:start 500 error while mounting volume '.*': failed to mount local volume: .*"
+PLAYED = "re:0 .*"
+"""A tmpfs on /tmp is vmadm's, and not played."""
 SHOWN = "Name Driver Labels Options Scope"
 BIND = {"type": "none", "o": "bind", "device": "{tmp}/there"}
 
 
-def make(name: str, **more: object) -> Step:
+def make(name: str, smartos: str | None = None, **more: object) -> Step:
     """A volume; its answer is not looked at beyond the status."""
-    return ask("POST /volumes/create", {"Name": name, **more})
+    return ask("POST /volumes/create", {"Name": name, **more}, smartos=smartos)
 
 
 def drop(name: str) -> Step:
@@ -64,6 +65,10 @@ EXCHANGES = [
         ask(FILTER.format("driver", "other"), show="Volumes.Name"),
         ask(FILTER.format("rubbish", "x")),
         ask(FILTER.format("dangling", "zz")),
+        ask("GET /volumes?filters=zz"), ask("GET /volumes/"),
+        ask("POST /volumes/create", show="Driver Labels"), ask("POST /volumes/prune"),
+        ask("POST /volumes/create", {"Name": 5}), ask("POST /volumes/create", {"Name": "vol3", "Labels": ["a"]}),
+        ask("PUT /volumes/vol1", {}),
         drop("vol1"), drop("vol2"), drop("vol1"),
         ask("DELETE /volumes/vol1?force=1"),
     ),
@@ -96,10 +101,10 @@ EXCHANGES = [
     ),
     exchange(
         "a volume that binds a folder",
-        ask("POST /volumes/create", {"Name": "bound", "DriverOpts": BIND}, show=SHOWN, smartos=f"501 {MOUNTING}"),
-        run("cat /v/file; echo new > /v/new", {"Binds": ["bound:/v"]}, smartos="re:0 .*"),
-        run("ls /v", {"Binds": ["bound:/v:ro"]}, smartos="0 new"),
-        run("ls /v", {"Binds": ["{tmp}/there:/v"]}, smartos="re:0 .*"),
+        ask("POST /volumes/create", {"Name": "bound", "DriverOpts": BIND}, show=SHOWN),
+        run("cat /v/file; echo new > /v/new", {"Binds": ["bound:/v"]}),
+        run("ls /v; touch /v/x 2>&1", {"Binds": ["bound:/v:ro"]}),
+        run("ls /v", {"Binds": ["{tmp}/there:/v"]}),
         ask("POST /volumes/prune?filters=%7B%22label%22%3A%5B%22nothing%22%5D%7D", show="VolumesDeleted SpaceReclaimed"),
         drop("bound"),
         run("cat /v/file", {"Binds": ["{tmp}/there:/v"]}),
@@ -108,17 +113,49 @@ EXCHANGES = [
         "a volume that mounts a tmpfs",
         run("df /v | tail -1 | tr -s ' ' | cut -d' ' -f1,2; stat -c %u /v",
             mount("volume", "memory", "/v", VolumeOptions={"DriverConfig": {"Options": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,uid=7"}}}),
-            smartos=f"create 501 {MOUNTING}"),
-        ask("GET /volumes/memory", show="Options", smartos=f"404 get memory: {UNKNOWN}"),
-        ask("DELETE /volumes/memory", smartos=f"404 get memory: {UNKNOWN}"),
+            ),
+        ask("GET /volumes/memory", show="Options"),
+        drop("memory"),
     ),
     exchange(
         "a volume that cannot be mounted",
-        ask("POST /volumes/create", {"Name": "lost", "DriverOpts": {"type": "none", "o": "bind", "device": "/nope"}}, smartos=f"501 {MOUNTING}"),
-        run("true", {"Binds": ["lost:/v:nocopy"]}, smartos="0"),
-        run("true", {"Binds": ["lost:/bin"]},
-            smartos="0"),
+        ask("POST /volumes/create", {"Name": "lost", "DriverOpts": {"type": "none", "o": "bind", "device": "/nope"}}),
+        run("true", {"Binds": ["lost:/v:nocopy"]}, smartos=NO_SUCH_MOUNT),
+        run("true", {"Binds": ["lost:/v"]}, smartos=NO_SUCH_MOUNT),
+        run("true", {"Binds": ["lost:/bin"]}, smartos=NO_SUCH_MOUNT),
         drop("lost"),
+    ),
+    exchange(
+        "what a volume's options forbid",
+        make("fixed", DriverOpts=BIND | {"o": "bind,ro"}),
+        run("cat /v/file; touch /v/new 2>&1", {"Binds": ["fixed:/v"]}),
+        drop("fixed"),
+        make("strict", DriverOpts={"type": "tmpfs", "device": "tmpfs", "o": "size=1m,nosuid,nodev,noexec"}),
+        run("grep ' /v ' /proc/mounts | cut -d' ' -f4 | tr , '\n' | grep ^no", {"Binds": ["strict:/v"]}),
+        drop("strict"),
+        make("odd", DriverOpts={"type": "tmpfs", "device": "tmpfs", "o": "zz=1"},
+             smartos="501 volume option o=zz=1 is not supported on SmartOS: its mount has no such option"),
+        run("true", {"Binds": ["odd:/v"]}, smartos="0"),
+        run("true", {"Binds": ["odd:/bin"]}, smartos="0"),
+        ask("DELETE /volumes/odd"),
+        make("away", DriverOpts={"type": "nfs", "device": ":/nope", "o": "addr=127.0.0.1,nfsvers=4"}),
+        run("true", {"Binds": ["away:/v"]}, smartos="re:create 500 error while mounting volume '.*': failed to mount local volume: .*"),
+        drop("away"),
+        make("disk", DriverOpts={"type": "zzfs", "device": "/dev/null"},
+             smartos="501 a volume of type zzfs is not supported on SmartOS: the global zone mounts folders (o=bind), tmpfs and nfs"),
+        run("true", {"Binds": ["disk:/v"]}, smartos="0"),
+        ask("DELETE /volumes/disk"),
+    ),
+    exchange(
+        "a tmpfs over a mount",
+        run("df /tmp | tail -1 | tr -s ' ' | cut -d' ' -f1,2; ls /tmp", {"Tmpfs": {"/tmp": "size=2m"}} | mount("bind", "{tmp}/there", "/tmp"), smartos=PLAYED),
+        run("df /tmp | tail -1 | tr -s ' ' | cut -d' ' -f1,2",
+            {"Tmpfs": {"/tmp": "size=2m"}} | mount("tmpfs", "", "/tmp", TmpfsOptions={"SizeBytes": 1048576}), smartos=PLAYED),
+        ask("POST /containers/create?name=made", {"Image": "bb", "HostConfig": {"Tmpfs": {"/tmp": ""}} | mount("volume", "under", "/tmp")}),
+        ask("GET /containers/made/json", show="Mounts.Name Mounts.Destination Mounts.Type"),
+        ask("DELETE /containers/made?v=1"),
+        drop("under"),
+        run("ls -d /rel", Volumes={"rel": {}}),
     ),
     exchange(
         "what the image has is copied when the container is made",
@@ -178,6 +215,10 @@ EXCHANGES = [
         run("cat /v/who", {"VolumesFrom": ["first", "second"]}),
         run("cat /v/who", {"VolumesFrom": ["second", "first:ro"]}),
         run("cat /v/who", {"VolumesFrom": ["first"], "Binds": ["two:/v"]}),
+        ask("POST /containers/create?name=alone", {"Image": "bb", "HostConfig": {"Binds": ["one:/v:z"]}}),
+        ask("POST /containers/create?name=third", {"Image": "bb", "HostConfig": {"VolumesFrom": ["alone:z"]}}),
+        ask("GET /containers/third/json", show="Mounts.Name Mounts.Destination Mounts.Type Mounts.RW Mounts.Mode Mounts.Propagation"),
+        ask("DELETE /containers/third?v=1"), ask("DELETE /containers/alone"),
         run("true", {"VolumesFrom": [""]}), run("true", {"VolumesFrom": ["first:nocopy"]}),
         run("true", {"VolumesFrom": ["first:zz"]}), run("true", {"VolumesFrom": ["nobody"]}),
         drop("one"),
@@ -194,6 +235,7 @@ EXCHANGES = [
         ask(FILTER.format("dangling", "true").replace("%7D", "%2C%22name%22%3A%5B%22used%22%5D%7D"), show="Volumes.Name"),
         ask("DELETE /containers/made?v=1"),
         ask("GET /volumes/used", show="Name"),
+        *(ask(f"POST /volumes/prune?filters=%7B%22all%22%3A%5B{value}%5D%7D") for value in ("%22zz%22", "%22%22", "%221%22,%220%22")),
         ask("POST =/v1.41/volumes/prune?filters=%7B%22label%22%3A%5B%22mark%22%5D%7D", show="VolumesDeleted"),
         drop("used"),
     ),

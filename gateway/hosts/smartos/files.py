@@ -180,11 +180,12 @@ class SmartOSFiles:
                 su = await su_seen(self._gz, self._zones.zonepath(uuid), self._root)
                 yield _Inside(self._gz, held, su=su, is_scratch=False)
                 return
-            await self._gz.run(("zoneadm", "-u", uuid, "mount"), timeout_s=_TIMEOUT_S)
-            try:
-                yield _Inside(self._gz, held, su=False, is_scratch=True)
-            finally:
-                await self._gz.run(("zoneadm", "-u", uuid, "unmount"), timeout_s=_TIMEOUT_S)
+            async with self._zones.with_volumes(held):
+                await self._gz.run(("zoneadm", "-u", uuid, "mount"), timeout_s=_TIMEOUT_S)
+                try:
+                    yield _Inside(self._gz, held, su=False, is_scratch=True)
+                finally:
+                    await self._gz.run(("zoneadm", "-u", uuid, "unmount"), timeout_s=_TIMEOUT_S)
 
     # --- the whole of it
 

@@ -18,6 +18,7 @@ from gateway.hosts.smartos.files import SmartOSFiles
 from gateway.hosts.smartos.gauges import SmartOSGauges
 from gateway.hosts.smartos.globalzone import GlobalZone
 from gateway.hosts.smartos.local import LocalGlobalZone
+from gateway.hosts.smartos.localmounts import LocalMounts
 from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.network import SmartOSNetworks
 from gateway.hosts.smartos.notes import Notes
@@ -108,6 +109,7 @@ class SmartOSHost:
                 datasets=datasets,
                 networks=networks,
                 volumes=volumes,
+                mounts=LocalMounts(gz, volumes, instance=settings.name, root=root),
                 group=group,
                 zpool=zpool,
                 root=root,

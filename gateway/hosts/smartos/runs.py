@@ -22,6 +22,7 @@ from gateway.hosts.smartos import dockerinit, plumbing, starting, vmadm
 from gateway.hosts.smartos.accounts import make_known
 from gateway.hosts.smartos.dockerinit import hold_start, let_start, let_start_for_good
 from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.localmounts import LocalMounts
 from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
 from gateway.hosts.smartos.resident import Resident
@@ -67,6 +68,7 @@ class Runs:
         register: Register,
         networks: Networks,
         naming: Naming,
+        mounts: LocalMounts,
         root: str = "/",
     ) -> None:
         self._gz = gz
@@ -74,6 +76,7 @@ class Runs:
         self._register = register
         self._networks = networks
         self._naming = naming
+        self._mounts = mounts
         self.before_start: Callable[[Zone], Awaitable[None]] | None = None
         self._left: dict[ZoneUUID, Resident] = {}
         """Zones that are down, whose rules or ports may still be there."""
@@ -92,6 +95,7 @@ class Runs:
             if self.before_start is not None:
                 await self.before_start(resident.zone)
             await self._naming.prepare(resident.latest, starting=True)
+            await self._mounts.hold(resident.zone.uuid, _sources(resident))
             await self._wire(resident)
             await self._boot(resident)
         except BaseException as error:
@@ -209,6 +213,7 @@ class Runs:
         if not resident.is_up:
             self._streams_ended(resident)
             self._register.later(self._unwire(resident))
+            self._register.later(self._unmount(resident))
 
     def connect(self, resident: Resident) -> None:
         """The one client of its streams, beside whatever else is done; nothing without anybody attached."""
@@ -258,6 +263,34 @@ class Runs:
         except (APIError, OSError) as error:
             log.warning("zone %s: its network is left: %s", resident.zone.uuid, error)
         self._networks.release(resident.zone.uuid)
+        await self._unmount(resident)
+
+    # -- volumes -----------------------------------------------------------------------------------
+
+    async def _unmount(self, resident: Resident) -> None:
+        """What its volumes mount, with their last user; vmadmd's restarts find it as it was."""
+
+        def is_used() -> bool:
+            is_restarting = resident.latest.state is ZoneState.RESTARTING
+            return not resident.vanished and (resident.starting or resident.is_up or is_restarting)
+
+        await self._mounts.release(resident.zone.uuid, is_used)
+
+    async def _hold_seen(self, resident: Resident) -> None:
+        try:
+            await self._mounts.hold(resident.zone.uuid, _sources(resident))
+        except (APIError, OSError) as error:
+            log.warning("zone %s: its volumes: %s", resident.zone.uuid, error)
+
+    async def adopt_mounts(self) -> None:
+        """After a restart of the gateway: what a zone has stays, the rest goes."""
+        users = {
+            str(resident.zone.uuid): tuple(_sources(resident))
+            for resident in self._register.zones.values()
+            if resident.is_up or resident.latest.state is ZoneState.RESTARTING
+        }
+        for name in await self._mounts.adopt(users):
+            self._register.later(self._mounts.drop(name))
 
     # -- what is seen ------------------------------------------------------------------------------
 
@@ -267,6 +300,7 @@ class Runs:
             return
         resident.was_restarting = False
         self.connect(resident)
+        self._register.later(self._hold_seen(resident))
         self._register.later(self._wire(resident))
         self._readdress_later(resident)
 
@@ -279,6 +313,7 @@ class Runs:
         resident.was_restarting = resident.zone.state is ZoneState.RESTARTING
         self._streams_ended(resident)
         self._register.later(self._unwire(resident))
+        self._register.later(self._unmount(resident))
 
     def _streams_ended(self, resident: Resident) -> None:
         if resident.streams is not None:
@@ -325,6 +360,7 @@ class Runs:
         await self.until_down(resident)
         # Whoever stops it may want its ports at once.
         await self._unwire(resident)
+        await self._unmount(resident)
         return True
 
     async def _signal_and_wait(self, resident: Resident, signal: str, timeout_s: float) -> None:
@@ -364,6 +400,10 @@ class Runs:
         await self._register.refresh(resident, settled=True)
         if not is_down():
             raise APIError(f"zone {resident.zone.uuid} does not go down")
+
+
+def _sources(resident: Resident) -> frozenset[str]:
+    return frozenset(entry.source for entry in resident.latest.spec.filesystems)
 
 
 async def _connected(streams: ZoneStreams, uuid: str) -> None:

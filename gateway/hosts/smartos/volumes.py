@@ -14,9 +14,10 @@ import logging
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
-from dockerapi.errors import APIError, InvalidParameter, NotFound, NotSupported
+from dockerapi.errors import APIError, InvalidParameter, NotFound
 from gateway.hosts.smartos import whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.localmounts import mounting
 from gateway.hosts.volumes import LocalVolumes, check_options, size_of
 from gateway.hosts.zfs import NAME_LIMIT, VALUE_LIMIT, ZFS
 from gateway.zones.host import Volume
@@ -160,10 +161,9 @@ def _quota(options: dict[str, str]) -> dict[str, str]:
     check_options(options)
     if not options:
         return {}
-    if set(options) != {"size"}:
-        raise NotSupported(
-            "a volume that mounts something (options type, device, o) is not supported on SmartOS: bind a "
-            "folder of the global zone instead"
-        )
     size = size_of(options)
+    if mounting(options) is not None:
+        if size:
+            raise InvalidParameter("quota size requested but no quota support")
+        return {}
     return {"quota": str(size)} if size else {}

@@ -32,6 +32,7 @@ from dockerapi.errors import (
 from dockerapi.framing import Stdio, StreamId
 from gateway.hosts.smartos import execs, leftovers, observed, plumbing, vmadm, whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
+from gateway.hosts.smartos.localmounts import LocalMounts
 from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
 from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
@@ -89,6 +90,7 @@ class SmartOSZones:
         networks: Networks,
         naming: Naming,
         volumes: Volumes,
+        mounts: LocalMounts,
         group: asyncio.TaskGroup,
         zpool: str = "zones",
         root: str = "/",
@@ -98,11 +100,12 @@ class SmartOSZones:
         self._datasets = datasets
         self._networks = networks
         self._volumes = volumes
+        self._mounts = mounts
         self._zpool = zpool
         self._root = root
         self._group = group
         self._naming = naming
-        self._runs = Runs(gz, register, networks, naming, root)
+        self._runs = Runs(gz, register, networks, naming, mounts, root)
         register.published = naming.tell
         register.dropped = naming.forget
         register.half_made = lambda uuid: register.later(self._unmake(uuid))
@@ -127,6 +130,7 @@ class SmartOSZones:
         for zone in self._register.list():
             self._naming.tell(zone)
         await self._runs.adopt()
+        await self._runs.adopt_mounts()
 
     def warnings(self) -> tuple[str, ...]:
         """What keeps this view of the machine from being the newest."""
@@ -168,15 +172,17 @@ class SmartOSZones:
         register.creating.add(uuid)
         try:
             await self._check_sources(spec)
-            spec = await self._with_subpaths(spec)
+            spec = self._with_volumes(await self._with_subpaths(spec))
             self._networks.learn(uuid, spec.nics)
             # Rules of its networks apply by these: they save a vmadm at the first start.
             tags = {**spec.tags, **self._networks.tags(spec.nics)}
             spec = self._dressed(spec.model_copy(update={"tags": tags}))
             await asyncio.to_thread(register.notes.creating, uuid)
-            await self._make(spec)
-            vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
-            await self._fill_volumes(spec, vm)
+            # zoneadm may look for them when it installs a zone, as it does when it boots one.
+            async with self._mounts.held(mounted_sources(spec, self._mounts.folder)):
+                await self._make(spec)
+                vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
+                await self._fill_volumes(spec, vm)
             zone = observed.first(vm, observed.Note())
         except BaseException as error:
             self._networks.release(uuid)
@@ -225,14 +231,40 @@ class SmartOSZones:
             found.append(entry)
         return spec.model_copy(update={"filesystems": tuple(found)})
 
+    def _with_volumes(self, spec: ZoneSpec) -> ZoneSpec:
+        """Volumes with options are to be had where they are mounted."""
+        volumes = {volume.mountpoint: volume for volume in self._volumes.list() if volume.options}
+        found = []
+        for entry in spec.filesystems:
+            volume = volumes.get(entry.source)
+            changes: dict[str, object] = {}
+            if volume is not None:
+                changes["source"] = self._mounts.source(volume)
+                if self._mounts.is_read_only(volume) and "ro" not in entry.options:
+                    changes["options"] = (*entry.options, "ro")
+            found.append(entry.model_copy(update=changes))
+        return spec.model_copy(update={"filesystems": tuple(found)})
+
+    @asynccontextmanager
+    async def with_volumes(self, zone: Zone) -> AsyncIterator[None]:
+        """What its volumes mount is there inside the block."""
+        async with self._mounts.held({entry.source for entry in zone.spec.filesystems}):
+            yield
+
     async def _fill_volumes(self, spec: ZoneSpec, vm: VM) -> None:
         """Named volumes that are new get the image's content; the zone's own ones are filled by vmadm."""
         options = decode(spec.internal_metadata).runtime.mount_options
-        volumes = {volume.mountpoint: volume for volume in self._volumes.list()}
+        volumes = {self._mounts.source(volume): volume for volume in self._volumes.list()}
         for entry in spec.filesystems:
-            volume = volumes.get(entry.source)
-            if volume is not None and "nocopy" not in options.get(entry.target, ()):
-                await self._volumes.copy_up(f"{vmadm.zonepath(vm)}/root", entry.target, volume)
+            volume, words = volumes.get(entry.source), options.get(entry.target, ())
+            if volume is None or "nocopy" in words:
+                continue
+            if volume.options and "volume" not in words:
+                continue  # a bind of the folder that some volume has for its device
+            if await self._gz.status(entry.source) is None:
+                continue  # a device that is not there is told of at the start
+            filled = replace(volume, mountpoint=entry.source)
+            await self._volumes.copy_up(f"{vmadm.zonepath(vm)}/root", entry.target, filled)
 
     async def _unmake(self, uuid: ZoneUUID) -> None:
         """What is left of a creation.  What does not go within a minute is tried again by the next life."""
@@ -535,6 +567,12 @@ class SmartOSZones:
         return read_logs(
             self._gz, resident.zonepath, query, ended=resident.log_ended, tty=tty, name=name
         )
+
+
+def mounted_sources(spec: ZoneSpec, folder: str) -> frozenset[str]:
+    """Of its filesystems those that the global zone mounts."""
+    sources = (entry.source for entry in spec.filesystems)
+    return frozenset(source for source in sources if source.startswith(f"{folder}/"))
 
 
 def _check_joins(runtime: Runtime) -> None:

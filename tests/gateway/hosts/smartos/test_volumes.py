@@ -126,7 +126,7 @@ async def test_datasets_of_others_below_ours_are_left_alone(
         ("data", {"nosuch": "1"}, InvalidParameter, 'invalid option: "nosuch"'),
         ("data", {"size": "much"}, InvalidParameter, "invalid size: 'much'"),
         ("data", {"type": "nfs"}, InvalidParameter, 'missing required option: "device"'),
-        ("data", {"type": "nfs", "device": "x", "o": "y"}, NotSupported, "that mounts something"),
+        ("data", {"type": "nfs", "device": "x", "o": "y"}, NotSupported, "option o=y"),
     ],
 )
 async def test_what_is_no_volume_is_refused(
