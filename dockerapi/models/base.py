@@ -6,12 +6,16 @@ Unknown keys are kept out silently, as Go's decoder does; null means "not given"
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Strict, model_validator
 
 JSONObject = dict[str, Any]
 """An answer, ready to be serialised, keys as on the wire."""
+
+Boolean = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict()]
+"""A text is neither of them, whatever it says, as for Go's decoder."""
 
 IRREGULAR = {
     "io_maximum_iops": "IOMaximumIOps",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from dockerapi.models.base import Body
+from dockerapi.models.base import Body, Boolean, Whole
 
 
 def _string_list(value: Any) -> Any:
@@ -19,18 +19,18 @@ def _number(value: Any) -> Any:
 
 
 Strings = Annotated[list[str], BeforeValidator(_string_list)]
-Integer = Annotated[int, BeforeValidator(_number)]
+Integer = Annotated[Whole, BeforeValidator(_number)]
 
 
 class HealthConfig(Body):
     """Durations in nanoseconds; 0 = inherit."""
 
     test: list[str] = Field(default_factory=list)
-    interval: int = 0
-    timeout: int = 0
-    start_period: int = 0
-    start_interval: int = 0
-    retries: int = 0
+    interval: Whole = 0
+    timeout: Whole = 0
+    start_period: Whole = 0
+    start_interval: Whole = 0
+    retries: Whole = 0
 
 
 class PortBinding(Body):
@@ -44,7 +44,7 @@ class RestartPolicy(Body):
     """Name: "", no, always, unless-stopped, on-failure."""
 
     name: str = ""
-    maximum_retry_count: int = 0
+    maximum_retry_count: Whole = 0
 
 
 class LogConfig(Body):
@@ -66,29 +66,29 @@ class Ulimit(Body):
     """--ulimit; -1 = unlimited."""
 
     name: str = ""
-    soft: int = 0
-    hard: int = 0
+    soft: Whole = 0
+    hard: Whole = 0
 
 
 class ThrottleDevice(Body):
     """A disk and its rate: bytes or operations a second."""
 
     path: str = ""
-    rate: int = Field(0, ge=0)
+    rate: Whole = Field(0, ge=0)
 
 
 class WeightDevice(Body):
     """A disk and its weight among others'."""
 
     path: str = ""
-    weight: int = Field(0, ge=0)
+    weight: Whole = Field(0, ge=0)
 
 
 class DeviceRequest(Body):
     """--gpus, and devices that a driver hands out."""
 
     driver: str = ""
-    count: int = 0
+    count: Whole = 0
     device_ids: list[str] | None = None
     capabilities: list[list[str]] | None = None
     options: dict[str, str] | None = None
@@ -98,10 +98,10 @@ class BindOptions(Body):
     """Of a mount of type bind."""
 
     propagation: str = ""
-    non_recursive: bool = False
-    create_mountpoint: bool = False
-    read_only_non_recursive: bool = False
-    read_only_force_recursive: bool = False
+    non_recursive: Boolean = False
+    create_mountpoint: Boolean = False
+    read_only_non_recursive: Boolean = False
+    read_only_force_recursive: Boolean = False
 
 
 class VolumeDriver(Body):
@@ -114,7 +114,7 @@ class VolumeDriver(Body):
 class VolumeOptions(Body):
     """Of a mount of type volume."""
 
-    no_copy: bool = False
+    no_copy: Boolean = False
     labels: dict[str, str] = Field(default_factory=dict)
     driver_config: VolumeDriver | None = None
     subpath: str = ""
@@ -123,8 +123,8 @@ class VolumeOptions(Body):
 class TmpfsOptions(Body):
     """Of a mount of type tmpfs; size in bytes, mode as a number."""
 
-    size_bytes: int = 0
-    mode: int = 0
+    size_bytes: Whole = 0
+    mode: Whole = 0
     options: list[list[str]] = Field(default_factory=list)
 
 
@@ -140,7 +140,7 @@ class Mount(Body):
     type: str = ""
     source: str = ""
     target: str = ""
-    read_only: bool = False
+    read_only: Boolean = False
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
@@ -157,7 +157,7 @@ class HostConfig(Body):
     network_mode: str = ""
     port_bindings: dict[str, list[PortBinding] | None] = Field(default_factory=dict)
     restart_policy: RestartPolicy = Field(default_factory=RestartPolicy)
-    auto_remove: bool = False
+    auto_remove: Boolean = False
     volume_driver: str = ""
     volumes_from: list[str] | None = None
     mounts: list[Mount] | None = None
@@ -174,11 +174,11 @@ class HostConfig(Body):
     ipc_mode: str = ""
     cgroup: str = ""
     links: list[str] | None = None
-    oom_score_adj: int = 0
+    oom_score_adj: Whole = 0
     pid_mode: str = ""
-    privileged: bool = False
-    publish_all_ports: bool = False
-    readonly_rootfs: bool = False
+    privileged: Boolean = False
+    publish_all_ports: Boolean = False
+    readonly_rootfs: Boolean = False
     security_opt: list[str] | None = None
     storage_opt: dict[str, str] | None = None
     tmpfs: dict[str, str] | None = None
@@ -194,7 +194,7 @@ class HostConfig(Body):
     memory: Integer = 0
     nano_cpus: Integer = 0
     cgroup_parent: str = ""
-    blkio_weight: int = 0
+    blkio_weight: Whole = 0
     blkio_weight_device: list[WeightDevice] | None = None
     blkio_device_read_bps: list[ThrottleDevice] | None = None
     blkio_device_write_bps: list[ThrottleDevice] | None = None
@@ -213,15 +213,15 @@ class HostConfig(Body):
     kernel_memory_tcp: Integer = Field(0, alias="KernelMemoryTCP")
     memory_reservation: Integer = 0
     memory_swap: Integer = 0
-    memory_swappiness: int | None = None
-    oom_kill_disable: bool | None = None
-    pids_limit: int | None = None
+    memory_swappiness: Whole | None = None
+    oom_kill_disable: Boolean | None = None
+    pids_limit: Whole | None = None
     ulimits: list[Ulimit] | None = None
-    cpu_count: int = 0
-    cpu_percent: int = 0
-    io_maximum_iops: int = 0
-    io_maximum_bandwidth: int = 0
-    init: bool | None = None
+    cpu_count: Whole = 0
+    cpu_percent: Whole = 0
+    io_maximum_iops: Whole = 0
+    io_maximum_bandwidth: Whole = 0
+    init: Boolean | None = None
 
 
 class EndpointSettings(Body):
@@ -233,7 +233,7 @@ class EndpointSettings(Body):
     mac_address: str = ""
     driver_opts: dict[str, str] | None = None
     network_id: str = ""
-    gw_priority: int = 0
+    gw_priority: Whole = 0
 
 
 class NetworkingConfig(Body):
@@ -248,27 +248,27 @@ class ContainerCreate(Body):
     hostname: str = ""
     domainname: str = ""
     user: str = ""
-    attach_stdin: bool = False
-    attach_stdout: bool = False
-    attach_stderr: bool = False
+    attach_stdin: Boolean = False
+    attach_stdout: Boolean = False
+    attach_stderr: Boolean = False
     exposed_ports: dict[str, dict[str, Any]] | None = None
-    tty: bool = False
-    open_stdin: bool = False
-    stdin_once: bool = False
+    tty: Boolean = False
+    open_stdin: Boolean = False
+    stdin_once: Boolean = False
     env: list[str] | None = None
     cmd: Strings | None = None
     healthcheck: HealthConfig | None = None
-    args_escaped: bool = False
+    args_escaped: Boolean = False
     image: str = ""
     volumes: dict[str, Any] | None = None
     working_dir: str = ""
     entrypoint: Strings | None = None
-    network_disabled: bool = False
+    network_disabled: Boolean = False
     mac_address: str = ""
     on_build: list[str] | None = None
     labels: dict[str, str] | None = None
     stop_signal: str = ""
-    stop_timeout: int | None = None
+    stop_timeout: Whole | None = None
     shell: list[str] | None = None
     host_config: HostConfig = Field(default_factory=HostConfig)
     networking_config: NetworkingConfig = Field(default_factory=NetworkingConfig)
@@ -278,7 +278,7 @@ class ContainerUpdate(Body):
     """The body of update.  None = left open."""
 
     restart_policy: RestartPolicy | None = None
-    blkio_weight: int | None = None
+    blkio_weight: Whole | None = None
     blkio_weight_device: list[WeightDevice] | None = None
     blkio_device_read_bps: list[ThrottleDevice] | None = None
     blkio_device_write_bps: list[ThrottleDevice] | None = None
@@ -296,4 +296,4 @@ class ContainerUpdate(Body):
     memory_reservation: Integer | None = None
     memory_swap: Integer | None = None
     nano_cpus: Integer | None = None
-    pids_limit: int | None = None
+    pids_limit: Whole | None = None

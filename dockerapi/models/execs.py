@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dockerapi.models.base import Body
+from dockerapi.models.base import Body, Boolean
 
 
 class ExecCreate(Body):
     """POST /containers/{id}/exec."""
 
-    attach_stdin: bool = False
-    attach_stdout: bool = False
-    attach_stderr: bool = False
+    attach_stdin: Boolean = False
+    attach_stdout: Boolean = False
+    attach_stderr: Boolean = False
     console_size: list[int] | None = None
     detach_keys: str = ""
-    tty: bool = False
+    tty: Boolean = False
     env: list[str] | None = None
     cmd: list[str] = Field(default_factory=list)
-    privileged: bool = False
+    privileged: Boolean = False
     user: str = ""
     working_dir: str = ""
 
@@ -26,6 +26,6 @@ class ExecCreate(Body):
 class ExecStart(Body):
     """POST /exec/{id}/start."""
 
-    detach: bool = False
-    tty: bool = False
+    detach: Boolean = False
+    tty: Boolean = False
     console_size: list[int] | None = None

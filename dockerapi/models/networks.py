@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dockerapi.models.base import Body
+from dockerapi.models.base import Body, Boolean
 from dockerapi.models.containers import EndpointSettings
 
 
@@ -24,7 +24,7 @@ class IPAM(Body):
 
     driver: str = ""
     options: dict[str, str] | None = None
-    config: list[IPAMConfig] | None = None
+    config: list[IPAMConfig | None] | None = None
 
 
 class ConfigReference(Body):
@@ -39,13 +39,13 @@ class NetworkCreate(Body):
     name: str = ""
     driver: str = ""
     scope: str = ""
-    enable_ipv4: bool | None = Field(None, alias="EnableIPv4")
-    enable_ipv6: bool | None = Field(None, alias="EnableIPv6")
+    enable_ipv4: Boolean | None = Field(None, alias="EnableIPv4")
+    enable_ipv6: Boolean | None = Field(None, alias="EnableIPv6")
     ipam: IPAM | None = Field(None, alias="IPAM")
-    internal: bool = False
-    attachable: bool = False
-    ingress: bool = False
-    config_only: bool = False
+    internal: Boolean = False
+    attachable: Boolean = False
+    ingress: Boolean = False
+    config_only: Boolean = False
     config_from: ConfigReference | None = None
     options: dict[str, str] | None = None
     labels: dict[str, str] | None = None
@@ -63,4 +63,4 @@ class NetworkDisconnect(Body):
     """POST /networks/{id}/disconnect."""
 
     container: str = ""
-    force: bool = False
+    force: Boolean = False

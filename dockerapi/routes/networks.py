@@ -6,7 +6,6 @@ from dockerapi import web
 from dockerapi.errors import NotFound
 from dockerapi.models.networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 from dockerapi.routes.base import Call, Route, empty, json_answer
-from dockerapi.routes.swarm import not_a_manager
 from dockerapi.versions import Version
 
 V1_31, V1_44, V1_48 = Version(1, 31), Version(1, 44), Version(1, 48)
@@ -37,8 +36,6 @@ async def create(call: Call) -> web.StreamResponse:
     SmartOS: IPv6 and most driver options are refused; without `smartos.egress_nic` a network is internal.
     """
     body = await call.body(NetworkCreate, required=True)
-    if body.scope == "swarm" or body.ingress:
-        await not_a_manager(call)
     if not call.since(V1_48):
         body = body.model_copy(update={"enable_ipv4": None})
     return json_answer(await call.finish(call.engine.networks.create(body)), 201)

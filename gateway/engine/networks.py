@@ -358,7 +358,7 @@ def _checked(filters: Filters) -> bool | None:
     """What `dangling` is to be."""
     for value in filters.get("type"):
         if value not in ("custom", "builtin"):
-            raise InvalidParameter(f"invalid filter: 'type'='{value}'")
+            raise APIError(f"invalid filter: 'type'='{value}'")
     if len(filters.get("dangling")) > 1:
         raise InvalidParameter('got more than one value for filter key "dangling"')
     try:

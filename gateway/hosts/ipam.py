@@ -120,13 +120,15 @@ class Subnet:
         self.network = network
         self._kind = type(network.network_address)
         first, last = int(network.network_address), int(network.broadcast_address)
+        ends: tuple[int, ...] = ()
         if network.prefixlen < network.max_prefixlen - 1:
             # IPv6 has no broadcast address.
+            ends = (first, last) if network.version == 4 else (first,)
             first, last = first + 1, last - (network.version == 4)
         if span is not None:
             first, last = max(first, int(span[0])), min(last, int(span[1]))
         self._first, self._fresh, self._last = first, first, last
-        self._reserved = {int(address) for address in reserved}
+        self._reserved = {int(address) for address in reserved} | set(ends)
         self._used = set(self._reserved)
         self._freed: deque[int] = deque()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -12,6 +12,7 @@ from dockerapi.errors import APIError, Forbidden, InvalidParameter, NotFound
 from gateway.zones.host import Network
 from gateway.zones.spec import Nic
 
+MTU = "com.docker.network.driver.mtu"
 _NO_START = "failed to set up container networking: "
 DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 """Of the networks that are always there, by name."""
@@ -79,6 +80,18 @@ def check_driver(driver: str, known: Container[str]) -> None:
         )
     if driver not in known:
         raise NotFound(f'plugin "{driver}" not found')
+
+
+def mtu_of(options: Mapping[str, str]) -> int:
+    """What a network's options ask for, 0 = the host's choice.  InvalidParameter in dockerd's words for no number."""
+    text = options.get(MTU, "0")
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise InvalidParameter(
+            f'failed to parse {MTU} value: {text} (strconv.Atoi: parsing "{text}": invalid syntax)'
+        )
+    if int(text) < 0:
+        raise InvalidParameter(f"invalid MTU number: {text}")
+    return int(text)
 
 
 def of_nic(networks: Sequence[Network], nic: Nic) -> Network | None:

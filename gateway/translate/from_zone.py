@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, cast
@@ -107,10 +107,18 @@ def inspect(
         "HostConfig": {**host_config(zone), "Links": links},
         "GraphDriver": {"Data": _graph(zone, places), "Name": places.storage_driver},
         "Mounts": [point.shown() for point in mount_points(zone)],
-        "Config": config(zone),
+        "Config": _config_shown(zone),
         "NetworkSettings": network_settings(zone, networks, places),
         "Zone": zone.spec.payload(),
     }
+
+
+def _config_shown(zone: Zone) -> JSONObject:
+    """With the MAC address that was asked for on the network of NetworkMode, where clients before API 1.44 gave it."""
+    mode = network_mode(zone)
+    asked = networks_joined(zone).get("bridge" if mode == "default" else mode, _EMPTY)
+    mac = asked.get("MacAddress")
+    return {"MacAddress": mac, **config(zone)} if mac else config(zone)
 
 
 def _log_type(zone: Zone) -> str:
@@ -133,12 +141,11 @@ def network_settings(zone: Zone, networks: Mapping[str, Network], places: Places
     default = rows.get("bridge", _EMPTY) if zone.is_running else _EMPTY
     running = zone.is_running
     has_sandbox = running and not zone.metadata.runtime.network.startswith("zone:")
-    exposed = config(zone).get("ExposedPorts", _EMPTY)
     return {
         "Bridge": "",
         "SandboxID": networking.stable_id(zone.metadata.id, "sandbox") if has_sandbox else "",
         "SandboxKey": _sandbox_key(zone, places) if has_sandbox else "",
-        "Ports": ports.port_map(exposed, zone.ports) if running else {},
+        "Ports": ports.port_map(_exposed(zone, networks), zone.ports) if running else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -154,6 +161,17 @@ def network_settings(zone: Zone, networks: Mapping[str, Network], places: Places
         "MacAddress": default.get("MacAddress", ""),
         "Networks": rows,
     }
+
+
+def _exposed(zone: Zone, networks: Mapping[str, Network]) -> Iterable[str]:
+    """Ports that may be shown without being published: as in dockerd a bridge that leads out tells of them, so without one there are none."""
+    exposed: Iterable[str] = config(zone).get("ExposedPorts", _EMPTY)
+    has_bridge = any(
+        networking.publishes(zone, networks[name])
+        for name in (networks_joined(zone) if exposed else ())
+        if name in networks
+    )
+    return exposed if has_bridge else ()
 
 
 def _endpoints(zone: Zone, networks: Mapping[str, Network]) -> JSONObject:
@@ -188,9 +206,7 @@ def row(zone: Zone, *, image: str, networks: Mapping[str, Network], status_text:
         "ImageID": data.image_id,
         "Command": command_text(data.argv),
         "Created": zone.created_ns // 1_000_000_000,
-        "Ports": ports.port_rows(config(zone).get("ExposedPorts", _EMPTY), zone.ports)
-        if zone.is_running
-        else [],
+        "Ports": ports.port_rows(_exposed(zone, networks), zone.ports) if zone.is_running else [],
         "Labels": labels(zone),
         "State": status.status(zone),
         "Status": status_text,

@@ -68,9 +68,9 @@ def _check_endpoints(body: ContainerCreate, mode: str) -> None:
         raise InvalidParameter(
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
         )
-    for settings in given.values():
+    for name, settings in given.items():
         if settings is None:
-            continue
+            raise InvalidParameter(f"invalid config for network {name}: EndpointsConfig is nil")
         refuse_unbuilt(settings)
 
 
@@ -97,9 +97,7 @@ def _check_namespace(name: str, value: str, known: Sequence[str]) -> None:
 def _check_container_mode(body: ContainerCreate, ref: str) -> None:
     host = body.host_config
     if not ref:
-        raise InvalidParameter(
-            'Invalid network mode: "container:": invalid container format container:<name|id>'
-        )
+        raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
     conflicts = (
         (body.hostname, "hostname and the network mode"),
         (
@@ -291,6 +289,12 @@ def stable_id(*parts: str) -> str:
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
+def publishes(zone: Zone, network: Network) -> bool:
+    """Whether a zone is on it, and its ports could lead there: it is a bridge that was not asked to be internal."""
+    closed = network.plan.internal if network.plan else network.internal
+    return network.driver == "bridge" and not closed and nic_on(zone, network) is not None
+
+
 def endpoint_rows(
     zone: Zone, asked: Mapping[str, JSONObject], networks: Mapping[str, Network]
 ) -> JSONObject:
@@ -302,12 +306,16 @@ def endpoint_rows(
 
 
 def _endpoint_row(zone: Zone, asked: JSONObject, network: Network | None) -> JSONObject:
-    if network is not None and asked.get("NetworkID", network.id) != network.id:
+    known = asked.get("NetworkID", "")
+    if network is not None and known not in ("", network.id):
         network = None  # another one has the name by now
     live = network if zone.is_running else None
     nic = nic_on(zone, live) if live else None
     four, six = (ipv4(nic), ipv6(nic)) if nic else (None, None)
-    is_named = live is not None and live.plan is not None
+    has_run = zone.started_ns > 0
+    # Where it has been it keeps its names, though the network may be gone.
+    is_named = network.plan is not None if network else bool(known)
+    is_named = is_named and (has_run or live is not None)
     names = dns_names(zone, asked.get("Aliases") or ()) if is_named else None
     return {
         "IPAMConfig": asked.get("IPAMConfig"),
@@ -316,7 +324,7 @@ def _endpoint_row(zone: Zone, asked: JSONObject, network: Network | None) -> JSO
         "MacAddress": (nic.mac if nic else asked.get("MacAddress")) or "",
         "DriverOpts": asked.get("DriverOpts"),
         "GwPriority": asked.get("GwPriority") or 0,
-        "NetworkID": network.id if network and (live or zone.started_ns) else "",
+        "NetworkID": (network.id if network else known) if live or has_run else "",
         "EndpointID": stable_id(zone.metadata.id, live.id) if live else "",
         "Gateway": (nic and nic.gateway) or "",
         "IPAddress": str(four.ip) if four else "",

@@ -39,8 +39,8 @@ def plan(body: NetworkCreate, configuration: Network | None = None) -> NetworkPl
         if body.driver in ("", "bridge"):
             raise InvalidParameter("IPv4 or IPv6 must be enabled")
         raise APIError("operation not supported")
-    configs = body.ipam.config if body.ipam and body.ipam.config else []
-    configs = [config for config in configs if config != IPAMConfig()]
+    given = body.ipam.config if body.ipam and body.ipam.config else []
+    configs = [config or IPAMConfig() for config in given]
     if complaints := [text for config in configs for text in _complaints(config, enable_ipv6)]:
         raise InvalidParameter(f"invalid network config:\n{listed(complaints)}")
     found: dict[int, AddressRange] = {}
@@ -51,6 +51,8 @@ def plan(body: NetworkCreate, configuration: Network | None = None) -> NetworkPl
         found[version] = AddressRange(
             config.subnet, config.gateway, config.ip_range, dict(config.aux_addresses or {})
         )
+        if version == 4 or enable_ipv6:
+            _check_distinct(found[version])
     _check_ipam(body, found)
     six = found.get(6, AddressRange()) if enable_ipv6 else None
     return NetworkPlan(
@@ -94,6 +96,27 @@ def _configured(body: NetworkCreate, source: str, configuration: Network | None)
     )
 
 
+def _check_distinct(wanted: AddressRange) -> None:
+    """APIError where an address that is asked for is had already: by the subnet itself, the gateway, another."""
+    subnet = ipaddress.ip_network(wanted.subnet)
+    ends = {subnet.network_address}
+    if subnet.version == 4:
+        ends.add(subnet.broadcast_address)
+    taken = ends if subnet.prefixlen < subnet.max_prefixlen - 1 else set()
+    if wanted.gateway:
+        gateway = ipaddress.ip_address(wanted.gateway)
+        if gateway in taken:
+            raise APIError(f"failed to allocate gateway ({gateway}): Address already in use")
+        taken.add(gateway)
+    for name, text in wanted.aux.items():
+        address = ipaddress.ip_address(text)
+        if address in taken:
+            raise APIError(
+                f"failed to allocate secondary ip address ({name}:{address}): Address already in use"
+            )
+        taken.add(address)
+
+
 def _check_ipam(body: NetworkCreate, found: Mapping[int, AddressRange]) -> None:
     ipam = body.ipam.driver if body.ipam else ""
     if ipam == "null":
@@ -106,6 +129,10 @@ def _check_ipam(body: NetworkCreate, found: Mapping[int, AddressRange]) -> None:
 
 
 def _check(body: NetworkCreate) -> None:
+    if body.ingress:
+        raise Forbidden("Ingress network can only be global scope network")
+    if body.scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
     if body.name in _NO_NAMES:
         raise Forbidden(f"operation is not permitted on predefined {body.name} network ")
     if not body.name.strip():
@@ -159,7 +186,9 @@ def _complaints(config: IPAMConfig, enable_ipv6: bool) -> Iterator[str]:
 
 def _prefix(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
     """Address and length of `a.b.c.d/n`; None for anything else."""
-    if not text.rpartition("/")[2].isdecimal() or "/" not in text:
+    length = text.rpartition("/")[2]
+    # Go takes no zeros before it.
+    if "/" not in text or not length.isdecimal() or str(int(length)) != length:
         return None
     try:
         return ipaddress.ip_interface(text)

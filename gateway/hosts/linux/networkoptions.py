@@ -6,6 +6,7 @@ here is refused: it would be silently ignored else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -13,15 +14,16 @@ from typing import Literal, cast, get_args
 
 from dockerapi.errors import APIError, InvalidParameter, NotSupported
 from gateway.hosts.linux.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
-from gateway.hosts.networks import check_driver
+from gateway.hosts.networks import MTU, check_driver, mtu_of
 from gateway.zones.host import NetworkPlan
 
 Driver = Literal["bridge", "macvlan", "ipvlan"]
 GatewayMode = Literal["nat", "nat-unprotected", "routed", "isolated"]
 _BRIDGE = "com.docker.network.bridge."
-_MTU = "com.docker.network.driver.mtu"
 _PREFIX = "com.docker.network.container_iface_prefix"
 _SPOOFING = "zonegate.network.allow_spoofing"
+_NAME_SIZE = 16
+"""IFNAMSIZ: of an interface's name with the zero behind it."""
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 _KNOWN = {
@@ -111,7 +113,7 @@ def parse(plan: NetworkPlan) -> Options:
 
 
 def _refuse_unknown(driver: str, options: Mapping[str, str]) -> None:
-    known = _KNOWN[driver] | {_MTU, _PREFIX, _SPOOFING}
+    known = _KNOWN[driver] | {MTU, _PREFIX, _SPOOFING}
     for key in options:
         theirs = key.startswith("com.docker.network.") or ("." not in key and driver != "bridge")
         if (theirs or key.startswith("zonegate.")) and key not in known:
@@ -126,12 +128,12 @@ def _bridge(plan: NetworkPlan, found: Mapping[str, object]) -> Options:
             address = IPv4Address(binding)
         except ValueError as error:
             raise InvalidParameter(
-                f"failed to parse {_BRIDGE}host_binding_ipv4 value: {binding} (invalid IP address)"
+                f"failed to parse {_BRIDGE}host_binding_ipv4 value: {binding} (nil ip)"
             ) from error
         binding = "" if address.is_unspecified else str(address)
     return Options(
         "bridge",
-        options.get(_BRIDGE + "name", ""),
+        _name(options.get(_BRIDGE + "name", "")),
         connects=_flag(options, _BRIDGE + "enable_icc", default=True),
         masquerades=_flag(options, _BRIDGE + "enable_ip_masquerade", default=True),
         binding=binding,
@@ -142,6 +144,15 @@ def _bridge(plan: NetworkPlan, found: Mapping[str, object]) -> Options:
         trusted=_interfaces(options.get(_BRIDGE + "trusted_host_interfaces", "")),
         **found,  # type: ignore[arg-type]
     )
+
+
+def _name(text: str) -> str:
+    """Of a bridge.  APIError in the kernel's words for one that no interface can have, as dockerd passes them on."""
+    if len(text.encode()) >= _NAME_SIZE:
+        raise APIError("numerical result out of range", detail=f"bridge name {text}")
+    if text in (".", "..") or re.search(r"[\s/:]", text):
+        raise APIError("invalid argument", detail=f"bridge name {text}")
+    return text
 
 
 def _gateway_mode(plan: NetworkPlan, key: str) -> GatewayMode:
@@ -170,14 +181,8 @@ def _flag(options: Mapping[str, str], key: str, *, default: bool) -> bool:
 
 
 def _mtu(options: Mapping[str, str]) -> int | None:
-    text = options.get(_MTU)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdecimal():
-        raise InvalidParameter(
-            f'failed to parse {_MTU} value: {text} (strconv.Atoi: parsing "{text}": invalid syntax)'
-        )
-    number = int(text)
+    number = mtu_of(options)
     if number and not 68 <= number <= 65535:
-        raise APIError(f"invalid MTU value: {number}")
+        # What dockerd has from the kernel.
+        raise APIError("invalid argument", detail=f"MTU {number}")
     return number or None

@@ -25,7 +25,7 @@ from dockerapi.errors import (
     NotSupported,
 )
 from gateway.hosts.ipam import Span, local_pool
-from gateway.hosts.networks import DRIVERS, check_driver, find, uuid_of
+from gateway.hosts.networks import DRIVERS, MTU, check_driver, find, mtu_of, uuid_of
 from gateway.hosts.smartos import firewall
 from gateway.hosts.smartos.addresses import Addresses, AnyNetwork
 from gateway.hosts.smartos.egress import Egress
@@ -42,15 +42,14 @@ from gateway.zones.spec import Nic, ZoneUUID
 
 log = logging.getLogger(__name__)
 
-_MTU = "com.docker.network.driver.mtu"
 _MACVLAN, _PARENT, _LAST_VLAN = "macvlan", "parent", 4094
 _OPTIONS: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
     "bridge": {
-        _MTU: None,
+        MTU: None,
         "com.docker.network.bridge.enable_icc": ("true",),
         "com.docker.network.bridge.enable_ip_masquerade": ("true",),
     },
-    _MACVLAN: {_MTU: None, _PARENT: None, "macvlan_mode": ("bridge",)},
+    _MACVLAN: {MTU: None, _PARENT: None, "macvlan_mode": ("bridge",)},
 }
 """Driver -> option -> values that are taken, None = any."""
 _MTU_RANGE = 576, 9000
@@ -187,7 +186,7 @@ class SmartOSNetworks:
         network_id, created_ns = self._records.predefined(name)
         if name != "bridge" or not self._settings.subnet:
             return Network(network_id, name, DRIVERS[name], created_ns)
-        mtu = {_MTU: str(self._settings.mtu)} if self._settings.mtu else {}
+        mtu = {MTU: str(self._settings.mtu)} if self._settings.mtu else {}
         return Network(
             network_id,
             name,
@@ -413,6 +412,8 @@ class SmartOSNetworks:
         known = _OPTIONS[plan.driver]
         for key, value in sorted(plan.options.items()):
             accepted = known.get(key, ())
+            if _is_foreign(key, plan.driver):
+                continue
             if accepted is not None and value not in accepted:
                 raise NotSupported(f"network option {key}={value} is not supported on SmartOS")
 
@@ -442,12 +443,16 @@ class SmartOSNetworks:
 
 
 def _mtu(options: Mapping[str, str]) -> int | None:
-    text = options.get(_MTU)
-    if text is None:
-        return None
-    if not text.isdigit() or not _MTU_RANGE[0] <= int(text) <= _MTU_RANGE[1]:
-        raise InvalidParameter(f"invalid value for {_MTU}: {text}: 576 to 9000")
-    return int(text)
+    number = mtu_of(options)
+    if number and not _MTU_RANGE[0] <= number <= _MTU_RANGE[1]:
+        raise InvalidParameter(f"invalid value for {MTU}: {number}: 576 to 9000")
+    return number or None
+
+
+def _is_foreign(key: str, driver: str) -> bool:
+    """Neither Docker's nor ours: it is kept and means nothing, as in dockerd."""
+    of_driver = driver != "bridge" and "." not in key
+    return not of_driver and not key.startswith(("com.docker.network.", "zonegate."))
 
 
 def _span(settings: SmartOSSettings) -> Span | None:

@@ -53,6 +53,7 @@ def applied(vm: Mapping[str, Any], payload: Mapping[str, Any], *, running: bool)
             if form[0] in ("disks", "pci_devices") and running:
                 raise Failed(f"{key}: the VM has to be stopped")
             _list(result, *form, value)
+    _primary(result.vm, payload)
     _maps(result.vm, payload, dropped)
     _memory(result.vm, vm, payload)
     name_interfaces(result.vm["nics"], brand)
@@ -130,6 +131,16 @@ def _nic(nic: Mapping[str, Any]) -> dict[str, Any]:
         return upgraded(nic)
     except (KeyError, ValueError) as error:
         raise Failed(f"Invalid value(s) for: nics.*.ip: {error}") from error
+
+
+def _primary(vm: dict[str, Any], payload: Mapping[str, Any]) -> None:
+    """vmadm(8): setting a new primary unsets the old; setting two is an error."""
+    rows = [*(payload.get("add_nics") or ()), *(payload.get("update_nics") or ())]
+    chosen = {row.get("mac") for row in rows if row.get("primary")}
+    if len(chosen) == 1:
+        for nic in vm["nics"]:
+            if nic.get("mac") not in chosen:
+                nic.pop("primary", None)
 
 
 def _maps(vm: dict[str, Any], payload: Mapping[str, Any], dropped: list[str]) -> None:
