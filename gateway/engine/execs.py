@@ -190,8 +190,7 @@ class Execs:
             log.warning("exec %s: its end is not known: %s", exec_.id, error)
             code = 255
         exec_.exit_code = code
-        ran = (time.time_ns() - exec_.started_ns) // 1_000_000_000
-        more = {"execID": exec_.id, "exitCode": str(exec_.exit_code), "execDuration": str(ran)}
+        more = {"execID": exec_.id, "exitCode": str(exec_.exit_code)}
         try:
             self._lifecycle.emit(self._roster.get(exec_.container_id), "exec_die", **more)
         except NotFound:
