@@ -98,7 +98,7 @@ def test_a_start_that_fails_says_why_on_one_line_and_leaves_nothing(
     assert not traces(folder)
 
 
-def test_a_data_root_and_an_exec_root_have_one_server(folder: Path) -> None:
+def test_a_data_root_an_exec_root_and_a_name_have_one_server(folder: Path) -> None:
     first = Daemon("zonegate", folder / "d", NAME, "", own_bridge("zonegate", 3))
     first.start()
     try:
@@ -109,6 +109,12 @@ def test_a_data_root_and_an_exec_root_have_one_server(folder: Path) -> None:
             )
             assert done.returncode == 1
             assert done.stderr == f"zonegate: {root} is in use by another zonegate\n"
+        done = subprocess.run(
+            argv(folder, "-H", f"unix://{folder}/b.sock"),
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        words = f"another zonegate is called {NAME} here: --name tells instances apart"
+        assert (done.returncode, done.stderr) == (1, f"zonegate: {words}\n")
         assert API(first.socket)("GET", "=/_ping").status == 200
     finally:
         assert first.stop() == 0

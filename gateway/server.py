@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import logging
@@ -80,7 +81,7 @@ async def _serve(
 ) -> None:
     context = server_context(settings)
     systemd = _taken_from_environment("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-    with _owned(*_roots(settings)), _pidfile(settings.pidfile):
+    with _owned(*_roots(settings)), _alone_with_its_name(settings), _pidfile(settings.pidfile):
         listeners = open_listeners(
             settings.hosts,
             group=settings.group,
@@ -277,6 +278,27 @@ def _owned(*roots: Path) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InvalidParameter(f"{root} is in use by another zonegate") from error
+        yield
+
+
+@contextlib.contextmanager
+def _alone_with_its_name(settings: Settings) -> Iterator[None]:
+    """On Linux bridge and nft tables have the instance's name: a second one would make them anew.
+
+    An abstract socket is there once in a network namespace, as they are, and goes with the process.
+    """
+    if settings.backend != "linux":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
+        try:
+            mark.bind(f"\0zonegate/{settings.name}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise InvalidParameter(
+                f"another zonegate is called {settings.name} here: --name tells instances apart"
+            ) from error
         yield
 
 
