@@ -185,7 +185,9 @@ class LayerFolders(ABC):
         except BaseException:
             self._datasets[uuid] = dataset
             raise
-        await self._put_away(folder)
+        # Somebody took it away by hand: the image can be removed, and pulled again.
+        with suppress(FileNotFoundError):
+            await self._put_away(folder)
 
     # --- roots of zones
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import sys
 import tarfile
@@ -174,6 +175,16 @@ async def test_a_dataset_under_a_zone_cannot_be_destroyed(store: OverlayDatasets
         await store.destroy(top)
     await store.discard("z")
     await store.destroy(top)
+
+
+async def test_a_dataset_whose_folder_was_taken_away_can_be_destroyed_and_made_again(
+    store: OverlayDatasets, tmp_path: Path
+) -> None:
+    name = await image(store, {"a": b"1"})
+    shutil.rmtree(tmp_path / "s" / "datasets" / name)
+    await store.destroy(name)
+    assert not await store.exists(name)
+    assert await image(store, {"a": b"1"}) == name
 
 
 async def test_a_discarded_zone_is_gone_at_once(store: OverlayDatasets) -> None:
