@@ -15,11 +15,15 @@ from gateway.cli import main
     ("arguments", "status", "line"),
     [
         ("", 2, "zonegate: the following arguments are required: command (see 'zonegate --help')"),
-        ("serve --frob", 2, "zonegate: unrecognized arguments: --frob (see 'zonegate --help')"),
+        (
+            "serve --frob",
+            2,
+            "zonegate serve: unrecognized arguments: --frob (see 'zonegate serve --help')",
+        ),
         (
             "serve --data /x",
             2,
-            "zonegate: unrecognized arguments: --data /x (see 'zonegate --help')",
+            "zonegate serve: unrecognized arguments: --data /x (see 'zonegate serve --help')",
         ),
         (
             "serve --shutdown-timeout x",
