@@ -552,3 +552,33 @@ def test_a_full_pool_is_told_and_leaves_nothing_half_made(workdir: Path) -> None
             server.kill()
         server.discard()
         small.stop()
+
+
+def test_a_share_of_nfs_is_had_while_a_container_runs(
+    machine: SmartOS, cli: CLI, daemon: Daemon
+) -> None:
+    share = machine.gz.root / "net/192.0.2.9/share"
+    share.mkdir(parents=True)
+    (share / "seed").write_text("shared")
+    table = machine.gz.root / "etc/mnttab"
+    options = "-o type=nfs -o o=addr=192.0.2.9,nfsvers=4,nolock -o device=:/share"
+    cli.ok(f"volume create {options} far")
+    cli.ok("run -d --name keeper -v far:/v bb sleep 1000")
+    assert cli.ok("exec keeper cat /v/seed") == "shared"
+    cli.ok("run --rm -v far:/w bb sh -c 'echo more >/w/more'")
+    assert "\tnfs\tvers=4,llock," in table.read_text()
+    daemon.kill()
+    daemon.start()
+    assert cli.ok("exec keeper cat /v/more") == "more"
+    refused = cli("volume rm far")
+    assert "volume is in use" in refused.stderr
+    cli.ok("restart -t 0 keeper")
+    assert cli.ok("exec keeper cat /v/seed") == "shared"
+    cli.ok("stop -t 0 keeper")
+    until(lambda: table.read_text() == "")
+    assert cli.ok("cp keeper:/v/more -").startswith("more")
+    cli.ok("rm keeper")
+    cli.ok("volume rm far")
+    table.unlink()
+    assert not list((machine.gz.root / "var/run/zonegate").glob("*/volumes/*"))
+    assert sorted(path.name for path in share.iterdir()) == ["more", "seed"]
