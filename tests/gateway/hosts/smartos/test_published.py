@@ -275,7 +275,9 @@ async def test_a_port_leads_through_a_real_ssh_connection_and_its_loss_is_only_a
             assert [task.result() for task in answers] == [f"N{n}".encode() for n in range(20)]
             reader, writer = await asyncio.open_connection("127.0.0.1", asked.host_port)
             writer.write(b"half")
-            assert await reader.readexactly(4) == b"HALF", "it goes through the connection that is lost"
+            assert await reader.readexactly(4) == b"HALF", (
+                "it goes through the connection that is lost"
+            )
             server.drop()
             async with asyncio.timeout(DEADLINE_S):
                 assert await reader.read() == b""
