@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -161,11 +161,13 @@ class LocalMounts:
         folder, _, name = source.rpartition("/")
         return name if folder == self.folder else ""
 
-    async def hold(self, user: str, sources: Container[str]) -> None:
+    async def hold(self, user: str, sources: Collection[str]) -> None:
         """Each is there until `release` by all who hold it; APIError in dockerd's words, and then `user` holds none.
 
         `sources`: of a zone's filesystems; those that are no volumes with options are nobody's business here.
         """
+        if not sources:
+            return
         try:
             for volume in self._volumes.list():
                 found = mounting(volume.options)
@@ -186,7 +188,7 @@ class LocalMounts:
             self._users.setdefault(volume.name, set()).add(user)
 
     @asynccontextmanager
-    async def held(self, sources: Container[str]) -> AsyncGenerator[None, None]:
+    async def held(self, sources: Collection[str]) -> AsyncGenerator[None, None]:
         """For a creation or a copy, inside the block."""
         user = secrets.token_hex(8)
         await self.hold(user, sources)
