@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -30,6 +31,15 @@ def _stats(wire: Wire, ident: str, query: str) -> Any:
 def _top(wire: Wire, ident: str, query: str = "") -> Any:
     answer = wire.api("GET", f"/containers/{ident}/top{query}")
     return answer.json() if answer.status == 200 else [answer.status, answer.message]
+
+
+def _sleeping(wire: Wire) -> str:
+    """A container whose first process is that already: for a moment after the start it is the runtime's."""
+    ident = wire.running(["sleep", "1000"])
+    end = time.monotonic() + 20
+    while not any(row[-1] == "sleep 1000" for row in _top(wire, ident)["Processes"]):
+        assert time.monotonic() < end
+    return ident
 
 
 @cases()
@@ -154,19 +164,19 @@ def a_limit_shows(wire: Wire) -> Any:
     ]
 )
 def the_columns_of_ps_ef(wire: Wire) -> Any:
-    found = _top(wire, wire.running(["sleep", "1000"]))
+    found = _top(wire, _sleeping(wire))
     return [found["Titles"], [row[-1] for row in found["Processes"]]]
 
 
 @cases(linux_only="`aux` chooses processes of all zones for illumos's ps: it is refused")
 def the_columns_of_ps_aux(wire: Wire) -> Any:
-    found = _top(wire, wire.running(["sleep", "1000"]), "?ps_args=aux")
+    found = _top(wire, _sleeping(wire), "?ps_args=aux")
     return [found["Titles"], [[len(row), row[-1]] for row in found["Processes"]]]
 
 
 @cases(linux_only="options of illumos's ps are its own")
 def the_columns_that_are_asked_for(wire: Wire) -> Any:
-    ident = wire.running(["sleep", "1000"])
+    ident = _sleeping(wire)
     chosen = _top(wire, ident, "?ps_args=-eo%20pid,comm")
     wrong = _top(wire, ident, "?ps_args=--nope")
     return [chosen["Titles"], [row[1] for row in chosen["Processes"]], wrong[0]]
@@ -179,7 +189,7 @@ def processes_of_what_is_stopped(wire: Wire) -> Any:
 
 @cases(linux_only="no freezer")
 def processes_of_what_is_paused(wire: Wire) -> Any:
-    ident = wire.running(["sleep", "1000"])
+    ident = _sleeping(wire)
     wire.api.ok("POST", f"/containers/{ident}/pause")
     found = _top(wire, ident)
     return [row[-1] for row in found["Processes"]]
