@@ -101,6 +101,7 @@ class SmartOSHost:
             opened.callback(naming.close)
             networks.changed = naming.serve
             networks.addresses.runs = register.runs
+            networks.half_made_go = register.until_swept
             naming.serve()
             zones = SmartOSZones(
                 gz,

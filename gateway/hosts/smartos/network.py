@@ -104,6 +104,8 @@ class SmartOSNetworks:
         self._lock = asyncio.Lock()
         self._networks: tuple[Network, ...] = ()
         self.changed: Callable[[], None] = lambda: None
+        self.half_made_go: Callable[[], Awaitable[None]] | None = None
+        """Waits until zones that were not made to their end have given up their nics."""
         """Called when networks have come or gone."""
 
     @classmethod
@@ -424,6 +426,8 @@ class SmartOSNetworks:
 
     async def remove(self, ref: str) -> None:
         """Nothing of it is there on return.  Forbidden if it is predefined, or a zone, running or not, is on it."""
+        if self.half_made_go is not None:
+            await self.half_made_go()
         async with self._lock:
             network = self.get(ref)
             if network.name in DRIVERS:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Container, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from dockerapi.errors import APIError, CommandFailed, NoSuchContainer
@@ -34,6 +34,8 @@ _SETTLE_S = 3.0
 
 
 _CLOSE_S = 5.0
+_SWEEP_S = 30.0
+"""So long others wait for a zone that was half made to go."""
 
 
 class Register(Roll[Resident]):
@@ -61,6 +63,8 @@ class Register(Roll[Resident]):
         self._others: set[str] = set()
         self._is_open = False
         self._swept: set[ZoneUUID] = set()
+        self._going: set[ZoneUUID] = set()
+        self._went = asyncio.Event()
         self._made: dict[str, VM] = {}
         self._seen = asyncio.Event()
         self.notes = notes
@@ -227,7 +231,21 @@ class Register(Roll[Resident]):
         self.unfinished.add(uuid)
         if uuid not in self._swept:
             self._swept.add(uuid)
+            self._going.add(uuid)
             self.half_made(uuid)
+
+    def went(self, uuid: ZoneUUID) -> None:
+        """What was half made of it is gone, or was given up."""
+        self._going.discard(uuid)
+        self._went.set()
+
+    async def until_swept(self) -> None:
+        """What is half made holds nothing any more; or it takes too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SWEEP_S):
+                while self._going:
+                    self._went.clear()
+                    await self._went.wait()
 
     def _not_foreign(self, uuid: str) -> None:
         if uuid in self._others:

@@ -268,16 +268,23 @@ class SmartOSZones:
 
     async def _unmake(self, uuid: ZoneUUID) -> None:
         """What is left of a creation.  What does not go within a minute is tried again by the next life."""
+        try:
+            if await self._taken_away(uuid):
+                self._register.forget(uuid)
+        finally:
+            self._register.went(uuid)
+
+    async def _taken_away(self, uuid: ZoneUUID) -> bool:
         for delay_s in (*_UNMAKE_DELAYS_S, None):
             try:
                 await self._take_away(uuid)
-                break
             except (APIError, OSError) as error:
                 log.warning("zone %s, half made, does not go: %s", uuid, error)
-                if delay_s is None:
-                    return
-                await asyncio.sleep(delay_s)
-        self._register.forget(uuid)
+                if delay_s is not None:
+                    await asyncio.sleep(delay_s)
+            else:
+                return True
+        return False
 
     async def _take_away(self, uuid: ZoneUUID) -> None:
         # One that was cut off from us may be at work on it still.

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -25,7 +26,14 @@ from dockerapi.errors import (
 )
 from gateway.hosts.smartos import runs, vmadm, zones
 from gateway.settings import Settings
-from gateway.zones.host import AttachStreams, LogQuery, Process, ZoneChange
+from gateway.zones.host import (
+    AttachStreams,
+    LogQuery,
+    NetworkPlan,
+    NetworkRequest,
+    Process,
+    ZoneChange,
+)
 from gateway.zones.metadata import PublishedPort
 from gateway.zones.spec import Filesystem, ZoneState, ZoneUUID
 from tests.contract.conftest import (  # noqa: F401 (fixtures)
@@ -392,6 +400,25 @@ async def test_a_creation_that_a_kill_cut_off_is_taken_away(
         assert not bench.zones.list()
         await until(lambda: uuid not in vms(global_zone))
         await until(lambda: not list((smartos_settings.data_root / "zones").iterdir()))
+
+
+async def test_a_network_can_be_removed_that_a_half_made_zone_was_on(
+    smartos_settings: Settings,  # noqa: F811
+    global_zone: FakeGZ,  # noqa: F811
+) -> None:
+    """At once after a kill, while the zone is still on its way out."""
+    async with kept(opened(smartos_settings)) as bench:
+        made = await bench.host.networks.create(NetworkPlan("web"))
+        nic = bench.host.networks.lease(ZoneUUID(str(uuid4())), NetworkRequest("web"))
+    uuid = make(
+        global_zone,
+        tags={"zonegate": smartos_settings.name},
+        nics=[nic.model_dump(exclude_none=True)],
+    )
+    (smartos_settings.data_root / "zones" / f"{uuid}.json").write_text('{"creating": true}')
+    async with kept(opened(smartos_settings)) as bench:
+        await bench.host.networks.remove(made.id)
+        assert uuid not in vms(global_zone)
 
 
 async def test_the_note_of_a_zone_that_went_unseen_goes_at_the_next_opening(
