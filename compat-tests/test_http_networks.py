@@ -183,3 +183,20 @@ def test_the_request_is_answered_as_dockerd_does(
 ) -> None:
     rows.check(case, recording, api, {}, names)
     assert api("GET", "/networks/nwx").status == 404
+
+
+def test_ranges_that_were_asked_for_are_shown_before_those_that_were_chosen(
+    api: API, recording: Recording
+) -> None:
+    config = [{"Subnet": "fd78:1::/64", "AuxiliaryAddresses": {"a": "fd78:1::9"}}]
+    body = {"Name": "nwx", "EnableIPv6": True, "IPAM": {"Config": config, "Options": {"k": "v"}}}
+    api.ok("POST", "/networks/create", body)
+    try:
+        shown = api.ok("GET", "/networks/nwx")["IPAM"]
+    finally:
+        api.ok("DELETE", "/networks/nwx")
+    chosen = shown["Config"].pop()
+    answer = {"chosen": sorted(chosen), "asked": shown}
+    if recording.taking:
+        recording.put("ranges that were asked for", answer)
+    assert answer == recording.get("ranges that were asked for")

@@ -258,13 +258,11 @@ def shown(network: Network) -> JSONObject:
 
 
 def _ranges(network: Network) -> Iterator[JSONObject]:
-    """As its maker named them; where he left the choice to us, what was chosen."""
-    chosen = (
-        AddressRange(network.subnet, network.gateway, network.ip_range, network.aux),
-        network.ipv6,
-    )
+    """As its maker named them; behind these, where he left the choice to us, what was chosen."""
+    four = AddressRange(network.subnet, network.gateway, network.ip_range, network.aux)
     asked = (network.plan.ipv4, network.plan.ipv6) if network.plan else (None, None)
-    for is_now, was_asked in zip(chosen, asked, strict=True):
+    versions = zip((four, network.ipv6), asked, strict=True)
+    for is_now, was_asked in sorted(versions, key=lambda pair: not (pair[1] and pair[1].subnet)):
         found = was_asked if was_asked is not None and was_asked.subnet else is_now
         if found is None or not found.subnet:
             continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -273,12 +274,19 @@ class UserNetworks:
         if link is None:
             if not record.made:
                 raise APIError(f"parent interface {record.interface} is not there")
-            self._route.execute(self._new_parent(record.interface))
+            self._make_parent(record.interface)
             link = self._route.link(record.interface)
             if link is None:
                 raise APIError(f"interface {record.interface} cannot be made")
             self._route.execute(netlink.set_alias(link.index, mark), netlink.link_up(link.index))
         return link.index
+
+    def _make_parent(self, name: str) -> None:
+        try:
+            self._route.execute(self._new_parent(name))
+        except netlink.NetlinkError as error:
+            # As dockerd passes it on: a kernel without such interfaces says `operation not supported`.
+            raise APIError(os.strerror(error.errno or 0).lower(), detail=str(error)) from error
 
     def _new_parent(self, name: str) -> netlink.Message:
         if name.startswith("dm-"):
