@@ -127,16 +127,22 @@ class LocalMounts:
 
     def __init__(self) -> None:
         self._users: dict[str, set[str]] = {}
+        self._leaving: set[str] = set()
         self._mounted: dict[str, Volume] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def hold(self, user: str, volumes: Iterable[Volume]) -> None:
         """Each is mounted until `release` by all who hold it; APIError, and then `user` holds none."""
+        self._leaving.discard(user)
         try:
             for volume in volumes:
                 with self.locked(volume.name):
                     users = self._users.setdefault(volume.name, set())
+                    if users and users <= self._leaving:
+                        # Whoever is left has ended: the next one finds a tmpfs empty.
+                        users.clear()
+                        self._unmount(self._mounted.pop(volume.name, None))
                     # A volume of that name may have gone, and come anew, under the last user's hands.
                     if volume.mountpoint not in dict(overlay.mounts()):
                         mount(volume)
@@ -145,6 +151,10 @@ class LocalMounts:
         except BaseException:
             self.release(user)
             raise
+
+    def leave(self, user: str) -> None:
+        """It has ended, and `release` follows when all else of it is cleared away.  Does not block."""
+        self._leaving.add(user)
 
     def release(self, user: str) -> bool:
         """Whether something was unmounted; nothing held is fine."""
@@ -158,6 +168,7 @@ class LocalMounts:
                 if not users:
                     del self._users[name]
                     found = self._unmount(self._mounted.pop(name, None)) or found
+        self._leaving.discard(user)
         return found
 
     def adopt(self, volumes: Sequence[Volume], users: Mapping[str, Sequence[str]]) -> None:

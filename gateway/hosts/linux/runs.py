@@ -212,6 +212,7 @@ class Runs:
             restart_count=zone.restart_count + again,
         )
         resident.forget_attaches()
+        self._parts.sources.leave(zone.uuid)
         resident.stopped.set()
         log.info("zone %s stopped: exit status %d", zone.uuid, code)
         if again:

@@ -209,6 +209,10 @@ class Sources:
             folder.rmdir()
         return True
 
+    def leave(self, user: str) -> None:
+        """A zone has ended: what it alone has is mounted anew for the next one.  Does not block."""
+        self._local.leave(user)
+
     def release(self, user: str) -> bool:
         """A zone, or a copy, is over; whether something was unmounted."""
         return self._local.release(user)

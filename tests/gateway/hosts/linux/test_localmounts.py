@@ -148,3 +148,32 @@ async def test_a_volume_that_comes_anew_is_mounted_anew(tmp_path: Path, folder: 
     assert is_mounted(volume) == 1
     mounts.release("new")
     assert is_mounted(volume) == 0
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.root
+async def test_who_comes_after_the_last_user_finds_a_tmpfs_empty(tmp_path: Path) -> None:
+    volumes = LinuxVolumes(tmp_path)
+    options = {"type": "tmpfs", "device": "tmpfs"}
+    volume = await volumes.create("memory", labels={}, options=options)
+    mounts, place = LocalMounts(), Path(volume.mountpoint)
+    try:
+        mounts.hold("one", [volume])
+        (place / "file").touch()
+        mounts.hold("two", [volume])
+        mounts.leave("one")
+        mounts.hold("three", [volume])
+        assert names(place) == ["file"]
+        mounts.leave("two")
+        mounts.leave("three")
+        mounts.hold("four", [volume])
+        assert names(place) == []
+        for user in ("one", "two", "three"):
+            mounts.release(user)
+        assert str(place) in dict(overlay.mounts())
+    finally:
+        mounts.release("four")
+    assert str(place) not in dict(overlay.mounts())
