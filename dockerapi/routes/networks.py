@@ -33,7 +33,7 @@ async def create(call: Call) -> web.StreamResponse:
 
     Differs: options of Docker's own that are not known here are refused.
 
-    SmartOS: IPv6 and most driver options are refused; without `smartos.egress_nic` a network is internal.
+    SmartOS: most driver options of Docker's own, and networks without IPv4, are refused; without `smartos.egress_nic` a network is internal.
     """
     body = await call.body(NetworkCreate, required=True)
     if not call.since(V1_48):
