@@ -13,7 +13,9 @@ Listeners, signals and TLS are the caller's.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -40,6 +42,8 @@ from dockerapi.routes.router import MovedPermanently, Router, clean
 from dockerapi.versions import CURRENT, ClientTooOld, negotiate
 
 log = logging.getLogger(__name__)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 T = TypeVar("T")
 
 ROUTES: tuple[Route, ...] = (
@@ -186,7 +190,11 @@ class APIServer:
             unknown = _unknown()
             log.exception("%s %s: %s", request.method, request.raw_path, unknown)
             return self._failed(request, call, unknown)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                # Whoever asked can do something about it, and should not have to look for the log.
+                log.exception("%s %s", request.method, request.raw_path)
+                return self._failed(request, call, APIError(os.strerror(error.errno).lower()))
             unknown = _unknown()
             log.exception("%s %s: %s", request.method, request.raw_path, unknown)
             return self._failed(request, call, unknown)

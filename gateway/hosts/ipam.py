@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from bisect import bisect_right
 from collections import Counter, deque
@@ -30,6 +31,8 @@ from typing import Any, Literal, overload
 from dockerapi.errors import APIError, Forbidden, InvalidParameter
 from gateway.settings import AddressPool
 from gateway.zones.spec import ZoneUUID
+
+log = logging.getLogger(__name__)
 
 _WRITE_DELAY_S = 0.5
 
@@ -370,7 +373,11 @@ class LeaseBook:
                 for key, address in leases:
                     if _name_of(key) in document:
                         document[_name_of(key)]["leases"][str(address)] = uuid
-            replace_json(self._file, document)
+            try:
+                replace_json(self._file, document)
+            except OSError as error:
+                # The zones' nics are the truth; the next change writes all of it.
+                log.error("leases cannot be written: %s", error)  # noqa: TRY400
 
     def close(self) -> None:
         """Write what is not yet written."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass, replace
@@ -93,8 +94,11 @@ def write(folder: Path, record: Record) -> None:
     """Replace the file in one step."""
     new = folder / f".{FILE}.new"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    raw = encode(record).encode()
     try:
-        os.write(descriptor, encode(record).encode())
+        # A disk that becomes full takes a part: half a record must not replace a whole one.
+        if os.write(descriptor, raw) < len(raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
     new.rename(folder / FILE)

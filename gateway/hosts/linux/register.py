@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from gateway.hosts.linux.resident import Resident
 from gateway.hosts.roll import Roll
 from gateway.zones.host import Zone, ZoneChange
 from gateway.zones.spec import ZoneUUID
+
+log = logging.getLogger(__name__)
 
 
 class Register(Roll[Resident]):
@@ -37,14 +40,31 @@ class Register(Roll[Resident]):
         raise NoSuchContainer(ref)
 
     def change(self, resident: Resident, change: ZoneChange | None, **values: Any) -> Zone:
-        """A new value of the zone: told first, then written."""
+        """A new value of the zone: told first, then written.  OSError where the disk is full."""
+        zone = self._replaced(resident, change, values)
+        if not resident.deleted:
+            records.write(self._parts.folders.zone(zone.uuid), resident.record)
+        return zone
+
+    def happened(self, resident: Resident, change: ZoneChange | None, **values: Any) -> Zone:
+        """As `change`, of what is so whether it can be written or not: a zone that filled the disk has ended all the same.
+
+        The file follows with the next change; after a restart the end is found as that of any zone which ended meanwhile.
+        """
+        try:
+            return self.change(resident, change, **values)
+        except OSError as error:
+            log.error("zone %s: its record cannot be written: %s", resident.zone.uuid, error)  # noqa: TRY400
+            return resident.zone
+
+    def _replaced(
+        self, resident: Resident, change: ZoneChange | None, values: dict[str, Any]
+    ) -> Zone:
         zone = replace(resident.zone, **values)
         resident.record = resident.record.with_zone(zone)
         self._parts.names.tell(zone)
         if change is not None:
             self.emit(change, zone)
-        if not resident.deleted:
-            records.write(self._parts.folders.zone(zone.uuid), resident.record)
         return zone
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:

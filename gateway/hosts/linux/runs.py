@@ -130,7 +130,7 @@ class Runs:
     def _touched(self, resident: Resident, name: str) -> None:
         """A file of conmon's.  Folders of earlier runs are removed, so this is of the run that is."""
         if name == conmon.OOM and resident.is_up:
-            self._register.change(resident, ZoneChange.OOM, oom_killed=True)
+            self._register.happened(resident, ZoneChange.OOM, oom_killed=True)
 
     async def _failed(self, resident: Resident, error: BaseException) -> None:
         shown = boot.failure(error) if isinstance(error, Exception) else APIError("cancelled")
@@ -141,7 +141,7 @@ class Runs:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal_numbers.SIGKILL)
         resident.abandon_attaches()
-        self._register.change(
+        self._register.happened(
             resident,
             None,
             state=ZoneState.STOPPED,
@@ -199,7 +199,7 @@ class Runs:
         oom = self._parts.folders.bundle(zone.uuid).oomed
         again = not resident.deleted and resident.wants_restart(code) and not self._register.closing
         resident.cleared.clear()
-        self._register.change(
+        self._register.happened(
             resident,
             ZoneChange.STOPPED,
             state=ZoneState.RESTARTING if again else ZoneState.STOPPED,
