@@ -459,7 +459,10 @@ class LinuxZones:
         """The start is one request later: a moment in which the kernel's lock can become warm."""
         zone = self._register.resident(uuid).zone
         if user:
-            resolve(Path(f"/proc/{zone.pid}/root"), user)
+            try:
+                resolve(Path(f"/proc/{zone.pid}/root"), user)
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise NotRunning(zone.metadata.id) from error
         self._parts.warmth.announce()
 
     async def exec(self, uuid: ZoneUUID, process: Process) -> Exec:
@@ -479,6 +482,8 @@ class LinuxZones:
             )
         except InvalidParameter as error:  # it was there when the exec was announced
             raise APIError(error.message) from error
+        except (FileNotFoundError, ProcessLookupError) as error:  # ended: conmon will say so
+            raise NotRunning(zone.metadata.id) from error
         metadata = with_links(zone, self._runs.peer, must_run=False).metadata
         document = exec_process(zone.spec, metadata, process, identity, self._parts.machine)
         with self._parts.warmth.kept():

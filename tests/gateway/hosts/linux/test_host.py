@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -15,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from dockerapi.errors import APIError
+from dockerapi.errors import APIError, NotRunning
 from gateway.hosts.command import Spawner
 from gateway.hosts.linux import nft, overlay, probes, records
 from gateway.hosts.linux.host import LinuxHost
 from gateway.settings import Settings
-from gateway.zones.host import AttachStreams, Zone, ZoneChange
+from gateway.zones.host import AttachStreams, Process, Zone, ZoneChange
 from gateway.zones.metadata import decode
 from gateway.zones.spec import ZoneState
 from tests.contract.conftest import (
@@ -128,6 +129,27 @@ async def test_the_place_of_the_unified_hierarchy_stays_as_it_was(
     # In a thread that ends with its mount namespace.
     with ThreadPoolExecutor(1) as alone:
         assert settings.name not in alone.submit(_below_the_unified_mount).result()
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_an_exec_in_a_zone_that_has_just_ended_is_refused(bench: Bench) -> None:
+    """Before conmon has said that it did."""
+    zone = await bench.start("sleep", "1000")
+    conmon_pid = _parent(zone.pid)
+    os.kill(conmon_pid, signal.SIGSTOP)
+    try:
+        process = os.pidfd_open(zone.pid)
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        select.select([process], [], [], 10)
+        os.close(process)
+        with pytest.raises(NotRunning):
+            await bench.zones.exec(zone.uuid, Process(("true",)))
+    finally:
+        os.kill(conmon_pid, signal.SIGCONT)
+    await bench.seen(ZoneChange.STOPPED, zone)
 
 
 async def test_a_start_that_fails_leaves_nothing_but_the_zone(
