@@ -133,7 +133,7 @@ SCENARIOS = [
     scenario(
         "while it waits for its restart",
         "docker run -d --name c1 --restart always bb false",
-        Step("docker inspect -f '{{.State.Status}} {{.State.Running}} {{.State.Restarting}} {{.State.ExitCode}}' c1", after=Told("c1", "die", 4)),
+        Step("docker inspect -f '{{.State.Status}} {{.State.Running}} {{.State.Restarting}} {{.State.ExitCode}}' c1", after=Told("c1", "die", 6)),  # it waits 3.2 s
         "docker ps --format '{{.Status}}'",
         http("POST /containers/c1/start"),
         Step("docker exec c1 true"),
