@@ -179,6 +179,22 @@ SCENARIOS = [
         "docker start web",
     ),
     scenario(
+        "files of names are edited in place, and made anew at a start",
+        Step(
+            "docker run --rm --add-host gw:host-gateway bb sh -c 'set -- $(grep -w gw /etc/hosts); ip route | grep -c \"default via $1 \"'",
+            compare="exit stdout",
+        ),
+        quiet(f"docker run -d --name db {STAYS}"),
+        quiet("docker exec db sh -c 'for f in hosts hostname resolv.conf; do echo mine >>/etc/$f; done'"),
+        "docker exec db sh -c 'cd /etc; grep -c mine hosts hostname resolv.conf'",
+        quiet("docker restart -t 0 db"),
+        Step(
+            "docker exec db sh -c 'cd /etc; grep -c mine hosts hostname resolv.conf'",
+            smartos=OnSmartOS(compare=""),
+        ),
+        "docker exec db sh -c 'mv /etc/hosts /etc/x 2>/dev/null; echo $?'",
+    ),
+    scenario(
         "the resolver's own words",
         quiet("docker network create n1"),
         Step(
