@@ -149,6 +149,19 @@ def test_control_c_twice_kills_what_up_has_started(project: Callable[..., Projec
     until(lambda: one.states() == ["twice-a-1 exited 137"])
 
 
+def test_wait_gives_the_code_of_the_service_that_ends(project: Callable[..., Project]) -> None:
+    one = project("waited", a=IT, b=IT)
+    said = b"no containers for project"
+    while b"no containers for project" in said:  # it ended before compose had looked for it
+        one("up", "-d")
+        with one.start("wait", "a") as waiting:
+            one("kill", "a")
+            said, _ = waiting.communicate(timeout=DEADLINE_S)
+    assert b"exited with status code 137" in said
+    assert waiting.returncode == 137
+    assert one.states() == ["waited-a-1 exited 137", "waited-b-1 running 0"]
+
+
 def test_two_projects_of_one_file_do_not_meet(project: Callable[..., Project]) -> None:
     pair = [project(name, web=IT, db=IT) for name in ("left", "right")]
     for one, running in [(one, one.start("up", "-d")) for one in pair]:
