@@ -15,7 +15,7 @@ from compat.compose import plug_in
 
 FILE = Path(__file__).with_name("application") / "fields.yaml"
 OWN = {"Id", "Created", "Image", "State", "GraphDriver", "Zone", "LogPath", "HostsPath", "HostnamePath", "ResolvConfPath", "Runtime", "SandboxID", "SandboxKey",
-    "IPPrefixLen", "EndpointID", "MaskedPaths", "ReadonlyPaths", "CreatedAt", "Mountpoint", "com.docker.compose.image", "Containers"}  # fmt: skip
+    "IPPrefixLen", "EndpointID", "MaskedPaths", "ReadonlyPaths", "CreatedAt", "Mountpoint", "com.docker.compose.image", "Containers", "ExecIDs"}  # fmt: skip
 """What is the server's or the run's own."""
 
 
@@ -68,7 +68,7 @@ def test_every_field_of_a_file_reaches_the_containers(
     for name in ("fields_named", "opted-of-fields"):
         seen[f"volume {name}"] = api.ok("GET", f"/volumes/{name}")
     words = names | {f"10.245.{os.getpid() % 251}": "NET"}
-    files = "id; cat /etc/inline.conf /whole /run/secrets/fromfile /run/secrets/envy; ls -ln /etc/inline.conf /run/secrets/envy | cut -c1-10,30-; grep -e ' /t ' -e ' /here ' /proc/mounts | cut -d' ' -f2-3"
+    files = "id; cat /etc/inline.conf /whole /run/secrets/fromfile /run/secrets/envy; stat -c '%A %s %n' /etc/inline.conf /run/secrets/envy; grep ' /t ' /proc/mounts | cut -d' ' -f2-3; grep -c ' /here ' /proc/mounts"
     seen["files"] = cli.ok([*compose.split(), "exec", "-T", "files", "sh", "-c", files])
     answer = {
         name: kept(json.loads(normal(json.dumps(row), words))) for name, row in sorted(seen.items())

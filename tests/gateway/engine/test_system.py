@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerapi.errors import InvalidParameter, NotFound
+from dockerapi.errors import APIError, NotFound
 from dockerapi.filters import Filters
 from gateway.engine import names
 from gateway.engine.attach import KeyScanner, detach_keys
@@ -45,7 +45,7 @@ async def test_networks_show_who_runs_on_them(bench: Bench) -> None:
     listed = await bench.gateway.networks.list(Filters({"type": ["builtin"], "name": ["o"]}))
     assert [network["Name"] for network in listed] == ["host", "none"]
     assert await bench.gateway.networks.list(Filters({"type": ["custom"]})) == []
-    with pytest.raises(InvalidParameter):
+    with pytest.raises(APIError, match="invalid filter: 'type'='x'"):
         await bench.gateway.networks.list(Filters({"type": ["x"]}))
     with pytest.raises(NotFound, match="network x not found"):
         await bench.gateway.networks.inspect("x")
