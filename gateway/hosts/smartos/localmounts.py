@@ -199,7 +199,7 @@ class LocalMounts:
 
     async def _look(self, volume: Volume, found: Mounting) -> None:
         if await self._gz.status(found.device) is None:
-            raise _failed(volume, f"mount {found.device}: no such file or directory")
+            raise _is_missing(volume, found.device)
 
     async def _mount(self, volume: Volume, found: Mounting) -> None:
         place = f"{self.folder}/{volume.name}"
@@ -277,6 +277,17 @@ rmdir "$1" 2>/dev/null && exit 0
 while umount "$1"; do rmdir "$1" 2>/dev/null && exit 0; done
 exit 1
 """
+
+
+def cannot_populate(volume: Volume) -> APIError:
+    """What dockerd says of a volume whose device is not there, where the image has a folder to fill it with."""
+    found = mounting(volume.options)
+    error = _is_missing(volume, found.device if found else volume.mountpoint)
+    return APIError(f"failed to populate volume: {error.message}")
+
+
+def _is_missing(volume: Volume, device: str) -> APIError:
+    return _failed(volume, f"mount {device}: no such file or directory")
 
 
 def _failed(volume: Volume, reason: str) -> APIError:

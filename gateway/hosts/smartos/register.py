@@ -239,6 +239,11 @@ class Register(Roll[Resident]):
         self._going.discard(uuid)
         self._went.set()
 
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether something half made is on its way out."""
+        return bool(self._going)
+
     async def until_swept(self) -> None:
         """What is half made holds nothing any more; or it takes too long."""
         with suppress(TimeoutError):

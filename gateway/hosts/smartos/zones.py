@@ -32,7 +32,7 @@ from dockerapi.errors import (
 from dockerapi.framing import Stdio, StreamId
 from gateway.hosts.smartos import execs, leftovers, observed, plumbing, vmadm, whiteouts
 from gateway.hosts.smartos.globalzone import GlobalZone
-from gateway.hosts.smartos.localmounts import LocalMounts
+from gateway.hosts.smartos.localmounts import LocalMounts, cannot_populate
 from gateway.hosts.smartos.logs import CONSOLE_LOG, STDIO_LOG, read_logs
 from gateway.hosts.smartos.naming import Naming
 from gateway.hosts.smartos.register import Register
@@ -61,6 +61,8 @@ _SEEN_TIMEOUT_S = 15.0
 """So long after vmadm is done its event may come; then the VM is asked for."""
 _ZFS_TIMEOUT_S = 60.0
 _DELETE_TRIES, _DELETE_DELAY_S = 5, 0.5
+_CONFLICT = "Conflict detected with another"
+"""vmadm's words for addresses that another VM has."""
 _UNMAKE_DELAYS_S = (0.5, 5.0, 50.0)
 
 
@@ -194,7 +196,14 @@ class SmartOSZones:
 
     async def _make(self, spec: ZoneSpec) -> None:
         try:
-            await vmadm.create(self._gz, spec)
+            try:
+                await vmadm.create(self._gz, spec)
+            except APIError as error:
+                if _CONFLICT not in error.message or not self._register.is_sweeping:
+                    raise
+                # A zone that a kill left half made has its address until it is gone, and no lease of it.
+                await self._register.until_swept()
+                await vmadm.create(self._gz, spec)
         except NotFound:
             # An administrator may have deleted the image: then we should not offer it any more.
             await self._datasets.refresh()
@@ -261,10 +270,15 @@ class SmartOSZones:
                 continue
             if volume.options and "volume" not in words:
                 continue  # a bind of the folder that some volume has for its device
+            root = f"{vmadm.zonepath(vm)}/root"
             if await self._gz.status(entry.source) is None:
-                continue  # a device that is not there is told of at the start
-            filled = replace(volume, mountpoint=entry.source)
-            await self._volumes.copy_up(f"{vmadm.zonepath(vm)}/root", entry.target, filled)
+                # Told of at the start, unless there is something to fill it with.
+                if await whiteouts.find_directory(self._gz, root, entry.target) is not None:
+                    raise cannot_populate(volume)
+                continue
+            await self._volumes.copy_up(
+                root, entry.target, replace(volume, mountpoint=entry.source)
+            )
 
     async def _unmake(self, uuid: ZoneUUID) -> None:
         """What is left of a creation.  What does not go within a minute is tried again by the next life."""

@@ -421,6 +421,25 @@ async def test_a_network_can_be_removed_that_a_half_made_zone_was_on(
         assert uuid not in vms(global_zone)
 
 
+async def test_an_address_that_a_half_made_zone_still_has_is_waited_for(
+    smartos_settings: Settings,  # noqa: F811
+    global_zone: FakeGZ,  # noqa: F811
+) -> None:
+    """A kill can lose the lease, and vmadm gives no address twice."""
+    async with kept(opened(smartos_settings)) as bench:
+        nic = bench.host.networks.lease(ZoneUUID(str(uuid4())), NetworkRequest("bridge"))
+    uuid = make(
+        global_zone,
+        tags={"zonegate": smartos_settings.name},
+        nics=[nic.model_dump(exclude_none=True)],
+    )
+    (smartos_settings.data_root / "zones" / f"{uuid}.json").write_text('{"creating": true}')
+    async with kept(opened(smartos_settings)) as bench:
+        zone = await bench.create("true", nics=(nic,))
+        assert zone.spec.nics[0].ip == nic.ip
+        assert uuid not in vms(global_zone)
+
+
 async def test_the_note_of_a_zone_that_went_unseen_goes_at_the_next_opening(
     smartos_settings: Settings,  # noqa: F811
     global_zone: FakeGZ,  # noqa: F811
