@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import errno
 import fcntl
 import gc
 import logging
@@ -51,6 +50,8 @@ CERTIFICATES = Path("/etc/docker/certs.d")
 """CAs and client certificates of registries, laid out as dockerd has them."""
 
 
+_NAMES = Path("/run/zonegate-names")
+"""Locks of the names that instances have, one for each network namespace that has such an instance."""
 _TRIM_EVERY_S = 5.0
 _TRIM_SHARE = 100
 """Of the time at most one in so many goes to it."""
@@ -81,7 +82,7 @@ async def _serve(
 ) -> None:
     context = server_context(settings)
     systemd = _taken_from_environment("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-    with _owned(*_roots(settings)), _alone_with_its_name(settings), _pidfile(settings.pidfile):
+    with _owned(_roots(settings)), _alone_with_its_name(settings), _pidfile(settings.pidfile):
         listeners = open_listeners(
             settings.hosts,
             group=settings.group,
@@ -260,18 +261,22 @@ def _stop_signal() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def _roots(settings: Settings) -> list[Path]:
-    """What belongs to this instance alone.  On Linux a start removes what it does not know below exec_root, too."""
-    runs = [settings.exec_root] if settings.backend == "linux" else []
-    return list(dict.fromkeys([settings.data_root, *runs]))
+def _roots(settings: Settings) -> dict[Path, int]:
+    """What belongs to this instance alone, with its mode where it is new.
+
+    On Linux a start removes what it does not know below exec_root, too.  A socket may lie there, for a group that has
+    no other business in it.
+    """
+    runs = {settings.exec_root: 0o711} if settings.backend == "linux" else {}
+    return runs | {settings.data_root: 0o710}
 
 
 @contextlib.contextmanager
-def _owned(*roots: Path) -> Iterator[None]:
+def _owned(roots: Mapping[Path, int]) -> Iterator[None]:
     """One instance for each of `roots`; the locks go with the process, so a kill leaves none behind."""
     with contextlib.ExitStack() as locks:
-        for root in roots:
-            root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        for root, mode in roots.items():
+            root.mkdir(mode=mode, parents=True, exist_ok=True)
             descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             locks.callback(os.close, descriptor)
             try:
@@ -285,21 +290,36 @@ def _owned(*roots: Path) -> Iterator[None]:
 def _alone_with_its_name(settings: Settings) -> Iterator[None]:
     """On Linux bridge and nft tables have the instance's name: a second one would make them anew.
 
-    An abstract socket is there once in a network namespace, as they are, and goes with the process.
+    Its lock goes with the process.  It lies where nobody but root can take it first.
     """
     if settings.backend != "linux":
         yield
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
-        try:
-            mark.bind(f"\0zonegate/{settings.name}")
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise InvalidParameter(
-                f"another zonegate is called {settings.name} here: --name tells instances apart"
-            ) from error
-        yield
+    _NAMES.mkdir(mode=0o700, exist_ok=True)
+    namespace = Path("/proc/self/ns/net").stat().st_ino
+    path = _NAMES / f"{settings.name}-{namespace}"
+    while True:
+        with path.open("w") as mark:
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InvalidParameter(
+                    f"another zonegate is called {settings.name} here: --name tells instances apart"
+                ) from error
+            # Whoever had it before may have taken it away between our opening and our locking it.
+            if not _is_there(path, mark.fileno()):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def _described(document: Mapping[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = _set(document, ("comment",))
     described["created"] = _go_time(document.get("created"))
     described |= _set(document, ("container",))
-    described["container_config"] = _container(document.get("container_config") or {})
+    described["container_config"] = _container(_mapping(document.get("container_config")))
     described |= _set(document, ("docker_version", "author"))
     if isinstance(document.get("config"), dict):
         described["config"] = _container(document["config"])
@@ -99,9 +99,13 @@ def _set(document: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: document[key] for key in keys if document.get(key)}
 
 
-def _go_time(text: str | None) -> str | None:
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _go_time(text: object) -> str | None:
     """As Go writes a time that it has read: no zeros at the end of a fraction, Z for +00:00."""
-    if not text:
+    if not text or not isinstance(text, str):
         return None
     text = re.sub(r"\.(\d*?)0*(?=[Z+-]|$)", lambda m: f".{m[1]}" if m[1] else "", text)
     return re.sub(r"[+-]00:00$", "Z", text)

@@ -227,7 +227,7 @@ class RegistryClient:
         config = self._known(manifest.config.digest)
         if config is None:
             config = parse_config(await self._tried_config(endpoint, reference, manifest))
-        if config.platform.os != "linux":
+        if config.platform.os.lower() != "linux":
             raise InvalidParameter(
                 f'image operating system "{config.platform.os}" cannot be used on this platform: '
                 "operating system is not supported"

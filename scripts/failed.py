@@ -36,7 +36,11 @@ def summary(title: str, report: str | None) -> Iterator[str]:
     if not report:
         yield f"{title}: was ended before it was through"
         return
-    failed = list(failures(report))
+    try:
+        failed = list(failures(report))
+    except ET.ParseError:
+        yield f"{title}: was ended while it wrote its report"
+        return
     yield f"{title}: {len(failed) or 'none'} failed"
     for name, reason in failed:
         yield f"  {name}"

@@ -163,8 +163,8 @@ class HostConfig(Body):
     mounts: list[Mount] | None = None
     console_size: list[int] = Field(default_factory=lambda: [0, 0])
     annotations: dict[str, str] | None = None
-    cap_add: list[str] | None = None
-    cap_drop: list[str] | None = None
+    cap_add: Strings | None = None
+    cap_drop: Strings | None = None
     cgroupns_mode: str = ""
     dns: list[str] | None = None
     dns_options: list[str] | None = None
@@ -251,7 +251,9 @@ class ContainerCreate(Body):
     attach_stdin: Boolean = False
     attach_stdout: Boolean = False
     attach_stderr: Boolean = False
-    exposed_ports: dict[str, dict[str, Any]] | None = None
+    exposed_ports: (
+        dict[str, Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})]] | None
+    ) = None
     tty: Boolean = False
     open_stdin: Boolean = False
     stdin_once: Boolean = False
@@ -269,7 +271,7 @@ class ContainerCreate(Body):
     labels: dict[str, str] | None = None
     stop_signal: str = ""
     stop_timeout: Whole | None = None
-    shell: list[str] | None = None
+    shell: Strings | None = None
     host_config: HostConfig = Field(default_factory=HostConfig)
     networking_config: NetworkingConfig = Field(default_factory=NetworkingConfig)
 

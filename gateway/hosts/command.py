@@ -44,7 +44,13 @@ class Child:
         self._pidfd = -1
         self._reaped = False
         if hasattr(os, "pidfd_open"):
-            self._pidfd = os.pidfd_open(pid)
+            try:
+                self._pidfd = os.pidfd_open(pid)
+            except OSError:  # no descriptor is free: nobody could wait for it
+                os.kill(pid, signal.SIGKILL)
+                started.discard(pid)
+                os.waitpid(pid, 0)
+                raise
             self._loop.add_reader(self._pidfd, self._reap)
         else:
             # A daemon: a child that outlives the server must not hold it up.

@@ -51,8 +51,8 @@ def plan(body: NetworkCreate, configuration: Network | None = None) -> NetworkPl
         found[version] = AddressRange(
             config.subnet, config.gateway, config.ip_range, dict(config.aux_addresses or {})
         )
-        if version == 4 or enable_ipv6:
-            _check_distinct(found[version])
+        if (version == 4 or enable_ipv6) and not body.config_only:
+            _check_distinct(found[version], body.name)
     _check_ipam(body, found)
     six = found.get(6, AddressRange()) if enable_ipv6 else None
     return NetworkPlan(
@@ -85,6 +85,9 @@ def _configured(body: NetworkCreate, source: str, configuration: Network | None)
         raise Forbidden(
             "network driver options are not supported if the network depends on a configuration network"
         )
+    for wanted in (found.ipv4, found.ipv6):
+        if wanted is not None and wanted.subnet:
+            _check_distinct(wanted, body.name)
     return replace(
         found,
         name=body.name,
@@ -96,7 +99,7 @@ def _configured(body: NetworkCreate, source: str, configuration: Network | None)
     )
 
 
-def _check_distinct(wanted: AddressRange) -> None:
+def _check_distinct(wanted: AddressRange, network: str) -> None:
     """APIError where an address that is asked for is had already: by the subnet itself, the gateway, another."""
     subnet = ipaddress.ip_network(wanted.subnet)
     ends = {subnet.network_address}
@@ -109,6 +112,10 @@ def _check_distinct(wanted: AddressRange) -> None:
             raise APIError(f"failed to allocate gateway ({gateway}): Address already in use")
         taken.add(gateway)
     for name, text in wanted.aux.items():
+        if not text:
+            raise InvalidParameter(
+                f"non parsable secondary ip address ({name}:) passed for network {network}"
+            )
         address = ipaddress.ip_address(text)
         if address in taken:
             raise APIError(

@@ -160,6 +160,8 @@ class LocalMounts:
         """Whether something was unmounted; nothing held is fine."""
         found = False
         for name in tuple(self._users):
+            if user not in self._users.get(name, ()):
+                continue  # its lock may be held for long by a mount of a server that is away
             with self.locked(name):
                 users = self._users.get(name)
                 if users is None:

@@ -257,7 +257,7 @@ class Runs:
         if resident.zone.state is ZoneState.RESTARTING:
             resident.cancel_restart()
             resident.end_logs()
-            self._register.change(
+            self._register.happened(
                 resident, ZoneChange.UPDATED, state=ZoneState.STOPPED, manually_stopped=True
             )
             return True
@@ -294,7 +294,7 @@ class Runs:
     def stopped_by_hand(self, resident: Resident) -> None:
         """Told to end: the policy does not start it again."""
         resident.no_restart = True
-        self._register.change(resident, None, manually_stopped=True)
+        self._register.happened(resident, None, manually_stopped=True)
 
     async def send(self, resident: Resident, number: int) -> None:
         """A frozen process takes no signal, not even SIGKILL, until it is thawed."""
@@ -304,7 +304,7 @@ class Runs:
         ):
             await self._parts.cgroups.thaw(boot.cgroup(self._parts, resident.zone))
             if resident.zone.state is ZoneState.PAUSED:
-                self._register.change(resident, ZoneChange.UNPAUSED, state=ZoneState.RUNNING)
+                self._register.happened(resident, ZoneChange.UNPAUSED, state=ZoneState.RUNNING)
 
 
 def stop_number(resident: Resident, name: str | None) -> int:

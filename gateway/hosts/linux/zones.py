@@ -246,7 +246,9 @@ class LinuxZones:
             if resident.is_up:
                 return resident.zone
             code = boot.exit_code(error)
-            return self._register.change(resident, None, error=error.message, start_exit_code=code)
+            return self._register.happened(
+                resident, None, error=error.message, start_exit_code=code
+            )
 
     async def update(self, uuid: ZoneUUID, spec: ZoneSpec) -> Zone:
         """Limits into the cgroup of a zone that runs, nics into its namespace; everything into its record."""

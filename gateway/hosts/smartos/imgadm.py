@@ -248,7 +248,10 @@ async def _lines(
 # O_EXCL is the only thing that makes a lock of a file: noclobber gives it to the shell.  That somebody has the lock
 # cannot be seen by looking at it afterwards, he may be done by then: a folder that can be written says it.
 _HELD = 75
-_TAKE = f'set -C; echo "$2" > "$1" && exit; test -w "${{1%/*}}" && exit {_HELD}; exit 1'
+_TAKE = (
+    'set -C; if : > "$1"; then set +C; echo "$2" > "$1" && exit; rm -f "$1"; exit 1; fi; '
+    f'test -w "${{1%/*}}" && exit {_HELD}; exit 1'
+)
 
 
 def lock_path(root: str, uuid: str) -> str:

@@ -39,13 +39,15 @@ _NFS_FLAGS = _FLAGS | {
     "soft": "soft", "hard": "hard", "intr": "intr", "nointr": "nointr", "fg": "fg", "bg": "bg",
     "nolock": "llock", "lock": "", "tcp": "proto=tcp", "udp": "proto=udp", "noac": "noac", "nocto": "nocto", "cto": "",
     "nfsvers": "vers", "vers": "vers", "proto": "proto", "port": "port", "sec": "sec", "timeo": "timeo",
-    "retrans": "retrans", "rsize": "rsize", "wsize": "wsize", "acregmin": "acregmin", "acregmax": "acregmax",
+    "retrans": "retrans", "retry": "retry", "rsize": "rsize", "wsize": "wsize", "acregmin": "acregmin", "acregmax": "acregmax",
     "acdirmin": "acdirmin", "acdirmax": "acdirmax", "actimeo": "actimeo",
 }  # fmt: skip
 _OWNERS = ("uid", "gid", "mode")
-# mount(8) of tmpfs knows no owner; what somebody mounted there before stays.
+# mount(8) of tmpfs knows no owner.  Nobody of the machine has a way to what containers put there, setuid programs for
+# one.  What an unmounting left that failed is nobody's any more.
 _MOUNT = r"""
-mkdir -p "$5" && mount -F "$1" ${2:+-o "$2"} "$4" "$5" || exit 1
+[[ -d $5 ]] && while umount "$5" 2>/dev/null; do :; done
+(umask 077; mkdir -p "$5") && mount -F "$1" ${2:+-o "$2"} "$4" "$5" || exit 1
 [[ -z $3 ]] || { IFS=: read -r uid gid mode <<<"$3"; chown "$uid:$gid" "$5" && chmod "$mode" "$5"; }
 """
 
@@ -99,13 +101,15 @@ def _tmpfs(words: Sequence[str]) -> Mounting:
 
 def _nfs(kind: str, device: str, words: Sequence[str]) -> Mounting:
     server = next((word[5:] for word in words if word.startswith("addr=")), "")
-    host, _, path = device.rpartition(":")
+    host, _, path = device.partition(":/")
     told = _told([word for word in words if not word.startswith("addr=")], _NFS_FLAGS)
     # Versions are whole numbers there: 4.1 is 4.
     told = tuple(w.partition(".")[0] if w.startswith("vers=") else w for w in told)
     if kind == "nfs4" and not any(word.startswith("vers=") for word in told):
         told += ("vers=4",)
-    return Mounting("nfs", f"{_literal(server or host)}:{path}", told)
+    if not any(word.startswith("retry=") for word in told):
+        told += ("retry=0",)  # else its mount tries a server that is away ten thousand times
+    return Mounting("nfs", f"{_literal(server or host)}:/{path}", told)
 
 
 def _literal(address: str) -> str:
@@ -259,7 +263,10 @@ class LocalMounts:
                     ("bash", "-c", _UNMOUNT, "zonegate-unmount", place), timeout_s=_TIMEOUT_S
                 )
             except (APIError, OSError) as error:
-                if attempt == _TRIES:
+                is_late = isinstance(error, CommandFailed) and error.exit_status < 0
+                if (
+                    attempt == _TRIES or is_late
+                ):  # a server that is away: asking again takes as long again
                     log.warning("volume %s stays mounted: %s", name, error)
                     return
                 await asyncio.sleep(_DELAY_S)

@@ -75,6 +75,8 @@ class Register(Roll[Resident]):
         self.started: Callable[[Resident], None] = lambda _: None
         self.stopped: Callable[[Resident], None] = lambda _: None
         self.foreign: Callable[[VM], None] = lambda _: None
+        self.gave_up: Callable[[Resident], None] = lambda _: None
+        """One that was between two runs will not run again by itself."""
         self.vanished: Callable[[Resident], None] = lambda _: None
         self.foreign_gone: Callable[[str], None] = lambda _: None
         self.published: Callable[[Zone], None] = lambda _: None
@@ -283,10 +285,11 @@ class Register(Roll[Resident]):
 
     def add(self, zone: Zone, vm: VM) -> Resident:
         """A zone that is complete now."""
+        # What is still noted as being made would be taken away by the next life: without this there is no zone.
+        self.notes.write(zone)
         resident = Resident(zone, vm, vmadm.zonepath(vm))
         self.zones[zone.uuid] = resident
         self._end_creation(zone.uuid)
-        self.notes.write(zone)
         self.emit(ZoneChange.CREATED, zone)
         return resident
 
@@ -388,10 +391,12 @@ class Register(Roll[Resident]):
         if zone.spec.alias != resident.zone.spec.alias:
             self.free(resident.zone.spec.alias, zone.uuid)
             self.aliases.setdefault(zone.spec.alias, zone.uuid)
-        resident.zone = zone
+        before, resident.zone = resident.zone.state, zone
         self.published(zone)
         resident.set_log_end()
-        self.notes.write(zone)
+        self._note(zone)
+        if before is ZoneState.RESTARTING and zone.state is ZoneState.STOPPED:
+            self.gave_up(resident)
         if change is None:
             return
         self.emit(change, zone)
@@ -400,6 +405,13 @@ class Register(Roll[Resident]):
         elif change is ZoneChange.STOPPED:
             log.info("zone %s stopped: exit status %d", zone.uuid, zone.exit_status)
             self.stopped(resident)
+
+    def _note(self, zone: Zone) -> None:
+        """A zone that filled the disk has ended all the same: what cannot be kept must not keep its end from anybody."""
+        try:
+            self.notes.write(zone)
+        except OSError as error:
+            log.error("zone %s: its note cannot be written: %s", zone.uuid, error)  # noqa: TRY400
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

@@ -82,6 +82,7 @@ class Runs:
         """Zones that are down, whose rules or ports may still be there."""
         register.started = self._seen_started
         register.stopped = self._seen_stopped
+        register.gave_up = lambda resident: register.later(self._unmount(resident))
         register.vanished = lambda resident: register.later(self.let_go(resident))
         register.resynced = self._unwire_left
 
@@ -272,7 +273,8 @@ class Runs:
 
         def is_used() -> bool:
             is_restarting = resident.latest.state is ZoneState.RESTARTING
-            return not resident.vanished and (resident.starting or resident.is_up or is_restarting)
+            is_gone = resident.vanished or resident.deleted
+            return not is_gone and (resident.starting or resident.is_up or is_restarting)
 
         await self._mounts.release(resident.zone.uuid, is_used)
 

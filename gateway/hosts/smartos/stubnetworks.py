@@ -192,12 +192,22 @@ class StubNetworks:
         await self._egress.shut(record.network, but=self._egress.nic if leads_out else "")
         if leads_out:
             await self._note_forwarding()
-            await self._egress.open(record.own)
+            try:
+                await self._egress.open(record.own)
+            except APIError:
+                await self._forget_forwarding()
+                raise
 
     async def _note_forwarding(self) -> None:
         """Before it begins: after a kill in between it would be nobody's to end."""
         if self._records.forwarding != self._egress.nic and not await self._egress.forwards():
             self._records.forwarding = self._egress.nic
+            self._records.write()
+
+    async def _forget_forwarding(self) -> None:
+        """It did not begin: should the administrator turn it on himself, it is not ours to end."""
+        if not await self._egress.forwards():
+            self._records.forwarding = ""
             self._records.write()
 
     async def _fell(self, record: Record) -> None:

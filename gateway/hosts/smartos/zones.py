@@ -185,14 +185,14 @@ class SmartOSZones:
                 await self._make(spec)
                 vm = await register.made(uuid, timeout_s=_SEEN_TIMEOUT_S)
                 await self._fill_volumes(spec, vm)
-            zone = observed.first(vm, observed.Note())
+            resident = register.add(observed.first(vm, observed.Note()), vm)
         except BaseException as error:
             self._networks.release(uuid)
             register.abandon(uuid, spec.alias)
             if isinstance(error, ValueError):
                 raise APIError(f"vmadm made another zone than was asked for: {error}") from error
             raise
-        return register.add(zone, vm).zone
+        return resident.zone
 
     async def _make(self, spec: ZoneSpec) -> None:
         try:

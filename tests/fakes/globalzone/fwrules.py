@@ -24,7 +24,7 @@ _TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([(),=])|([^\s(),="]+))')
 _KINDS = ("wildcard", "ip", "subnet", "tag", "vm")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """`kind` of `_KINDS`; `value` "any" or "vmall" of a wildcard, KEY or (KEY, VALUE) of a tag."""
 
@@ -50,6 +50,12 @@ class Target:
         if self.kind != "tag" or self.value not in tags:
             return False
         return self.tag_value is None or _js(tags[self.value]) == self.tag_value
+
+
+def _order(target: Target) -> tuple[int, str, bool, str]:
+    """As fwadm sorts them; a tag without a value before those with one."""
+    value = target.tag_value
+    return _KINDS.index(target.kind), target.value, value is not None, value or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,7 @@ class _Parser:
             self._word(")")
         if len(found) > MAX_TARGETS:
             raise Failed(f"maximum of {MAX_TARGETS} targets allowed per side")
-        return tuple(sorted(set(found), key=lambda t: (_KINDS.index(t.kind), t)))
+        return tuple(sorted(set(found), key=_order))
 
     def _target(self, *, grouped: bool) -> Target:
         # The grammar knows its words in small and in capital letters only.

@@ -19,7 +19,7 @@ _FLAGS = {"ro": _MS_RDONLY, "nosuid": _MS_NOSUID, "nodevices": _MS_NODEV, "noexe
 _PLAIN = ("rw", "suid", "exec", "devices")
 _NFS_FLAGS = ("soft", "hard", "intr", "nointr", "fg", "bg", "llock", "noac", "nocto")
 _NFS_VALUES = (
-    "vers", "proto", "port", "sec", "timeo", "retrans", "rsize", "wsize",
+    "vers", "proto", "port", "sec", "timeo", "retrans", "retry", "rsize", "wsize",
     "acregmin", "acregmax", "acdirmin", "acdirmax", "actimeo",
 )  # fmt: skip
 

@@ -35,9 +35,9 @@ SHARE = {"type": "nfs", "device": ":/share", "o": "addr=192.0.2.7"}
         ),
         (
             {"type": "nfs", "device": ":/d", "o": "addr=fd00::1,nfsvers=4.2,nolock,soft,lock"},
-            Mounting("nfs", "[fd00::1]:/d", ("vers=4", "llock", "soft")),
+            Mounting("nfs", "[fd00::1]:/d", ("vers=4", "llock", "soft", "retry=0")),
         ),
-        ({"type": "nfs4", "device": "host:/d"}, Mounting("nfs", "host:/d", ("vers=4",))),
+        ({"type": "nfs4", "device": "host:/d"}, Mounting("nfs", "host:/d", ("vers=4", "retry=0"))),
     ],
 )
 def test_options_are_those_of_illumos(options: dict[str, str], found: Mounting | None) -> None:
