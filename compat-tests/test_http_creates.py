@@ -62,6 +62,17 @@ ROWS = [
         },
     ),
     create(
+        "null among texts",
+        {
+            "Cmd": ["true", None],
+            "Labels": {"a": None},
+            "ExposedPorts": {"80/tcp": None},
+            "HostConfig": {"Tmpfs": {"/a": None}, "GroupAdd": [None], "CapDrop": "NET_RAW"},
+        },
+    ),
+    create("null in the environment", {"Env": ["A=b", None]}),
+    host("null among binds", {"Binds": [None]}),
+    create(
         "a relative working directory",
         {"WorkingDir": "not/absolute"},
     ),

@@ -6,6 +6,7 @@ Unknown keys are kept out silently, as Go's decoder does; null means "not given"
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Strict, model_validator
@@ -16,6 +17,8 @@ JSONObject = dict[str, Any]
 Boolean = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict()]
 """A text is neither of them, whatever it says, as for Go's decoder."""
+
+_TEXTS = (list[str], list[str] | None, dict[str, str], dict[str, str] | None)
 
 IRREGULAR = {
     "io_maximum_iops": "IOMaximumIOps",
@@ -63,10 +66,23 @@ class Body(BaseModel):
     def _as_go_reads_it(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        aliases = {
-            (field.alias or name).lower(): field.alias or name
-            for name, field in cls.model_fields.items()
-        }
-        return {
+        aliases, texts = _keys(cls)
+        found = {
             aliases.get(key.lower(), key): value for key, value in data.items() if value is not None
         }
+        return found | {key: _without_null(found[key]) for key in texts & found.keys()}
+
+
+@cache
+def _keys(body: type[Body]) -> tuple[dict[str, str], frozenset[str]]:
+    """The keys of a body by their small letters, and those of lists and maps of texts."""
+    names = {field.alias or name: field.annotation for name, field in body.model_fields.items()}
+    texts = frozenset(key for key, kind in names.items() if kind in _TEXTS)
+    return {key.lower(): key for key in names}, texts
+
+
+def _without_null(value: Any) -> Any:
+    """For Go's decoder a null among texts is an empty one."""
+    if isinstance(value, dict):
+        return {key: "" if text is None else text for key, text in value.items()}
+    return ["" if text is None else text for text in value] if isinstance(value, list) else value

@@ -10,7 +10,9 @@ from dockerapi.models.base import Body, Boolean, Whole
 
 
 def _string_list(value: Any) -> Any:
-    """Cmd and Entrypoint may be one string."""
+    """Cmd, Entrypoint, capabilities may be one string; a null among several is an empty one."""
+    if isinstance(value, list):
+        return ["" if text is None else text for text in value]
     return [value] if isinstance(value, str) else value
 
 
