@@ -74,9 +74,22 @@ def _receive(connection: socket.socket) -> Call | None:
         return None
     size, data = int.from_bytes(header, "big"), b""
     while len(data) < size:
-        data += connection.recv(size - len(data))
+        piece = connection.recv(size - len(data))
+        if not piece:  # the program was killed
+            for descriptor in fds:
+                os.close(descriptor)
+            return None
+        data += piece
     request = json.loads(data)
     return Call(request["argv"], request["env"], request["cwd"], (fds[0], fds[1], fds[2]))
+
+
+async def _served(gz: GZ, connection: socket.socket) -> None:
+    """A program that is killed while it asks must not take the zone with it."""
+    try:
+        await _serve(gz, connection)
+    except Exception:
+        log.exception("a call was not served to its end")
 
 
 async def _run(gz: GZ, call: Call) -> int:
@@ -133,7 +146,7 @@ async def _main(folder: Path, options: dict[str, str]) -> None:
             while True:
                 connection, _ = await loop.sock_accept(listening)
                 connection.setblocking(True)
-                group.create_task(_serve(gz, connection))
+                group.create_task(_served(gz, connection))
 
         tasks = [group.create_task(accept())]
         if "sweep" in options:
