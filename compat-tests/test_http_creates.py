@@ -67,7 +67,7 @@ ROWS = [
             "Cmd": ["true", None],
             "Labels": {"a": None},
             "ExposedPorts": {"80/tcp": None},
-            "HostConfig": {"Tmpfs": {"/a": None}, "GroupAdd": [None], "CapDrop": "NET_RAW"},
+            "HostConfig": {"Tmpfs": {"/tmp": None}},
         },
     ),
     create("null in the environment", {"Env": ["A=b", None]}),
