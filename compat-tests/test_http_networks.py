@@ -167,7 +167,12 @@ def there(daemon: Any, registry: str) -> Iterator[None]:
     config = {"Config": [{"Subnet": "10.77.1.0/24"}]}
     api.ok("POST", "/networks/create", {"Name": "nw1", "IPAM": config})
     api.ok("POST", "/networks/create", {"Name": "nw2"})
-    body = {"Image": "bb", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "nw2"}}
+    body = {
+        "Image": "bb",
+        "Cmd": ["sleep", "1000"],
+        "Labels": {"keep": ""},
+        "HostConfig": {"NetworkMode": "nw2"},
+    }
     api.ok("POST", "/containers/create?name=c1", body)
     api.ok("POST", "/containers/c1/start")
     yield

@@ -232,7 +232,9 @@ def test_a_container_that_was_being_committed_runs_on(server: Daemon, own: CLI) 
     own.ok("rm -f c1")
 
 
-@pytest.mark.linux_only("what mounts there is looked at in the Linux mount table: test_smartos has it for zones")
+@pytest.mark.linux_only(
+    "what mounts there is looked at in the Linux mount table: test_smartos has it for zones"
+)
 def test_what_volumes_mount_stays_while_it_is_used(
     server: Daemon, own: CLI, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ class Networks:
                 # Not known yet: it is looked for at the start.
                 await self._change(zone, asked | {ref: endpoints.asked_of(settings)}, ())
                 return
+            networking.check_mac(settings)
             _check_joins(zone, network, self._host.networks.list())
             if network.name in asked:
                 if zone.is_running:

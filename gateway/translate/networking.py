@@ -169,6 +169,7 @@ def check_created(name: str, settings: EndpointSettings, network: Network | None
 
 def check_endpoint(name: str, settings: EndpointSettings, network: Network | None = None) -> None:
     """`invalid endpoint settings: ...` with everything that is wrong; `network` None: it is not known yet."""
+    check_mac(settings)
     found = list(_complaints(name, settings))
     if network is not None:
         ipam = settings.ipam_config or {}
@@ -179,6 +180,12 @@ def check_endpoint(name: str, settings: EndpointSettings, network: Network | Non
         ]
     if found:
         raise InvalidParameter(f"invalid endpoint settings:\n{listed(found)}")
+
+
+def check_mac(settings: EndpointSettings) -> None:
+    """One that is none is told of alone, before everything else, as by dockerd."""
+    if settings.mac_address and not _is_mac(settings.mac_address):
+        raise InvalidParameter(f"invalid MAC address {settings.mac_address}")
 
 
 def _complaints(name: str, settings: EndpointSettings) -> Iterator[str]:
@@ -195,8 +202,6 @@ def _complaints(name: str, settings: EndpointSettings) -> Iterator[str]:
     for text in ipam.get("LinkLocalIPs") or ():
         if not _is_address(text, 4) and not _is_address(text, 6):
             yield f"invalid link-local IP address: {text}"
-    if settings.mac_address and not _is_mac(settings.mac_address):
-        yield f"invalid MAC address {settings.mac_address}"
     yield from _sysctl_complaints((settings.driver_opts or {}).get(SYSCTLS, ""))
 
 

@@ -183,15 +183,19 @@ def _complaints(config: IPAMConfig, enable_ipv6: bool) -> Iterator[str]:
         return
     if subnet.ip != subnet.network.network_address:
         yield f"invalid subnet {config.subnet}: it should be {subnet.network}"
-    yield from _range_complaints(config.ip_range, subnet.network)
-    if text := _address_complaint(config.gateway, subnet.network):
+    yield from _range_complaints(config.ip_range, subnet)
+    if text := _address_complaint(config.gateway, subnet):
         yield f"invalid gateway {config.gateway}: {text}"
     for name, address in (config.aux_addresses or {}).items():
-        if text := _address_complaint(address, subnet.network):
+        if text := _address_complaint(address, subnet):
             yield f"invalid auxiliary address {name}: {text}"
 
 
-def _prefix(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
+_Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+"""A subnet as it was given: its complaints name it so, whatever its first address is."""
+
+
+def _prefix(text: str) -> _Interface | None:
     """Address and length of `a.b.c.d/n`; None for anything else."""
     length = text.rpartition("/")[2]
     # Go takes no zeros before it.
@@ -203,9 +207,7 @@ def _prefix(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | No
         return None
 
 
-def _range_complaints(
-    text: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network
-) -> Iterator[str]:
+def _range_complaints(text: str, subnet: _Interface) -> Iterator[str]:
     if not text:
         return
     given = _prefix(text)
@@ -215,15 +217,15 @@ def _range_complaints(
     if given.version != subnet.version:
         yield f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"
         return
-    if given.network.prefixlen < subnet.prefixlen:
+    if given.network.prefixlen < subnet.network.prefixlen:
         yield f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"
     if given.ip != given.network.network_address:
         yield f"invalid ip-range {text}: it should be {given.network}"
-    if not subnet.overlaps(given.network):
+    if not subnet.network.overlaps(given.network):
         yield f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
 
 
-def _address_complaint(text: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+def _address_complaint(text: str, subnet: _Interface) -> str:
     if not text:
         return ""
     try:
@@ -232,7 +234,9 @@ def _address_complaint(text: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6
         return "invalid address"
     if address.version != subnet.version:
         return f"parent subnet is an IPv{subnet.version} block"
-    return "" if address in subnet else f"parent subnet {subnet} doesn't contain this address"
+    return (
+        "" if address in subnet.network else f"parent subnet {subnet} doesn't contain this address"
+    )
 
 
 def shown(network: Network) -> JSONObject:
