@@ -88,20 +88,11 @@ class Sources:
             with self._view(ImageUUID(zone.spec.image_uuid or ""), user) as root:
                 # What mounts something is mounted only for what the image has, as dockerd does.
                 wanted = [s for s in wanted if _has_folder(root, s.filesystem.target)]
-                self._mount_to_fill(user, wanted)
+                self._mount_volumes(user, wanted, "failed to populate volume: ")
                 for source in wanted:
                     self._fill(source, root)
         finally:
             self._local.release(user)
-
-    def _mount_to_fill(self, user: str, wanted: Sequence[_Source]) -> None:
-        mounting = self._mounting(wanted)
-        try:
-            self._local.hold(user, mounting)
-        except APIError as error:
-            raise APIError(
-                f"failed to populate volume: error while mounting volume '{mounting[0].mountpoint}': {error.message}"
-            ) from error
 
     def _fill(self, source: _Source, root: Path) -> None:
         folder, target = Path(source.filesystem.source), source.filesystem.target
@@ -149,13 +140,13 @@ class Sources:
             raise
         return found
 
-    def _mount_volumes(self, user: str, sources: Sequence[_Source]) -> None:
+    def _mount_volumes(self, user: str, sources: Sequence[_Source], doing: str = "") -> None:
         mounting = self._mounting(sources)
         try:
             self._local.hold(user, mounting)
         except APIError as error:
             raise APIError(
-                f"error while mounting volume '{mounting[0].mountpoint}': {error.message}"
+                f"{doing}error while mounting volume '{mounting[0].mountpoint}': {error.message}"
             ) from error
 
     def _mounting(self, sources: Sequence[_Source]) -> list[Volume]:

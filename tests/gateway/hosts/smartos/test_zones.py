@@ -35,7 +35,7 @@ from gateway.zones.host import (
     ZoneChange,
 )
 from gateway.zones.metadata import PublishedPort
-from gateway.zones.spec import Filesystem, ZoneState, ZoneUUID
+from gateway.zones.spec import Filesystem, Nic, ZoneState, ZoneUUID
 from tests.contract.conftest import (  # noqa: F401 (fixtures)
     DEADLINE_S,
     IMAGE,
@@ -402,6 +402,14 @@ async def test_a_creation_that_a_kill_cut_off_is_taken_away(
         await until(lambda: not list((smartos_settings.data_root / "zones").iterdir()))
 
 
+def half_made(machine: FakeGZ, settings: Settings, nic: Nic) -> str:
+    """A zone with this nic, as a kill in the middle of its creation leaves it."""
+    tags = {"zonegate": settings.name}
+    uuid = make(machine, tags=tags, nics=[nic.model_dump(exclude_none=True)])
+    (settings.data_root / "zones" / f"{uuid}.json").write_text('{"creating": true}')
+    return uuid
+
+
 async def test_a_network_can_be_removed_that_a_half_made_zone_was_on(
     smartos_settings: Settings,  # noqa: F811
     global_zone: FakeGZ,  # noqa: F811
@@ -410,12 +418,7 @@ async def test_a_network_can_be_removed_that_a_half_made_zone_was_on(
     async with kept(opened(smartos_settings)) as bench:
         made = await bench.host.networks.create(NetworkPlan("web"))
         nic = bench.host.networks.lease(ZoneUUID(str(uuid4())), NetworkRequest("web"))
-    uuid = make(
-        global_zone,
-        tags={"zonegate": smartos_settings.name},
-        nics=[nic.model_dump(exclude_none=True)],
-    )
-    (smartos_settings.data_root / "zones" / f"{uuid}.json").write_text('{"creating": true}')
+    uuid = half_made(global_zone, smartos_settings, nic)
     async with kept(opened(smartos_settings)) as bench:
         await bench.host.networks.remove(made.id)
         assert uuid not in vms(global_zone)
@@ -428,12 +431,7 @@ async def test_an_address_that_a_half_made_zone_still_has_is_waited_for(
     """A kill can lose the lease, and vmadm gives no address twice."""
     async with kept(opened(smartos_settings)) as bench:
         nic = bench.host.networks.lease(ZoneUUID(str(uuid4())), NetworkRequest("bridge"))
-    uuid = make(
-        global_zone,
-        tags={"zonegate": smartos_settings.name},
-        nics=[nic.model_dump(exclude_none=True)],
-    )
-    (smartos_settings.data_root / "zones" / f"{uuid}.json").write_text('{"creating": true}')
+    uuid = half_made(global_zone, smartos_settings, nic)
     async with kept(opened(smartos_settings)) as bench:
         zone = await bench.create("true", nics=(nic,))
         assert zone.spec.nics[0].ip == nic.ip
